@@ -1,0 +1,44 @@
+# make train: train an agent on the dataset that comes with the package. make test: run the tests.
+# Both set themselves up from nothing and do not install twice.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?= td3_bc --dataset hopper-demo --steps 10000 --eval_every 2500
+RELEASE := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: train test test-all lint bench report
+
+train: .venv/run.stamp
+	$(BIN)/offline-rl train $(ARGS)
+
+test: .venv/dev.stamp
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: .venv/dev.stamp
+	$(BIN)/pytest -n 2
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The competitors live in an environment of their own: their pins exclude ours.
+bench: .venv/dev.stamp .venv-peers/peers.stamp
+	$(BIN)/python -m benchmarks.throughput --peers .venv-peers/bin/python --out results/throughput.json
+
+report: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.throughput --show results/throughput.json
+
+.venv/run.stamp: $(RELEASE)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -c constraints.txt
+	touch $@
+
+.venv/dev.stamp: $(RELEASE)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	touch .venv/run.stamp $@
+
+.venv-peers/peers.stamp: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	touch $@

@@ -1,0 +1,1 @@
+"""One file per algorithm; each is found through the entry-point group ``offline_rl.algos``."""

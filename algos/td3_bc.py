@@ -1,0 +1,111 @@
+r"""TD3+BC: TD3 with a behaviour-cloning term.
+
+Paper: Scott Fujimoto, Shixiang Shane Gu. A Minimalist Approach to Offline Reinforcement Learning. NeurIPS 2021,
+arXiv 2106.06860. Authors' code: github.com/sfujim/TD3_BC.
+
+Deviations: none in the update. Targets move every ``policy_delay`` updates, after the actor, as in the authors' code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal
+from offline_rl.networks import Critic, DeterministicActor
+
+
+@dataclass(frozen=True)
+class Config(AgentConfig):
+    """Settings of TD3+BC; the defaults are the authors'."""
+
+    alpha: float = 2.5
+    """Weight of the Q term against the behaviour-cloning term."""
+    discount: float = 0.99
+    """Discount factor γ."""
+    target_rate: float = 0.005
+    """Rate τ at which targets follow the online networks."""
+    policy_noise: float = 0.2
+    """Standard deviation of the noise on the target's actions."""
+    noise_clip: float = 0.5
+    """Bound of that noise."""
+    policy_delay: int = 2
+    """Critic updates for each update of the actor and the targets."""
+    actor_learning_rate: float = 3e-4
+    """Adam's learning rate for the actor."""
+    critic_learning_rate: float = 3e-4
+    """Adam's learning rate for both critics."""
+    reward_scale: float = 1.0
+    """Factor on every reward."""
+    reward_shift: float = 0.0
+    """Added to every reward after scaling."""
+
+
+class TD3BC(Agent):
+    r"""min_π  -λ E[Q₁(s, π(s))] + E[(π(s) - a)²],   λ = α / E|Q₁(s, π(s))|  (equations 4 and 5).
+
+    The critics minimise E[(Q_i(s, a) - y)²] with y = r + γ (1 - d) min_i Q'_i(s', π'(s') + ε), ε clipped normal noise.
+    """
+
+    name = "td3_bc"
+    config_class = Config
+    config: Config
+
+    def build(self) -> None:
+        """Make one actor, two critics and a slowly moving copy of each."""
+        sizes = self.observation_size, self.action_size, self.config.hidden_dims
+        self.actor = DeterministicActor(*sizes)
+        self.critic = Critic(*sizes, count=2)
+        self.optimizer("actor", self.actor, self.config.actor_learning_rate)
+        self.optimizer("critic", self.critic, self.config.critic_learning_rate)
+        self.target_actor = self.target_of("actor")
+        self.target_critic = self.target_of("critic")
+
+    def draws(self) -> dict[str, Normal]:
+        """Ask for the noise on the target's actions."""
+        return {"target": Normal("action")}
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return Σ_i E[(Q_i(s, a) - y)²]."""
+        target = self.critic_target(batch)
+        q = self.critic(batch.observation, batch.action)
+        return (q - target).square().mean(1).sum(), {"q": q.detach().mean()}
+
+    @torch.no_grad()
+    def critic_target(self, batch: Batch) -> Tensor:
+        """Return y ``(B,)``, the clipped double-Q target with smoothed target actions."""
+        c = self.config
+        noise = (batch.draws["target"] * c.policy_noise).clamp(-c.noise_clip, c.noise_clip)
+        action = (self.target_actor(batch.next_observation) + noise).clamp(-1, 1)
+        value: Tensor = self.target_critic(batch.next_observation, action).amin(0)
+        reward = batch.reward * c.reward_scale + c.reward_shift
+        return reward + c.discount * (1 - batch.terminated) * value
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return -λ E[Q₁(s, π(s))] + E[(π(s) - reference)²]; the mean runs over rows and action entries."""
+        action = self.actor(batch.observation)
+        q = self.critic.frozen(batch.observation, action, count=1)[0]
+        weight = self.config.alpha / q.detach().abs().mean()
+        constraint = (action - self.reference_action(batch, action)).square().mean()
+        return constraint - weight * q.mean(), {"constraint": constraint.detach(), "lambda": weight}
+
+    def reference_action(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return the actions ``(B, A)`` that the policy is pulled to: the dataset's own."""
+        return batch.action
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Update the critics, and every ``policy_delay`` steps the actor and all targets."""
+        metrics = self.minimize(batch, critic=self.critic_loss)
+        if step % self.config.policy_delay == 0:
+            metrics |= self.minimize(batch, actor=self.actor_loss)
+            self.track_targets(self.config.target_rate)
+        return metrics
+
+    def policy(self, observation: Tensor) -> Tensor:
+        """Return π(s)."""
+        return self.actor(observation)  # type: ignore[no-any-return]
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The authors use one setting for all locomotion tasks (paper, section 6)."""

@@ -1,0 +1,57 @@
+"""Offline reinforcement learning on D4RL locomotion: train, sweep, reuse.
+
+Importing this package is cheap; each public name loads what it needs when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from offline_rl.agent import Agent, load_agent
+    from offline_rl.data import Dataset, load_dataset
+    from offline_rl.envs import make_env, normalized_score
+    from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
+    from offline_rl.training.evaluation import evaluate
+    from offline_rl.training.run import Run, train
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "Dataset",
+    "DatasetError",
+    "OfflineRLError",
+    "Run",
+    "RunError",
+    "TaskError",
+    "evaluate",
+    "load_agent",
+    "load_dataset",
+    "make_env",
+    "normalized_score",
+    "train",
+]
+
+_HOMES = {
+    "Agent": "agent",
+    "load_agent": "agent",
+    "Dataset": "data",
+    "load_dataset": "data",
+    "make_env": "envs",
+    "normalized_score": "envs",
+    "evaluate": "training.evaluation",
+    "Run": "training.run",
+    "train": "training.run",
+    **dict.fromkeys(("AgentError", "DatasetError", "OfflineRLError", "RunError", "TaskError"), "errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module at first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'offline_rl' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"offline_rl.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

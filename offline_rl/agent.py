@@ -1,0 +1,465 @@
+"""What an algorithm is: a config, networks, losses, an update, a policy. Nothing of loops, files of runs or loggers.
+
+An algorithm is written for one agent and plain tensors: ``B`` is the batch, ``O`` the size of an observation, ``A`` of
+an action. See ``algos/td3_bc.py`` for how one reads.
+"""
+
+import copy
+import dataclasses
+import difflib
+import functools
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offline_rl.data.packed import PackedRows
+from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.draws import Stream
+from offline_rl.errors import AgentError
+from offline_rl.files import replace_folder, write_json
+
+FORMAT = 1
+"""Version of the agent folder; a file with a higher one is refused."""
+
+Metrics = dict[str, Tensor]
+Loss = Callable[["Batch"], tuple[Tensor, Metrics]]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Settings that every algorithm has."""
+
+    hidden_dims: list[int] = field(default_factory=lambda: [256, 256])
+    """Widths of the hidden layers of every network."""
+    batch_size: int = 256
+    """Rows in a batch, drawn uniformly with replacement."""
+    normalize: bool = True
+    """Normalise observations by the dataset's mean and standard deviation."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise AgentError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if any(width < 1 for width in self.hidden_dims):
+            raise AgentError(f"hidden_dims is {self.hidden_dims}; every width must be at least 1")
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A draw from N(0, 1) for each row of a batch; an entry of :meth:`Agent.draws`.
+
+    Attributes:
+        size: ``"action"`` or ``"observation"`` for a vector of that size, or a number.
+    """
+
+    size: str | int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of the dataset and the random numbers of one update.
+
+    Attributes:
+        observation: ``(B, O)``, normalised.
+        action: ``(B, A)`` in [-1, 1].
+        reward: ``(B,)``.
+        terminated: ``(B,)``, 1 where the episode truly ended, else 0; a time limit is no end.
+        next_observation: ``(B, O)``, normalised; meaningless where ``terminated``.
+        index: ``(B,)``, the rows' numbers in the dataset.
+        draws: What :meth:`Agent.draws` asked for, each ``(B, size)``.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    next_observation: Tensor
+    index: Tensor
+    draws: Mapping[str, Tensor]
+
+
+class ParameterGroup:
+    """The parameters that one optimiser moves, as views of one flat tensor.
+
+    One flat tensor makes Adam one fused call and the target's average one ``lerp_``.
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float) -> None:
+        self.network = network
+        self.parameters = list(network.parameters())
+        self.flat = _flatten(network)
+        self._adam = torch.optim.Adam([self.flat], lr=learning_rate, fused=True)
+
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        """Take one Adam step along ``gradients``, one for each parameter."""
+        self.flat.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self._adam.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that continuing exactly needs: weights, Adam's moments and its step count."""
+        moments = self._adam.state[self.flat] or self._fresh_moments()
+        return {"parameters": self.flat, **moments}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`state` returned."""
+        self.flat.copy_(state["parameters"])
+        self._adam.state[self.flat] = {name: state[name].clone() for name in self._fresh_moments()}
+
+    def _fresh_moments(self) -> dict[str, Tensor]:
+        zeros = torch.zeros_like(self.flat)
+        return {"step": torch.zeros((), dtype=torch.float32), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+
+
+class Agent:
+    """Base of all algorithms: optimisers, targets, saving and acting; everything else is the algorithm's.
+
+    Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build``, ``draws``, their
+    losses, ``update`` and ``policy``.
+
+    Args:
+        config: The algorithm's settings.
+        observation_size: O.
+        action_size: A.
+        seed: Decides the initial weights and every random draw.
+        steps: Length of the run in updates, which schedules refer to.
+        preprocessing: Normalisation and action scale; by default none.
+        device: Where the networks live.
+        dtype: ``torch.float64`` for checks of the arithmetic.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[AgentConfig]]
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
+    acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
+    """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
+
+    config: Any
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        observation_size: int,
+        action_size: int,
+        *,
+        seed: int = 0,
+        steps: int = 1_000_000,
+        preprocessing: Preprocessing | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = config
+        self.observation_size = observation_size
+        self.action_size = action_size
+        self.seed = seed
+        self.steps = steps
+        self.preprocessing = preprocessing or Preprocessing.identity(observation_size, action_size)
+        if self.preprocessing.sizes != (observation_size, action_size):
+            raise AgentError(
+                f"preprocessing is for sizes {self.preprocessing.sizes}, not {(observation_size, action_size)}"
+            )
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.provenance: dict[str, Any] = {}
+        self.rows: Tensor | None = None
+        self.groups: dict[str, ParameterGroup] = {}
+        self._targets: dict[str, tuple[Tensor, Tensor]] = {}
+        self.build()
+
+    # What an algorithm writes.
+
+    def build(self) -> None:
+        """Make the networks, and register them with :meth:`optimizer` and :meth:`target_of`."""
+        raise NotImplementedError
+
+    def draws(self) -> dict[str, Normal]:
+        """Name the random numbers that one update needs."""
+        return {}
+
+    def prepare(self, rows: PackedRows) -> None:
+        """Look at the whole dataset once before training; may set ``self.rows`` ``(N,)`` to train on a part of it."""
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Make update number ``step``, counted from 1, without ever waiting for the device."""
+        raise NotImplementedError
+
+    def policy(self, observation: Tensor) -> Tensor:
+        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1]."""
+        raise NotImplementedError
+
+    # What an algorithm uses.
+
+    def optimizer(self, name: str, network: nn.Module, learning_rate: float) -> None:
+        """Initialise ``network`` from the agent's seed and give it an Adam optimiser that :meth:`minimize` knows."""
+        network.to(device=self.device, dtype=self.dtype)
+        network.initialize(Stream(self.seed, f"init/{name}").at(0))  # type: ignore[operator]
+        self.groups[name] = ParameterGroup(network, learning_rate)
+
+    def target_of(self, name: str) -> Any:
+        """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
+        online = self.groups[name]
+        target = copy.deepcopy(online.network).requires_grad_(False)
+        self._targets[name] = (_flatten(target), online.flat)
+        return target
+
+    def minimize(self, batch: Batch, **losses: Loss) -> Metrics:
+        """Take one step down each loss, all gradients first; the loss named ``x`` moves the optimiser ``x`` only."""
+        metrics: Metrics = {}
+        gradients = {}
+        for name, loss_of in losses.items():
+            loss, extra = loss_of(batch)
+            gradients[name] = torch.autograd.grad(loss, self.groups[name].parameters)
+            metrics |= {f"{name}_loss": loss.detach()} | extra
+        for name, gradient in gradients.items():
+            self.groups[name].step(gradient)
+        return metrics
+
+    def track_targets(self, rate: float) -> None:
+        """Move every target by θ' ← rate θ + (1 - rate) θ'."""
+        for target, online in self._targets.values():
+            target.lerp_(online, rate)
+
+    # What everybody else uses.
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """Return the actions for raw observations.
+
+        Args:
+            observation: ``(O,)`` or ``(B, O)``, as the environment gives them.
+
+        Returns:
+            Environment actions ``(A,)`` or ``(B, A)``, float32.
+
+        Raises:
+            AgentError: The observation has another size, or holds NaN or infinity.
+        """
+        raw = np.asarray(observation, dtype=np.float32)
+        if raw.ndim not in (1, 2) or raw.shape[-1] != self.observation_size:
+            size = self.observation_size
+            raise AgentError(f"observation has shape {raw.shape}; this agent takes ({size},) or (B, {size})")
+        if not np.isfinite(raw).all():
+            raise AgentError("observation holds NaN or infinity; check the environment that made it")
+        rows = torch.from_numpy(np.atleast_2d(self.preprocessing.normalized(raw)))
+        with torch.inference_mode():
+            action = self.policy(rows.to(self.device, self.dtype)).cpu().float().numpy()
+        return self.preprocessing.to_environment(action).reshape(*raw.shape[:-1], self.action_size)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, None]:
+        """Like :meth:`act`, spelled and returned as Stable-Baselines3 does."""
+        return self.act(observation), None
+
+    def save(self, path: str | Path) -> None:
+        """Write what acting needs to the folder ``path``: ``agent.json`` and ``weights.safetensors``.
+
+        The folder appears whole or not at all; one that holds an agent already is replaced.
+        """
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        if path.exists() and not (path / "agent.json").is_file():
+            raise AgentError(f"{path} exists and holds no agent; choose another place so that nothing is overwritten")
+        with replace_folder(path) as folder:
+            save_file(
+                {name: t.contiguous() for name, t in self.acting_weights().items()}, folder / "weights.safetensors"
+            )
+            write_json(folder / "agent.json", self.description())
+
+    def description(self) -> dict[str, Any]:
+        """Return what ``agent.json`` holds: all that rebuilding the agent needs, except its weights."""
+        return describe(
+            type(self),
+            self.config,
+            observation_size=self.observation_size,
+            action_size=self.action_size,
+            seed=self.seed,
+            steps=self.steps,
+            preprocessing=self.preprocessing,
+            provenance=self.provenance,
+        )
+
+    def acting_weights(self) -> dict[str, Tensor]:
+        """Return the weights that ``policy`` needs, by name."""
+        return {
+            f"{network}.{name}": weight
+            for network in self.acting_networks
+            for name, weight in getattr(self, network).state_dict().items()
+        }
+
+    def load_acting_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`acting_weights` returned.
+
+        Raises:
+            AgentError: A weight is missing, superfluous, or of another shape.
+        """
+        own = self.acting_weights()
+        if unequal := sorted(set(own) ^ set(weights)):
+            raise AgentError(f"weights do not fit: {unequal[0]} is {'missing' if unequal[0] in own else 'unknown'}")
+        for name, weight in own.items():
+            if weight.shape != weights[name].shape:
+                found, expected = tuple(weights[name].shape), tuple(weight.shape)
+                raise AgentError(f"weights do not fit: {name} has shape {found}, expected {expected}")
+            weight.copy_(weights[name])
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return all that continuing the training exactly needs, by name."""
+        state = {
+            f"{group}.{name}": tensor
+            for group, parameters in self.groups.items()
+            for name, tensor in parameters.state().items()
+        }
+        return state | {f"{name}.target": target for name, (target, _) in self._targets.items()}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`training_state` returned."""
+        for name, group in self.groups.items():
+            prefix = f"{name}."
+            group.load_state({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+        for name, (target, _) in self._targets.items():
+            target.copy_(state[f"{name}.target"])
+
+
+def _flatten(network: nn.Module) -> Tensor:
+    """Move a network's parameters into one flat tensor and make them views of it."""
+    parameters = list(network.parameters())
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    offset = 0
+    for parameter in parameters:
+        parameter.data = flat[offset : offset + parameter.numel()].view_as(parameter)
+        offset += parameter.numel()
+    return flat
+
+
+@functools.cache
+def algorithms() -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return the installed algorithms by name, from the entry-point group ``offline_rl.algos``."""
+    return {point.name: point for point in sorted(importlib.metadata.entry_points(group="offline_rl.algos"))}
+
+
+def find_algorithm(name: str) -> type[Agent]:
+    """Return the class of the algorithm ``name``.
+
+    Raises:
+        AgentError: No such algorithm is installed; the nearest name is suggested.
+    """
+    known = algorithms()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise AgentError(f"unknown algorithm {name!r}; {hint}")
+    found: type[Agent] = known[name].load()
+    return found
+
+
+def preset(algorithm: type[Agent], robot: str, task: str) -> dict[str, Any]:
+    """Return the settings published for a task: those of ``hopper-*``, and over them those of the exact name."""
+    return {**algorithm.PRESETS.get(f"{robot}-*", {}), **algorithm.PRESETS.get(task, {})}
+
+
+def describe(
+    algorithm: type[Agent],
+    config: AgentConfig,
+    *,
+    observation_size: int,
+    action_size: int,
+    seed: int,
+    steps: int,
+    preprocessing: Preprocessing,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the JSON value from which :func:`agent_from_description` rebuilds an agent."""
+    return {
+        "format": FORMAT,
+        "algorithm": algorithm.name,
+        "config": dataclasses.asdict(config),
+        "observation_size": observation_size,
+        "action_size": action_size,
+        "seed": seed,
+        "steps": steps,
+        "preprocessing": preprocessing.to_json(),
+        "provenance": dict(provenance),
+    }
+
+
+def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu") -> Agent:
+    """Build an agent with its initial weights from :func:`describe`."""
+    algorithm = find_algorithm(description["algorithm"])
+    agent = algorithm(
+        algorithm.config_class(**description["config"]),
+        description["observation_size"],
+        description["action_size"],
+        seed=description["seed"],
+        steps=description["steps"],
+        preprocessing=Preprocessing.from_json(description["preprocessing"]),
+        device=device,
+    )
+    agent.provenance = dict(description["provenance"])
+    return agent
+
+
+def agent_from_description(
+    description: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """Rebuild an agent for acting from :meth:`Agent.description` and :meth:`Agent.acting_weights`."""
+    agent = new_agent(description, device)
+    agent.load_acting_weights(weights)
+    return agent
+
+
+def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
+    """Load an agent that was saved for acting; runs no code from the files.
+
+    Args:
+        path: An agent folder such as ``runs/x/agents/seed-0``.
+        device: Where to put the networks.
+
+    Raises:
+        AgentError: The folder is missing, damaged, of a newer format, or its weights do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    description = _read_description(path)
+    try:
+        weights = load_file(path / "weights.safetensors")
+    except FileNotFoundError:
+        raise AgentError(f"{path / 'weights.safetensors'} is missing; copy the whole agent folder") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AgentError(f"{path / 'weights.safetensors'} is damaged ({error}); copy the agent folder again") from None
+    try:
+        return agent_from_description(description, weights, device)
+    except AgentError as error:
+        raise AgentError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise AgentError(f"{path / 'agent.json'} does not describe an agent ({error!r})") from None
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / "agent.json"
+    try:
+        description = json.loads(file.read_text())
+    except FileNotFoundError:
+        hint = "; give one of the folders in its agents/" if (path / "agents").is_dir() else ""
+        raise AgentError(f"{path} holds no agent.json, so it is no agent folder{hint}") from None
+    except (OSError, ValueError) as error:
+        raise AgentError(f"{file} cannot be read ({error}); copy the agent folder again") from None
+    version = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(version, int):
+        raise AgentError(f"{file} has no format number, so it does not describe an agent")
+    if version > FORMAT:
+        raise AgentError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade offline-rl-suite")
+    return description  # type: ignore[no-any-return]

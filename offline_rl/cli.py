@@ -1,0 +1,430 @@
+"""The commands: ``offline-rl train | evaluate | algos | datasets``."""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import re
+import statistics
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from offline_rl.errors import Interrupted, OfflineRLError
+
+Dynamics = typing.Literal["d4rl", "plain"]
+
+USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
+
+  offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
+  offline-rl evaluate RUN_OR_AGENT        score saved agents
+  offline-rl algos [NAME]                 list the algorithms, or describe one
+  offline-rl datasets [NAME]              list the datasets, or describe one
+  offline-rl datasets download NAME...    fetch datasets for a machine without network
+
+Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-demo --steps 10000"""
+
+
+class UsageError(OfflineRLError):
+    """The command line is not understood."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    try:
+        if name not in COMMANDS:
+            from offline_rl.training.plan import suggestion
+
+            raise UsageError(f"unknown command {name!r}{suggestion(name, set(COMMANDS))}")
+        COMMANDS[name](rest)
+    except OfflineRLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"stopped at step {stop.step}; the same command with --resume goes on from there", file=sys.stderr)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def train_command(arguments: list[str]) -> None:
+    """Train an agent for each seed."""
+    from offline_rl.agent import algorithms, find_algorithm
+    from offline_rl.training.options import TrainOptions
+    from offline_rl.training.run import train
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise UsageError(f"name the algorithm first: offline-rl train {'|'.join(algorithms())} --dataset NAME")
+        print(f"usage: offline-rl train ALGO --dataset NAME [options]\n\nALGO is one of {', '.join(algorithms())};")
+        print("offline-rl train ALGO --help lists all options")
+        return
+    algorithm = find_algorithm(arguments[0])
+
+    def command(
+        run: TrainOptions,
+        agent: Any,
+        config: str | None = None,
+    ) -> tuple[TrainOptions, Any]:
+        """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
+
+        Args:
+            run: The run.
+            agent: The algorithm's settings.
+            config: YAML or JSON file with values for any of these options, for instance a run's config.json.
+        """
+        return run, agent
+
+    command.__annotations__["agent"] = algorithm.config_class
+    line = CommandLine(arguments[1:], {"config": str | None, **_types(TrainOptions), **_types(algorithm.config_class)})
+    stored = _read_settings(line.value("config"), {**_types(TrainOptions), **_types(algorithm.config_class)})
+    defaults = TrainOptions(**{name: value for name, value in stored.items() if name in _types(TrainOptions)})
+    options, settings = line.parse(
+        command, f"offline-rl train {arguments[0]}", {"run": defaults, "agent": algorithm.config_class()}
+    )
+    overrides = {name: value for name, value in stored.items() if name in _types(algorithm.config_class)}
+    overrides |= {name: getattr(settings, name) for name in line.given if name in _types(algorithm.config_class)}
+    print_report(train(algorithm.name, options=options, **overrides))
+
+
+def print_report(run: Any) -> None:
+    """Print what a run came to, next to the data and an untrained agent."""
+    config, rows = run.config, run.rows
+    final = [row for row in rows if row["kind"] == "final"]
+    data, options = config["dataset"], config["options"]
+    print(f"\n{config['algorithm']} on {data['name']}, {options['steps']:,} updates")
+    if final:
+        print(f"  {'':22}{'return':>18}  {'normalised score':>17}   ({config['dynamics']} dynamics)")
+        untrained = [row for row in rows if row["kind"] == "evaluation" and row["step"] == 0]
+        for row in final:
+            what = f"seed {row['seed']}, {row['episodes']} episodes"
+            print(_score_line(what, row["return"], row["return_std"], row["score"]))
+        if len(final) > 1:
+            mean = {name: statistics.fmean(row[name] or 0.0 for row in final) for name in ("return", "score")}
+            print(_score_line("mean of seeds", mean["return"], None, mean["score"] if final[0]["score"] else None))
+        print(_score_line("mean of the data", data["mean_return"], None, data["mean_score"]))
+        if untrained:
+            row = untrained[0]
+            print(_score_line("untrained agent", row["return"], row["return_std"], row["score"]))
+    curve = ", curve.png" if (run.path / "curve.png").exists() else ""
+    print(f"saved in {run.path}: agents/seed-N, metrics.jsonl{curve}")
+
+
+def _score_line(what: str, mean: float, spread: float | None, score: float | None) -> str:
+    returns = f"{mean:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+    return f"  {what:22}{returns:>18}  {'-' if score is None else format(score, '.1f'):>17}"
+
+
+def evaluate_command(arguments: list[str]) -> None:
+    """Score saved agents."""
+
+    def command(
+        *,
+        path: str,
+        episodes: int = 100,
+        task: str | None = None,
+        dynamics: Dynamics = "d4rl",
+        seed: int = 0,
+        json: bool = False,
+    ) -> dict[str, Any]:
+        """Score a saved agent, or all agents of a run.
+
+        Args:
+            path: An agent folder, or a run folder.
+            episodes: Episodes to play with each agent.
+            task: Task to play; by default the one the agent was trained for.
+            dynamics: Physics: D4RL's own, or Gymnasium's stock v4 environments.
+            seed: Decides the initial states.
+            json: Print JSON.
+        """
+        return locals()
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("path",))
+    _evaluate(**line.parse(command, "offline-rl evaluate"))
+
+
+def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics, seed: int, json: bool) -> None:
+    from offline_rl.agent import load_agent
+    from offline_rl.errors import AgentError
+    from offline_rl.training.evaluation import evaluate
+
+    if episodes < 1:
+        raise UsageError(f"episodes is {episodes}; it must be at least 1")
+    found = sorted(Path(path).glob("agents/*")) or [Path(path)]
+    results = []
+    for folder in found:
+        agent = load_agent(folder)
+        name = task or agent.provenance.get("task")
+        if name is None:
+            raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
+        result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed)
+        results.append(
+            {
+                "agent": str(folder),
+                "task": name,
+                "dynamics": dynamics,
+                "episodes": episodes,
+                "return": float(result.returns.mean()),
+                "return_std": float(result.returns.std()),
+                "score": float(result.scores.mean()),
+                "length": float(result.lengths.mean()),
+            }
+        )
+        if not json:
+            last = results[-1]
+            print(
+                f"{folder}: return {last['return']:.1f} ± {last['return_std']:.1f}, score {last['score']:.1f}"
+                f"  ({episodes} episodes of {last['length']:.0f} steps on {name}, {dynamics} dynamics)"
+            )
+    if json:
+        print_json(results)
+
+
+def print_json(value: Any) -> None:
+    """Print indented JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def algos_command(arguments: list[str]) -> None:
+    """List the algorithms, or describe one."""
+    from offline_rl.agent import algorithms, find_algorithm
+
+    def command(name: str | None = None) -> str | None:
+        """List the algorithms, or describe one with its paper, objective, settings and presets.
+
+        Args:
+            name: The algorithm to describe.
+        """
+        return name
+
+    name = CommandLine(arguments, {"name": str | None}, positional=("name",)).parse(command, "offline-rl algos")
+    if name is None:
+        for known in algorithms():
+            print(f"  {known:10} {_module_doc(find_algorithm(known)).splitlines()[0]}")
+        return
+    algorithm = find_algorithm(name)
+    print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")
+    for field, value in dataclasses.asdict(algorithm.config_class()).items():
+        print(f"  {field:22} {value}")
+    print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
+    for task, values in algorithm.PRESETS.items():
+        print(f"  {task:28} {values}")
+
+
+def _module_doc(algorithm: type) -> str:
+    return inspect.cleandoc(sys.modules[algorithm.__module__].__doc__ or "")
+
+
+def datasets_command(arguments: list[str]) -> None:
+    """List, describe or download datasets."""
+    from offline_rl.data import dataset_names
+    from offline_rl.data.d4rl import download
+
+    if arguments and arguments[0] == "download":
+        names = [name for name in arguments[1:] if not name.startswith("-")]
+        if not names or len(names) < len(arguments) - 1:
+            raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
+        for name in names:
+            print(f"{name}: {download(name)}")
+        return
+
+    def command(name: str | None = None, mode: typing.Literal["d4rl", "exact"] | None = None) -> tuple[Any, Any]:
+        """List the datasets that are known by name, or describe one: episodes, returns, score.
+
+        Args:
+            name: A D4RL id, a file, or "hopper-demo".
+            mode: Rows as D4RL makes them, or exact next observations; by default as fits the file.
+        """
+        return name, mode
+
+    types = typing.get_type_hints(command)
+    name, mode = CommandLine(arguments, types, positional=("name",)).parse(command, "offline-rl datasets")
+    if name is None:
+        print("\n".join(dataset_names()))
+        return
+    _describe_dataset(name, mode)
+
+
+def _describe_dataset(name: str, mode: str | None) -> None:
+    import numpy as np
+
+    from offline_rl.data import load_dataset
+    from offline_rl.envs import find_task, normalized_score
+
+    dataset = load_dataset(name, mode)
+    returns, lengths = dataset.episode_returns, dataset.episode_lengths
+    facts = {
+        "rows": f"{len(dataset):,} (mode {dataset.metadata.get('mode', 'mixed')})",
+        "episodes": f"{len(returns):,}, {int(dataset.episode_complete.sum()):,} of them complete",
+        "episode length": f"{lengths.mean():.0f} mean, {lengths.min()} to {lengths.max()}",
+        "episode return": f"{dataset.mean_return:.1f} mean, {returns.min():.1f} to {returns.max():.1f}, "
+        f"deciles {', '.join(f'{value:.0f}' for value in np.quantile(returns, (0.1, 0.5, 0.9)))} (10, 50, 90 %)",
+        "terminated": f"{int(dataset.terminated.sum()):,} rows",
+        "truncated": f"{int(dataset.truncated.sum()):,} rows",
+        "sizes": f"{dataset.observation_size} observation entries, {dataset.action_size} action entries",
+        "task": dataset.task or "none named",
+        "fingerprint": dataset.fingerprint,
+    }
+    if dataset.task and find_task(dataset.task).robot.scored:
+        facts["normalised score"] = f"{float(normalized_score(dataset.task, dataset.mean_return)):.1f}"
+    print(dataset.name)
+    for what, value in facts.items():
+        print(f"  {what:17} {value}")
+
+
+@dataclass
+class CommandLine:
+    """Arguments in the spellings that people and W&B agents use, brought to the one that the parser reads.
+
+    ``--seeds 0 1``, ``--seeds=[0, 1]`` and ``--seeds="0 1"``, ``--eval-every`` and ``--eval_every``, ``--resume`` and
+    ``--resume=True`` mean the same. Unknown options are refused with the nearest known one.
+
+    Args:
+        arguments: What was typed after the command.
+        types: The type of each option.
+        positional: Options that may be given by place.
+    """
+
+    arguments: list[str]
+    types: dict[str, Any]
+    positional: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.help = False
+        self.given: dict[str, str] = {}
+        waiting = list(self.positional)
+        tokens = list(self.arguments)
+        while tokens:
+            token = tokens.pop(0)
+            if token in ("-h", "--help"):
+                self.help = True
+            elif token.startswith("--"):
+                name, _, value = token[2:].partition("=")
+                values = [value] if "=" in token else _take_values(tokens, self._limit(name))
+                self._set(name, values)
+            elif waiting:
+                self._set(waiting.pop(0), [token])
+            else:
+                raise UsageError(f"unexpected argument {token!r}; options begin with --")
+        if not self.help and waiting and type(None) not in typing.get_args(self.types[waiting[0]]):
+            raise UsageError(f"missing argument {waiting[0].upper()}; see --help")
+
+    def value(self, name: str) -> str | None:
+        """Return what was given for an option, as typed."""
+        return self.given.get(name)
+
+    def parse(self, command: Callable[..., Any], program: str, defaults: dict[str, Any] | None = None) -> Any:
+        """Call ``command`` with the options, converted to its types; print help and exit if it was asked for."""
+        import tyro
+
+        marks = (
+            tyro.conf.FlagConversionOff,
+            tyro.conf.UsePythonSyntaxForLiteralCollections,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.OmitSubcommandPrefixes,
+        )
+        typed = [f"--{name}={value}" for name, value in self.given.items()] + (["--help"] if self.help else [])
+        if defaults:
+            command = _with_defaults(command, defaults)
+        messages = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(messages):
+                return tyro.cli(command, args=typed, prog=program, config=marks, use_underscores=True)
+        except SystemExit as stop:
+            if not stop.code:
+                raise
+            # The parser draws a box around its message; one line says as much.
+            found = re.search(r"Error parsing ([^\n│]+)", messages.getvalue())
+            raise UsageError(found[1].strip() if found else messages.getvalue().strip()) from None
+
+    def _canonical(self, name: str) -> str:
+        known = name.replace("-", "_")
+        if known not in self.types:
+            from offline_rl.training.plan import suggestion
+
+            raise UsageError(f"unknown option --{name}{suggestion(known, set(self.types), '--')}")
+        return known
+
+    def _limit(self, name: str) -> int | None:
+        """Return how many values an option takes at most; None for any number."""
+        return None if typing.get_origin(self.types[self._canonical(name)]) is list else 1
+
+    def _set(self, name: str, values: list[str]) -> None:
+        name = self._canonical(name)
+        kind = self.types[name]
+        if typing.get_origin(kind) is list and not (len(values) == 1 and values[0].startswith("[")):
+            values = [f"[{', '.join(part for value in values for part in value.replace(',', ' ').split())}]"]
+        if kind is bool and not values:
+            values = ["True"]
+        if not values:
+            raise UsageError(f"--{name} needs a value")
+        self.given[name] = values[0]
+
+
+def _take_values(tokens: list[str], limit: int | None) -> list[str]:
+    values: list[str] = []
+    while tokens and not tokens[0].startswith("--") and (limit is None or len(values) < limit):
+        values.append(tokens.pop(0))
+    return values
+
+
+def _with_defaults(command: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
+    signature = inspect.signature(command)
+    parameters = [
+        parameter.replace(default=defaults.get(name, parameter.default), annotation=command.__annotations__[name])
+        for name, parameter in signature.parameters.items()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _types(config: type) -> dict[str, Any]:
+    return typing.get_type_hints(config)
+
+
+def _read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
+    """Read option values from a YAML or JSON file; a run's ``config.json`` will do."""
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read: {error}".replace("\n", " ")) from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no options; write one 'name: value' a line")
+    if isinstance(values.get("config"), dict) and isinstance(values.get("options"), dict):
+        others = {"task": values["task"], "dataset": values["dataset"]["name"], "dynamics": values["dynamics"]}
+        values = {**values["config"], **values["options"], **others}
+    for name in values:
+        if name not in known:
+            _unknown_setting(path, name, known)
+    return values
+
+
+def _unknown_setting(path: str, name: str, known: dict[str, Any]) -> NoReturn:
+    from offline_rl.training.plan import suggestion
+
+    raise UsageError(f"{path}: unknown option {name!r}{suggestion(name, set(known))}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "algos": algos_command,
+    "datasets": datasets_command,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

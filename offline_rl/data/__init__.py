@@ -1,0 +1,92 @@
+"""Datasets: D4RL's, your own files and arrays.
+
+* `dataset`: transitions and their episodes.
+* `rows`: checks, and the rules that say which recorded rows become transitions.
+* `hdf5`: files in D4RL's layout, read safely.
+* `d4rl`: D4RL's ids, and their download.
+
+Importing this package loads nothing but NumPy.
+"""
+
+import difflib
+import os
+import re
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from offline_rl.data.dataset import Dataset
+from offline_rl.data.rows import check_mode
+from offline_rl.errors import DatasetError
+
+__all__ = ["Dataset", "dataset_names", "load_dataset"]
+
+DEMO = "hopper-demo"
+DEMO_FILE = Path(__file__).with_name("assets") / "hopper-demo.hdf5"
+FILE_SUFFIXES = (".hdf5", ".h5", ".hdf")
+
+
+def dataset_names() -> list[str]:
+    """Return the names that `load_dataset` knows, besides paths of files: the demo and D4RL's ids."""
+    from offline_rl.data.d4rl import DATASETS
+
+    return [DEMO, *DATASETS]
+
+
+def load_dataset(name: str | os.PathLike[str], mode: str | None = None) -> Dataset:
+    """Load a dataset by its name, downloading it if need be.
+
+    Args:
+        name: A D4RL id ("hopper-medium-v2"), "hopper-demo" (comes with the package), the path of an HDF5 file in
+            D4RL's layout, or several of these joined by "+", whose rows then follow one another.
+        mode: "d4rl" for row for row what D4RL's `qlearning_dataset` yields, "exact" for every transition whose
+            successor is known. By default "d4rl" for D4RL's data and for files without `next_observations`, else
+            "exact".
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DatasetError: The name or the mode is unknown, or the file cannot be downloaded, read or used.
+    """
+    check_mode(mode)
+    name = os.fspath(name)
+    names = [name] if _is_file(Path(name)) else name.split("+")
+    return reduce(add, (_load_one(part, mode) for part in names))
+
+
+def _load_one(name: str, mode: str | None) -> Dataset:
+    from offline_rl.data import d4rl, hdf5
+
+    if name in d4rl.DATASETS:
+        return hdf5.load(d4rl.download(name), mode or "d4rl", name=name, task=name)
+    if name == DEMO:
+        return hdf5.load(DEMO_FILE, mode or "exact", name=DEMO)
+    path = Path(name).expanduser()
+    if not _is_file(path):
+        raise DatasetError(_why_not(name, path))
+    return hdf5.load(path, mode, d4rl_id=d4rl.IDS.get(path.name))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # many names joined are too long for a file's
+        return False
+
+
+def _why_not(name: str, path: Path) -> str:
+    """Return the sentence for a name that is neither a dataset's nor a file's."""
+    from offline_rl.envs.tasks import UNSUPPORTED_FAMILIES
+
+    if name.partition("-")[0] in UNSUPPORTED_FAMILIES or re.fullmatch(r"\w+(/[\w-]+)+-v\d+", name):
+        return f"dataset '{name}' is not supported yet; supported are D4RL's gym-mujoco datasets and HDF5 files"
+    if path.suffix in FILE_SUFFIXES or path.parent != Path():
+        beside = [file.name for file in path.parent.glob("*") if file.suffix in FILE_SUFFIXES]
+        nearest = difflib.get_close_matches(path.name, beside, n=1)
+        hint = f"did you mean '{path.with_name(nearest[0])}'?" if nearest else "check the path"
+        return f"there is no file '{name}'; {hint}"
+    nearest = difflib.get_close_matches(name, dataset_names(), n=1)
+    if nearest:
+        return f"unknown dataset '{name}'; did you mean '{nearest[0]}'?"
+    return f"unknown dataset '{name}'; give a D4RL id such as 'hopper-medium-v2', '{DEMO}', or the path of a file"

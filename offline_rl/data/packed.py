@@ -1,0 +1,79 @@
+"""A dataset as training reads it: one packed matrix on the device, one gather for a batch."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_rl.data.dataset import Dataset
+from offline_rl.data.preprocessing import Preprocessing
+
+
+class Columns(NamedTuple):
+    """What rows hold, as views of one packed matrix; ``terminated`` is 0 or 1 as a float."""
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    next_observation: Tensor
+
+
+class PackedRows:
+    """All transitions of a dataset, preprocessed, in one matrix ``(N, 2 O + A + 2)``.
+
+    Args:
+        arrays: What :meth:`pack` returned, as tensors; nothing is copied on a CPU.
+        observation_size: O.
+        action_size: A.
+        device: Where the matrix lives.
+
+    Attributes:
+        episode_bounds: ``(E + 1,)`` int64; rows of episode e are ``episode_bounds[e]:episode_bounds[e + 1]``.
+        episode_returns: ``(E,)`` float64, of the episodes as recorded.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Tensor],
+        observation_size: int,
+        action_size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._matrix = arrays["matrix"].to(device)
+        self.episode_bounds = arrays["episode_bounds"].numpy()
+        self.episode_returns = arrays["episode_returns"].numpy()
+        self._sizes = [observation_size, action_size, 1, 1, observation_size]
+
+    @staticmethod
+    def pack(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, np.ndarray]:
+        """Lay a dataset out for training."""
+        columns = (
+            preprocessing.normalized(dataset.observations),
+            preprocessing.to_network(dataset.actions),
+            dataset.rewards[:, None],
+            dataset.terminated[:, None],
+            preprocessing.normalized(dataset.next_observations),
+        )
+        return {
+            "matrix": np.concatenate(columns, axis=1, dtype=np.float32),
+            "episode_bounds": dataset.episode_bounds.copy(),
+            "episode_returns": dataset.episode_returns.copy(),
+        }
+
+    @classmethod
+    def of(cls, dataset: Dataset, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> "PackedRows":
+        """Pack a dataset and put it on ``device``: the short way for scripts and tests."""
+        arrays = {name: torch.from_numpy(array) for name, array in cls.pack(dataset, preprocessing).items()}
+        return cls(arrays, dataset.observation_size, dataset.action_size, device)
+
+    def __len__(self) -> int:
+        return self._matrix.shape[0]
+
+    def columns(self, index: Tensor | None = None) -> Columns:
+        """Return the columns of the rows at ``index`` ``(B,)``, or of all rows."""
+        rows = self._matrix if index is None else self._matrix.index_select(0, index)
+        observation, action, reward, terminated, next_observation = torch.split(rows, self._sizes, dim=1)
+        return Columns(observation, action, reward[:, 0], terminated[:, 0], next_observation)

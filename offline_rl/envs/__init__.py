@@ -1,0 +1,13 @@
+"""The environments: tasks and scores, D4RL's dynamics, and evaluation of many episodes in lock-step.
+
+* `tasks`: which robot a name means; the normalised score.
+* `dynamics`: the environments, with the dynamics D4RL was recorded with, whatever MuJoCo is installed.
+* `vector`: one episode for each of many seeds, one call of the policy a step.
+
+Importing this package loads neither Gymnasium nor MuJoCo.
+"""
+
+from offline_rl.envs.dynamics import make_env
+from offline_rl.envs.tasks import ROBOTS, Task, find_task, normalized_score
+
+__all__ = ["ROBOTS", "Task", "find_task", "make_env", "normalized_score"]

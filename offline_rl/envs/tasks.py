@@ -1,0 +1,186 @@
+"""The tasks: which robot a name means, what a dataset for it must look like, and D4RL's normalised score.
+
+A task's name may be a robot (`hopper`), a D4RL id (`hopper-medium-v2`), a Gymnasium id (`Hopper-v4`), or a robot with a
+kind of data (`hopper-demo`, `hopper_medium_replay`). All of them lead to one of the four robots in `ROBOTS`; the kind
+of data and the version change neither the environment nor the score.
+
+Everything here is plain Python and NumPy; no simulator is needed to look up a name or to compute a score.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offline_rl.errors import DatasetError, TaskError
+
+QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
+"""The kinds of data D4RL has for every robot (`full-replay` from v1 on)."""
+
+UNSUPPORTED_FAMILIES = frozenset({"antmaze", "maze2d", "pen", "hammer", "door", "relocate", "kitchen", "bullet"})
+"""The other families of D4RL, as they are called in its ids."""
+
+
+@dataclass(frozen=True)
+class Robot:
+    """One locomotion robot of Gymnasium with D4RL's reference returns.
+
+    Attributes:
+        name: D4RL's name, the first part of its ids.
+        env_id: Gymnasium's id of the environment whose rewards, terminations and resets are those of D4RL.
+        observation_size: O, entries of an observation.
+        action_size: A, entries of an action.
+        reference_min: return that scores 0 (a random policy's), undiscounted, one episode.
+        reference_max: return that scores 100 (an expert's).
+        max_episode_steps: the episode is cut after so many steps.
+        scored: whether a return in today's environment can be compared with D4RL's reference returns.
+    """
+
+    name: str
+    env_id: str
+    observation_size: int
+    action_size: int
+    reference_min: float
+    reference_max: float
+    max_episode_steps: int = 1000
+    scored: bool = True
+
+
+# Reference returns: REF_MIN_SCORE and REF_MAX_SCORE in d4rl/infos.py, github.com/Farama-Foundation/D4RL.
+ROBOTS: dict[str, Robot] = {
+    "hopper": Robot("hopper", "Hopper-v4", 11, 3, -20.272305, 3234.3),
+    "halfcheetah": Robot("halfcheetah", "HalfCheetah-v4", 17, 6, -280.178953, 12135.0),
+    "walker2d": Robot("walker2d", "Walker2d-v4", 17, 6, 1.629008, 4592.3),
+    "ant": Robot("ant", "Ant-v4", 111, 8, -325.6, 3879.7, scored=False),
+}
+"""The robots by name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an agent is trained for and scored on.
+
+    Attributes:
+        name: the name in its usual spelling, for instance `hopper-medium-v2`, `hopper` or `Hopper-v4`.
+        robot: the robot that the name leads to.
+    """
+
+    name: str
+    robot: Robot
+
+
+def _names_of(robot: Robot) -> Iterator[str]:
+    """Yield every name of a robot's tasks in its usual spelling."""
+    gymnasium_name = robot.env_id.partition("-")[0]
+    yield robot.name
+    yield f"{robot.name}-demo"
+    yield from (f"{gymnasium_name}-v{version}" for version in (2, 3, 4))
+    for quality in QUALITIES:
+        first_version = 1 if quality == "full-replay" else 0
+        yield f"{robot.name}-{quality}"
+        yield from (f"{robot.name}-{quality}-v{version}" for version in range(first_version, 3))
+    if robot.name == "ant":
+        yield "ant-random-expert-v0"
+
+
+def _plain(name: str) -> str:
+    """Return a name as it is compared: case, and the hyphen or underscore between its parts, do not matter."""
+    return name.strip().lower().replace("_", "-")
+
+
+_TASKS = {_plain(name): Task(name, robot) for robot in ROBOTS.values() for name in _names_of(robot)}
+
+
+def find_task(name: str) -> Task:
+    """Return the task that a name stands for.
+
+    Args:
+        name: a robot, a D4RL id, a Gymnasium id up to v4, or a robot and a kind of data.
+
+    Raises:
+        TaskError: the name is unknown, of a family that is not supported, or of a Gymnasium v5 environment.
+    """
+    task = _TASKS.get(_plain(name))
+    if task is None:
+        raise TaskError(_why_not(name))
+    return task
+
+
+def _why_not(name: str) -> str:
+    """Return the sentence for a name that is not a task's."""
+    plain = _plain(name)
+    if not UNSUPPORTED_FAMILIES.isdisjoint(re.split("[-/]", plain)):
+        return f"task '{name}' is not supported yet; supported are {', '.join(ROBOTS)}"
+    recorded_in_v5 = re.fullmatch(rf"({'|'.join(ROBOTS)})-v5|mujoco/({'|'.join(ROBOTS)})/.*", plain)
+    if recorded_in_v5:
+        return (
+            f"task '{name}' is not D4RL's: Gymnasium's v5 environments have other dynamics or rewards than those D4RL"
+            f" was recorded in; D4RL's task is '{recorded_in_v5[1] or recorded_in_v5[2]}'"
+        )
+    nearest = difflib.get_close_matches(plain, _TASKS, n=1)
+    if nearest:
+        return f"unknown task '{name}'; did you mean '{_TASKS[nearest[0]].name}'?"
+    return f"unknown task '{name}'; known are {', '.join(ROBOTS)} and D4RL's ids, such as 'hopper-medium-v2'"
+
+
+@overload
+def normalized_score(task: str, returns: float) -> float: ...
+@overload
+def normalized_score(task: str, returns: ArrayLike) -> float | NDArray[np.float64]: ...
+def normalized_score(task: str, returns: ArrayLike) -> float | NDArray[np.float64]:
+    """Return D4RL's normalised score, 100 · (return - min) / (max - min): 0 is a random policy, 100 an expert.
+
+    Definition: Fu et al. 2020, "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", section 5. D4RL's own
+    `get_normalized_score` leaves out the factor 100.
+
+    Args:
+        task: any name that `find_task` knows.
+        returns: undiscounted returns of whole episodes, of any shape.
+
+    Returns:
+        Scores of the same shape; a float for a single return.
+
+    Raises:
+        TaskError: the task is unknown, or its returns are not comparable with D4RL's (ant).
+    """
+    robot = find_task(task).robot
+    if not robot.scored:
+        raise TaskError(
+            f"{robot.name} has no normalised score: D4RL's {robot.name} observations hold contact forces recorded by"
+            f" an old simulator that today's {robot.env_id} does not reproduce, so a score would not be comparable"
+        )
+    scores = (
+        100.0 * (np.asarray(returns, np.float64) - robot.reference_min) / (robot.reference_max - robot.reference_min)
+    )
+    return float(scores) if scores.ndim == 0 else scores
+
+
+def check_fits(task: Task, observation_size: int, action_size: int, dataset: str = "the dataset") -> None:
+    """Make sure that a dataset can have been recorded on a task's robot.
+
+    Args:
+        task: the task the dataset is to be used for.
+        observation_size: O of the dataset.
+        action_size: A of the dataset.
+        dataset: what to call the dataset in the message, for instance "dataset 'hopper-medium-v2'".
+
+    Raises:
+        DatasetError: a size differs from the robot's; the message names both, and the robots that would fit.
+    """
+    robot = task.robot
+    if (observation_size, action_size) == (robot.observation_size, robot.action_size):
+        return
+    fitting = [
+        other.name
+        for other in ROBOTS.values()
+        if (observation_size, action_size) == (other.observation_size, other.action_size)
+    ]
+    remedy = f"use the task it was recorded on ({' or '.join(fitting)})" if fitting else "no known robot has such sizes"
+    raise DatasetError(
+        f"{dataset} has {observation_size} observation entries and {action_size} action entries, but {robot.name} has"
+        f" {robot.observation_size} and {robot.action_size}; {remedy}"
+    )

@@ -1,0 +1,101 @@
+"""One episode for each of many seeds, all stepped together, with one call of the policy a step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_rl.envs.dynamics import Dynamics, make_env
+from offline_rl.envs.tasks import Robot, Task
+from offline_rl.errors import AgentError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Observations (E, O) to actions (E, A); row e is always the episode of the e-th seed."""
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What E episodes gave.
+
+    Attributes:
+        returns: undiscounted return of each episode, float64 (E,).
+        lengths: steps of each episode, int64 (E,).
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+
+def rollout(policy: Policy, task: Task, dynamics: Dynamics, seeds: Sequence[int]) -> RolloutResult:
+    """Plays one episode per seed, from reset to termination or the task's time limit.
+
+    An episode depends on its seed and on the policy's answers to its own row alone: environments are reused from call
+    to call, but a reset leaves no trace of the past; and an episode that has ended stays in the batch with its last
+    observation, so that the policy always computes on batches of the same shape. Not for several threads at once.
+
+    Args:
+        policy: maps observations, float32 (E, O), to actions (E, A); actions are clipped to the action space.
+        task: the task to play.
+        dynamics: see `offline_rl.envs.make_env`.
+        seeds: one non-negative reset seed per episode, E in all.
+
+    Returns:
+        Returns and lengths, in the order of the seeds.
+
+    Raises:
+        AgentError: the policy answers with another shape than (E, A), or with a number that is not finite.
+        TaskError: as `make_env`.
+    """
+    environments = _environments(task.robot, dynamics, len(seeds))
+    returns = np.zeros(len(seeds), np.float64)
+    lengths = np.zeros(len(seeds), np.int64)
+    observations = np.zeros((len(seeds), task.robot.observation_size), np.float32)
+    for row, (environment, seed) in enumerate(zip(environments, seeds, strict=True)):
+        observations[row], _ = environment.reset(seed=int(seed))
+    running = list(range(len(seeds)))
+    for _ in range(task.robot.max_episode_steps):
+        if not running:
+            break
+        # A copy, because a policy may keep what it is given, and the rows are overwritten below.
+        actions = _checked_actions(policy(observations.copy()), task.robot, len(seeds))
+        still_running = []
+        for row in running:
+            observations[row], reward, terminated, _, _ = environments[row].step(actions[row])
+            returns[row] += float(reward)
+            lengths[row] += 1
+            if not terminated:
+                still_running.append(row)
+        running = still_running
+    return RolloutResult(returns, lengths)
+
+
+def _environments(robot: Robot, dynamics: Dynamics, count: int) -> "list[gymnasium.Env[Any, Any]]":
+    """Return so many bare environments (no time limit), the same ones each time: compiling a model takes long."""
+    pool = _pool(robot, dynamics)
+    while len(pool) < count:
+        pool.append(make_env(Task(robot.name, robot), dynamics).unwrapped)
+    return pool[:count]
+
+
+@cache
+def _pool(robot: Robot, dynamics: Dynamics) -> "list[gymnasium.Env[Any, Any]]":
+    """Return this process's environments of a robot, a list that grows and is never emptied."""
+    return []
+
+
+def _checked_actions(actions: NDArray[np.float32], robot: Robot, count: int) -> NDArray[np.float32]:
+    """Return the actions, float32 (E, A), clipped to [-1, 1], the action space of every robot."""
+    if np.shape(actions) != (count, robot.action_size):
+        raise AgentError(
+            f"the policy's actions have shape {np.shape(actions)}, but {count} episodes of {robot.name} need"
+            f" {(count, robot.action_size)}"
+        )
+    if not np.isfinite(actions).all():
+        raise AgentError(f"the policy's actions for {robot.name} hold a number that is not finite")
+    return np.clip(np.asarray(actions, np.float32), -1.0, 1.0)

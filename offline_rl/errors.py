@@ -1,0 +1,38 @@
+"""What can go wrong in a way the user can mend.
+
+Every message is one sentence that says what is wrong, where, and what to do. The command line prints it without a
+traceback and exits with status 2.
+"""
+
+
+class OfflineRLError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+
+class DatasetError(OfflineRLError):
+    """A dataset cannot be found, read or used: names the file, the field, the row and the remedy."""
+
+
+class TaskError(OfflineRLError):
+    """A task is unknown, ambiguous, or not supported."""
+
+
+class AgentError(OfflineRLError):
+    """An agent cannot be built, loaded or asked to act."""
+
+
+class RunError(OfflineRLError):
+    """A run cannot be started, resumed or read."""
+
+
+class Interrupted(Exception):  # noqa: N818 (it is no error)
+    """The run was asked to stop, and did so at a checkpoint.
+
+    Attributes:
+        step: Updates made.
+        signal: The signal's number.
+    """
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step, self.signal = step, number

@@ -1,0 +1,145 @@
+"""Child processes that answer messages, and that never outlive their parent.
+
+A child is started as ``python -m MODULE``, never by importing the caller's script again, so a plain script without a
+``__main__`` guard may start some. Parent and child speak over a socket of their own: a message is a JSON value and
+named tensors as safetensors bytes; nothing is pickled.
+"""
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_connections
+from typing import Any
+
+from torch import Tensor
+
+from offline_rl.errors import OfflineRLError, RunError
+
+Message = dict[str, Any]
+Tensors = Mapping[str, Tensor]
+
+
+class Child:
+    """A process that serves requests, one after the other.
+
+    Args:
+        module: The module to run; its ``main`` calls :func:`serve`.
+        name: How error messages call the child.
+        files: File descriptors that the child inherits under the same numbers.
+        threads: Threads for its arithmetic.
+    """
+
+    def __init__(self, module: str, name: str, files: Sequence[int] = (), threads: int = 1) -> None:
+        self.name = name
+        ours, theirs = socket.socketpair()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, str(theirs.fileno())],
+            pass_fds=(theirs.fileno(), *files),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Ctrl-C in the terminal is for the parent, which tells its children what to do.
+            start_new_session=True,
+        )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+
+    def send(self, message: Message, tensors: Tensors | None = None) -> None:
+        """Ask for something; each request is answered once, in order."""
+        try:
+            _send(self.connection, message, tensors or {})
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._ended() from None
+
+    def receive(self) -> tuple[Message, dict[str, Tensor]]:
+        """Wait for the answer to the oldest open request.
+
+        Raises:
+            RunError: The child ended, or met an error of its own.
+        """
+        try:
+            message, tensors = _receive(self.connection)
+        except (EOFError, ConnectionResetError):
+            raise self._ended() from None
+        if "error" in message:
+            raise RunError(f"{self.name}: {message['error']}")
+        return message, tensors
+
+    def ready(self) -> bool:
+        """Say whether :meth:`receive` would return at once."""
+        return self.connection.poll()
+
+    def close(self) -> None:
+        """End the process; it notices that its socket has closed."""
+        self.connection.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ended(self) -> RunError:
+        code = self._process.wait()
+        reason = f"was killed by signal {-code}, often for lack of memory" if code < 0 else f"ended with status {code}"
+        return RunError(f"{self.name} {reason}; what was saved is intact, continue with --resume")
+
+
+def wait_for(children: Sequence[Child], timeout: float | None = None) -> list[Child]:
+    """Return the children that have answered, waiting for at least one."""
+    ready = wait_for_connections([child.connection for child in children], timeout)
+    return [child for child in children if child.connection in ready]
+
+
+def serve(answer: Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]]) -> None:
+    """Answer the parent's requests with ``answer`` until it goes away; call this from a child's ``main``."""
+    connection = Connection(int(sys.argv[1]))
+    requests: queue.SimpleQueue[tuple[Message, dict[str, Tensor]]] = queue.SimpleQueue()
+
+    def listen() -> None:
+        # A thread, so that a child in the middle of long work ends at once when its parent is killed.
+        try:
+            while True:
+                requests.put(_receive(connection))
+        except (EOFError, OSError):
+            os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        message, tensors = requests.get()
+        try:
+            reply: tuple[Message, Tensors] = answer(message, tensors)
+        except OfflineRLError as error:
+            reply = {"error": str(error)}, {}
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}\n{traceback.format_exc()}"}, {}
+        try:
+            _send(connection, *reply)
+        except OSError:
+            os._exit(0)
+
+
+def _send(connection: Connection, message: Message, tensors: Tensors) -> None:
+    from safetensors.torch import save
+
+    connection.send_bytes(json.dumps(message).encode())
+    connection.send_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def _receive(connection: Connection) -> tuple[Message, dict[str, Tensor]]:
+    from safetensors.torch import load
+
+    message = json.loads(connection.recv_bytes())
+    return message, load(connection.recv_bytes())

@@ -1,0 +1,45 @@
+"""Networks as algorithms use them: actors and critics made of perceptrons."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offline_rl.networks.mlp import MLP
+
+
+class DeterministicActor(nn.Module):
+    """π(s) = tanh(MLP(s)): one action in (-1, 1) for each observation."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.mlp = MLP(observation_size, action_size, hidden_dims)
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Draw all parameters from ``generator``."""
+        self.mlp.initialize(generator)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Map observations ``(B, O)`` to actions ``(B, A)``."""
+        return self.mlp(observation)[0].tanh()  # type: ignore[no-any-return]
+
+
+class Critic(nn.Module):
+    """``count`` independent estimates Q(s, a)."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden_dims: Sequence[int], count: int = 2) -> None:
+        super().__init__()
+        self.mlp = MLP(observation_size + action_size, 1, hidden_dims, count)
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Draw all parameters from ``generator``."""
+        self.mlp.initialize(generator)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Map observations ``(B, O)`` and actions ``(B, A)`` to values ``(count, B)``."""
+        return self.mlp(torch.cat((observation, action), 1)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def frozen(self, observation: Tensor, action: Tensor, count: int | None = None) -> Tensor:
+        """Values of the first ``count`` critics, without gradients for their weights."""
+        return self.mlp.frozen(torch.cat((observation, action), 1), count).squeeze(-1)

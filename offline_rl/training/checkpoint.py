@@ -1,0 +1,83 @@
+"""A run's state in one file that appears whole or not at all: safetensors, with one JSON value as metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from offline_rl.errors import RunError
+from offline_rl.files import write_bytes
+
+FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """Everything that continuing a run exactly needs.
+
+    Attributes:
+        step: Updates that every member has made.
+        metrics_bytes: Length of ``metrics.jsonl`` at that moment; what comes after it will be written again.
+        pending: Rows that are not in ``metrics.jsonl`` yet, because an evaluation before them has not ended.
+        seconds: Wall time of training and evaluation so far.
+        finished: Whether nothing is left to do.
+        tensors: Members' states as ``members/seed-N/...``, weights of pending evaluations as ``evaluation/...``.
+    """
+
+    step: int
+    metrics_bytes: int
+    pending: list[dict[str, Any]]
+    seconds: float
+    finished: bool = False
+    format: int = FORMAT
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint of the run in ``folder`` over the previous one."""
+        from safetensors.torch import save
+
+        # One metadata key only: safetensors writes several in random order.
+        values = {name: value for name, value in vars(self).items() if name != "tensors"}
+        content = save({k: t.contiguous() for k, t in self.tensors.items()}, {"checkpoint": json.dumps(values)})
+        path = _path(folder)
+        path.parent.mkdir(exist_ok=True)
+        write_bytes(path, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Checkpoint | None":
+        """Read the checkpoint of the run in ``folder``; None if it has none.
+
+        Raises:
+            RunError: The file is damaged or of a newer format.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = _path(folder)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                values = json.loads(file.metadata()["checkpoint"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error}); delete it to start the run anew") from None
+        if values.get("format", 0) > FORMAT:
+            raise RunError(f"{path} has format {values['format']}, this version reads up to {FORMAT}; upgrade")
+        return cls(**values, tensors=tensors)
+
+
+def _path(folder: Path) -> Path:
+    return folder / "checkpoint" / "checkpoint.safetensors"
+
+
+def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with ``prefix``, under their names without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors under their names with ``prefix`` before them."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}

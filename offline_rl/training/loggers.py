@@ -1,0 +1,171 @@
+"""The record of a run, ``metrics.jsonl``, and the views of it: W&B and TensorBoard.
+
+A row is one JSON object with ``kind`` (``train``, ``evaluation`` or ``final``), ``step`` and ``seed``. Rows are written
+in the order of their steps, though evaluations end long after they begin.
+"""
+
+import contextlib
+import json
+import math
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+
+class View(Protocol):
+    """Something that shows rows elsewhere."""
+
+    def log(self, row: Row) -> None:
+        """Show one row."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+@dataclass
+class _Slot:
+    """Rows at their place in the order; None until the evaluation that makes them has ended."""
+
+    rows: list[Row] | None
+    evaluation: dict[str, Any] | None = field(default=None)
+
+
+class Record:
+    """Writes ``metrics.jsonl`` in order, and passes each written row to the views.
+
+    Args:
+        path: The file.
+        views: Where else rows are shown. One that fails is dropped with a warning: logging never ends a run.
+        keep_bytes: How much of an existing file is kept.
+    """
+
+    def __init__(self, path: Path, views: Sequence[View] = (), keep_bytes: int = 0) -> None:
+        self._file = path.open("ab")
+        self._file.truncate(keep_bytes)
+        self._views = list(views)
+        self._slots: deque[_Slot] = deque()
+
+    def add(self, rows: list[Row]) -> None:
+        """Append rows; they are written once everything before them is."""
+        self._slots.append(_Slot(rows))
+        self._write()
+
+    def reserve(self, evaluation: dict[str, Any]) -> None:
+        """Keep a place for the rows of an evaluation that has begun."""
+        self._slots.append(_Slot(None, evaluation))
+
+    def fill(self, evaluation: dict[str, Any], rows: list[Row]) -> None:
+        """Put in the rows of an evaluation that has ended."""
+        slot = next(slot for slot in self._slots if slot.evaluation == evaluation)
+        slot.rows = rows
+        self._write()
+
+    def pending(self) -> list[dict[str, Any]]:
+        """Return what is not written yet, as JSON values that :meth:`restore` takes."""
+        return [{"rows": slot.rows, "evaluation": slot.evaluation} for slot in self._slots]
+
+    def restore(self, pending: list[dict[str, Any]]) -> None:
+        """Put back what :meth:`pending` returned."""
+        self._slots.extend(_Slot(slot["rows"], slot["evaluation"]) for slot in pending)
+        self._write()
+
+    def sync(self) -> int:
+        """Make what is written durable; return its length in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file and the views."""
+        self._file.close()
+        for view in list(self._views):
+            with self._guard(view):
+                view.close()
+
+    def _write(self) -> None:
+        while self._slots and self._slots[0].rows is not None:
+            for row in self._slots.popleft().rows or []:
+                self._file.write((json.dumps(_strict(row), allow_nan=False) + "\n").encode())
+                for view in list(self._views):
+                    with self._guard(view):
+                        view.log(row)
+        self._file.flush()
+
+    @contextlib.contextmanager
+    def _guard(self, view: View) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._views.remove(view)
+            warnings.warn(f"{type(view).__name__} failed ({error}); training goes on without it", stacklevel=2)
+
+
+def _strict(row: Row) -> Row:
+    """Return the row with NaN and infinity, which JSON does not know, as null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a ``metrics.jsonl``; a last line that is cut off is left out."""
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        rows.append(json.loads(line))
+    return rows
+
+
+class WandbView:
+    """One W&B run for each seed, grouped under the run folder's name."""
+
+    def __init__(self, out: Path, project: str, seeds: Sequence[int], config: dict[str, Any]) -> None:
+        import wandb
+
+        self._runs = {
+            seed: wandb.init(
+                project=project,
+                group=out.name,
+                name=f"{out.name}-seed-{seed}",
+                config={**config, "seed": seed},
+                dir=str(out),
+                reinit="create_new",
+            )
+            for seed in seeds
+        }
+        for run in self._runs.values():
+            run.define_metric("*", step_metric="step")
+
+    def log(self, row: Row) -> None:
+        """Log one row to the run of its seed."""
+        values = {f"{row['kind']}/{k}": v for k, v in row.items() if k not in ("kind", "step", "seed")}
+        self._runs[row["seed"]].log({"step": row["step"], **values})
+
+    def close(self) -> None:
+        """Finish all runs."""
+        for run in self._runs.values():
+            run.finish()
+
+
+class TensorBoardView:
+    """TensorBoard files in ``tensorboard/seed-N`` of the run folder."""
+
+    def __init__(self, out: Path, seeds: Sequence[int]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writers = {seed: SummaryWriter(str(out / "tensorboard" / f"seed-{seed}")) for seed in seeds}
+
+    def log(self, row: Row) -> None:
+        """Write the numbers of one row."""
+        writer = self._writers[row["seed"]]
+        for name, value in row.items():
+            if name not in ("kind", "step", "seed") and isinstance(value, (int, float)):
+                writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+    def close(self) -> None:
+        """Close all files."""
+        for writer in self._writers.values():
+            writer.close()

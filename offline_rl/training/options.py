@@ -1,0 +1,75 @@
+"""What a run can be told, apart from the algorithm's own settings."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from offline_rl.errors import RunError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of a training run."""
+
+    dataset: str = ""
+    """A D4RL id, a file in D4RL's layout, "hopper-demo", or several of these joined by "+"."""
+    task: str | None = None
+    """Task to score on and take presets for; by default what the dataset names."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """One independent agent is trained for each seed."""
+    steps: int = 1_000_000
+    """Updates of each agent."""
+    device: str = "auto"
+    """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
+    out: str | None = None
+    """Folder of the run; by default a new one below runs/."""
+    resume: bool = False
+    """Continue the run in --out from its last checkpoint."""
+    eval_every: int = 5000
+    """Updates between evaluations; 0 for none."""
+    eval_episodes: int = 10
+    """Episodes of each evaluation along the way."""
+    final_episodes: int = 100
+    """Episodes of the evaluation after the last update; 0 for none."""
+    log_every: int = 1000
+    """Updates between rows of training metrics."""
+    checkpoint_seconds: float = 5.0
+    """Seconds between checkpoints."""
+    dynamics: Literal["d4rl", "plain"] = "d4rl"
+    """Physics of the evaluation: D4RL's own, or Gymnasium's stock v4 environments."""
+    data_mode: Literal["d4rl", "exact"] | None = None
+    """Rows as D4RL's qlearning_dataset makes them, or exact next observations; by default as fits the file."""
+    workers: int | None = None
+    """Training processes on a CPU; by default one for each seed, at most two for each core."""
+    threads: int = 1
+    """Threads of each training process; changing it changes the last bits of results."""
+    wandb: bool = False
+    """Also log to Weights & Biases, one run for each seed; WANDB_MODE=offline needs no account."""
+    wandb_project: str = "offline_rl"
+    """Project of the W&B runs."""
+    tensorboard: bool = False
+    """Also write TensorBoard files into the run folder."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "threads", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise RunError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("eval_every", "final_episodes"):
+            if getattr(self, name) < 0:
+                raise RunError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.workers is not None and self.workers < 1:
+            raise RunError(f"workers is {self.workers}; it must be at least 1")
+        if not self.seeds:
+            raise RunError("seeds is empty; give at least one, for instance --seeds 0")
+        if any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
+            raise RunError(f"seeds are {self.seeds}; they must be different numbers, none below 0")
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run plays any episode."""
+        return self.eval_every > 0 or self.final_episodes > 0
+
+
+RESULT_OPTIONS = ("seeds", "steps", "eval_every", "eval_episodes", "final_episodes", "log_every", "threads")
+"""Options that change what a run records; a resumed run must have the same."""

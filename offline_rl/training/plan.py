@@ -1,0 +1,201 @@
+"""Everything that is decided, and checked, before a run writes its first byte."""
+
+import dataclasses
+import difflib
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offline_rl.agent import Agent, AgentConfig, describe, find_algorithm, preset
+from offline_rl.data import Dataset, load_dataset
+from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
+from offline_rl.errors import OfflineRLError, RunError, TaskError
+from offline_rl.networks.kernels import choose_kernel
+from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be started: every name is resolved, every size fits."""
+
+    algorithm: type[Agent]
+    config: AgentConfig
+    options: TrainOptions
+    dataset: Dataset
+    task: Task | None
+    preprocessing: Preprocessing
+    device: str
+
+    @classmethod
+    def make(
+        cls,
+        algorithm: str,
+        dataset: Dataset | str | Path | None,
+        options: TrainOptions,
+        overrides: dict[str, Any],
+    ) -> "Plan":
+        """Resolve and check everything.
+
+        Args:
+            algorithm: Its name.
+            dataset: The data, or what :func:`offline_rl.load_dataset` takes; None for ``options.dataset``.
+            options: The run's options.
+            overrides: The algorithm's settings that differ from the task's preset.
+
+        Raises:
+            OfflineRLError: Something is unknown, does not fit, or is not supported.
+        """
+        found = find_algorithm(algorithm)
+        data = dataset if isinstance(dataset, Dataset) else _load(dataset or options.dataset, options)
+        task = _task(options, data)
+        published = preset(found, task.robot.name, task.name) if task else {}
+        config = found.config_class(**{**published, **overrides})
+        preprocessing = Preprocessing.fit(data, normalize=config.normalize)
+        return cls(found, config, options, data, task, preprocessing, _device(options.device))
+
+    def description(self, seed: int) -> dict[str, Any]:
+        """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
+        return describe(
+            self.algorithm,
+            self.config,
+            observation_size=self.dataset.observation_size,
+            action_size=self.dataset.action_size,
+            seed=seed,
+            steps=self.options.steps,
+            preprocessing=self.preprocessing,
+            provenance=self.provenance(),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what an agent says of its origin."""
+        return {
+            "task": self.task.name if self.task else None,
+            "dynamics": self.options.dynamics,
+            "dataset": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint,
+            "versions": versions(),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Return what ``config.json`` holds."""
+        options = dataclasses.asdict(self.options)
+        return {
+            "format": FORMAT,
+            "algorithm": self.algorithm.name,
+            "config": dataclasses.asdict(self.config),
+            "options": {name: options[name] for name in RESULT_OPTIONS},
+            "task": self.task.name if self.task else None,
+            "dynamics": self.options.dynamics,
+            "dataset": {
+                "name": self.dataset.name,
+                "fingerprint": self.dataset.fingerprint,
+                "mode": self.dataset.metadata.get("mode"),
+                "rows": len(self.dataset),
+                "episodes": len(self.dataset.episode_returns),
+                "mean_return": self.dataset.mean_return,
+                "mean_score": self.score(self.dataset.mean_return),
+            },
+            "compute": {"device": self.device, "kernel": choose_kernel() if self.device == "cpu" else "default"},
+            "versions": versions(),
+            "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": _gpu(self.device)},
+        }
+
+    def score(self, value: float) -> float | None:
+        """Return the normalised score of a return, or None for a task without one."""
+        if self.task is None or not self.task.robot.scored:
+            return None
+        return float(normalized_score(self.task.name, value))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return, in words, the settings of a stored ``config.json`` that a new run does not share."""
+    pairs = [(name, old.get(name), new[name]) for name in ("algorithm", "task", "dynamics")]
+    pairs.append(("dataset", old["dataset"]["fingerprint"][:12], new["dataset"]["fingerprint"][:12]))
+    pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
+    for section in ("config", "options"):
+        names = {**old[section], **new[section]}
+        pairs += [(name, old[section].get(name), new[section].get(name)) for name in names]
+    return [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
+
+
+def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part keyword arguments into a run's options and the algorithm's settings.
+
+    Raises:
+        RunError: Neither knows a name; the nearest one is suggested.
+    """
+    run = {field.name for field in dataclasses.fields(TrainOptions)}
+    agent = {field.name for field in dataclasses.fields(find_algorithm(algorithm).config_class)}
+    for name in settings:
+        if name not in run | agent:
+            raise RunError(f"unknown setting {name!r} for {algorithm}{suggestion(name, run | agent)}")
+    return (
+        {name: value for name, value in settings.items() if name in run},
+        {name: value for name, value in settings.items() if name in agent},
+    )
+
+
+def suggestion(name: str, known: set[str], prefix: str = "") -> str:
+    """Return "; did you mean ...?" for the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in ("offline-rl-suite", "torch", "numpy", "gymnasium", "mujoco"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _load(dataset: str | Path, options: TrainOptions) -> Dataset:
+    if not dataset:
+        raise RunError("no dataset; give --dataset, for instance --dataset hopper-medium-v2 or --dataset hopper-demo")
+    return load_dataset(dataset, options.data_mode)
+
+
+def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
+    name = options.task or dataset.task
+    if name is None:
+        if options.evaluates:
+            raise TaskError(
+                f"dataset {dataset.name} names no task; give --task, for instance --task hopper,"
+                " or train without evaluation by --eval_every 0 --final_episodes 0"
+            )
+        return None
+    task = find_task(name)
+    check_fits(task, dataset.observation_size, dataset.action_size)
+    if options.evaluates and not task.robot.scored:
+        try:
+            normalized_score(task.name, 0.0)
+        except OfflineRLError as error:
+            raise TaskError(f"{error}; train without evaluation by --eval_every 0 --final_episodes 0") from None
+    return task
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise RunError(f"unknown device {name!r}; use cpu, cuda or auto") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RunError(f"device {name!r} is not there: PyTorch finds no CUDA GPU; use --device cpu")
+    return name
+
+
+def _gpu(device: str) -> str | None:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None

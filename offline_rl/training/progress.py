@@ -1,0 +1,75 @@
+"""What a person sees while a run goes on: a bar on a terminal, otherwise a plain line now and then."""
+
+import sys
+import time
+from typing import Any
+
+LINE_SECONDS = 10.0
+"""Least time between two plain lines."""
+
+
+class Progress:
+    """Shows step, speed, losses, last score and time left on standard error.
+
+    Args:
+        steps: Updates of the whole run.
+        start: Updates made before.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, steps: int, start: int, quiet: bool = False) -> None:
+        self._steps, self._start, self._quiet = steps, start, quiet
+        self._begin = self._last_line = time.monotonic()
+        self._losses = self._score = ""
+        self._bar = _Bar(steps, start) if not quiet and sys.stderr.isatty() else None
+
+    def losses(self, metrics: dict[str, float]) -> None:
+        """Take note of one member's newest metrics."""
+        self._losses = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items() if name.endswith("_loss"))
+
+    def score(self, step: int, values: list[float], unit: str) -> None:
+        """Show the members' newest evaluation."""
+        self._score = f"{unit} {', '.join(f'{value:.1f}' for value in values)} at {step:,}"
+        if not self._quiet and self._bar is None:
+            print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
+
+    def at(self, step: int) -> None:
+        """Show that ``step`` updates are made."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.show(step, self._status(step, now))
+        elif not self._quiet and (now - self._last_line >= LINE_SECONDS or step == self._steps):
+            self._last_line = now
+            print(f"step {step:,}/{self._steps:,}  {self._status(step, now)}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _status(self, step: int, now: float) -> str:
+        speed = (step - self._start) / max(now - self._begin, 1e-9)
+        left = _clock((self._steps - step) / max(speed, 1e-9))
+        return "  ".join(part for part in (f"{speed:.0f} updates/s", self._losses, self._score, f"{left} left") if part)
+
+
+class _Bar:
+    def __init__(self, steps: int, start: int) -> None:
+        from rich import console, progress
+
+        columns = progress.BarColumn(24), progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[status]}")
+        self._progress = progress.Progress(*columns, console=console.Console(stderr=True), transient=True)
+        self._task: Any = self._progress.add_task("", total=steps, completed=start, status="")
+        self._progress.start()
+
+    def show(self, step: int, status: str) -> None:
+        self._progress.update(self._task, completed=step, status=status)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

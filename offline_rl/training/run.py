@@ -1,0 +1,161 @@
+"""A run's folder: opening, resuming and reading it; and ``train``, which does the whole."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offline_rl.agent import Agent, load_agent
+from offline_rl.data import Dataset
+from offline_rl.errors import RunError
+from offline_rl.files import write_json
+from offline_rl.training.checkpoint import Checkpoint
+from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
+from offline_rl.training.options import TrainOptions
+from offline_rl.training.plan import Plan, differences, split_settings
+from offline_rl.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk.
+
+    Attributes:
+        path: Its folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        return _read_config(self.path)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of ``metrics.jsonl``."""
+        return read_rows(self.path / "metrics.jsonl")
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """The normalised score of the final evaluation of each seed; the return where a task has no score."""
+        final = [row for row in self.rows if row["kind"] == "final"]
+        return {row["seed"]: row["return"] if row["score"] is None else row["score"] for row in final}
+
+    @property
+    def agents(self) -> dict[int, Agent]:
+        """The trained agents by seed, loaded for acting."""
+        return {seed: load_agent(self.path / "agents" / f"seed-{seed}") for seed in self.config["options"]["seeds"]}
+
+
+def train(
+    algorithm: str,
+    dataset: Dataset | str | Path | None = None,
+    *,
+    options: TrainOptions | None = None,
+    **settings: Any,
+) -> Run:
+    """Train an algorithm on a dataset.
+
+    Works from a plain script without a ``__main__`` guard.
+
+    Args:
+        algorithm: Its name, for instance ``"td3_bc"``.
+        dataset: A :class:`Dataset`, or what :func:`offline_rl.load_dataset` takes.
+        options: The run's options; instead, they may be given one by one as keywords.
+        **settings: Fields of :class:`TrainOptions` and of the algorithm's ``Config``, for instance
+            ``seeds=[0, 1], steps=100_000, out="runs/x", alpha=5.0``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        OfflineRLError: Something is unknown, does not fit, or failed; nothing was overwritten.
+        Interrupted: SIGINT or SIGTERM arrived; the run can be resumed.
+    """
+    run_settings, agent_settings = split_settings(algorithm, settings)
+    if options is not None and run_settings:
+        raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
+    options = options or TrainOptions(**run_settings)
+    plan = Plan.make(algorithm, dataset, options, agent_settings)
+    out = Path(options.out) if options.out else _new_folder(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
+    with _opened(out, plan) as (record_bytes, checkpoint):
+        if checkpoint is not None and checkpoint.finished:
+            print(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
+            return Run(out)
+        kernel = _read_config(out)["compute"]["kernel"]
+        record = Record(out / "metrics.jsonl", _views(plan, out), record_bytes)
+        with contextlib.closing(record):
+            Trainer(plan, out, kernel, record, checkpoint).run()
+        _draw(out)
+    return Run(out)
+
+
+@contextlib.contextmanager
+def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
+    """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from."""
+    from filelock import FileLock, Timeout
+
+    config = out / "config.json"
+    if out.exists() and not plan.options.resume:
+        raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
+    if out.exists() and not config.is_file() and any(entry.name != ".lock" for entry in out.iterdir()):
+        raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            record = plan.record()
+            if config.is_file() and (different := differences(_read_config(out), record)):
+                raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
+            checkpoint = Checkpoint.load(out) if plan.options.resume else None
+            if checkpoint is None:
+                if plan.options.resume:
+                    print(f"no checkpoint in {out}; starting anew")
+                write_json(config, record)
+            elif not checkpoint.finished:
+                print(f"resumed at step {checkpoint.step}", flush=True)
+            yield (checkpoint.metrics_bytes if checkpoint else 0), checkpoint
+    except Timeout:
+        raise RunError(f"{out} is in use by another process; wait for it, or choose another --out") from None
+
+
+def _views(plan: Plan, out: Path) -> list[View]:
+    views: list[View] = []
+    try:
+        if plan.options.wandb:
+            views.append(WandbView(out, plan.options.wandb_project, plan.options.seeds, plan.record()))
+        if plan.options.tensorboard:
+            views.append(TensorBoardView(out, plan.options.seeds))
+    except ImportError as error:
+        raise RunError(f"{error.name} is not installed; pip install 'offline-rl-suite[wandb,tensorboard]'") from None
+    return views
+
+
+def _draw(out: Path) -> None:
+    from offline_rl.analysis.curves import draw_curve
+
+    run = Run(out)
+    draw_curve(run.rows, run.config, out / "curve.png")
+
+
+def _read_config(out: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((out / "config.json").read_text())
+        if not isinstance(config, dict) or "options" not in config:
+            raise ValueError("it does not describe a run")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{out / 'config.json'} cannot be read ({error})") from None
+    return config
+
+
+def _new_folder(name: str) -> Path:
+    number = 1
+    while (out := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return out
+
+
+def _short(dataset: str) -> str:
+    return "+".join(Path(part).stem for part in dataset.split("+"))

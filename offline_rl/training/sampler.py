@@ -1,0 +1,75 @@
+"""Which rows and which random numbers each update sees: pure functions of (seed, name, step)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_rl.agent import Agent, Batch
+from offline_rl.data.packed import PackedRows
+from offline_rl.draws import Stream
+
+BLOCK = 16
+"""Updates whose batches are made at once; any value gives the same numbers."""
+
+
+class Sampler:
+    """Makes the batches of one agent.
+
+    Args:
+        agent: Says how many rows, which of them, and which draws.
+        rows: The dataset.
+        block: How many batches are made, and moved to the device, at once.
+    """
+
+    def __init__(self, agent: Agent, rows: PackedRows, block: int = BLOCK) -> None:
+        self._rows = rows
+        self._device, self._dtype = agent.device, agent.dtype
+        self._subset = agent.rows
+        self._row_count = len(rows) if agent.rows is None else len(agent.rows)
+        self._shape = block, agent.config.batch_size
+        self._first = 0
+        self._batches: list[Batch] = []
+        self._index_stream = Stream(agent.seed, "index")
+        sizes = {"action": agent.action_size, "observation": agent.observation_size}
+        self._draws = {
+            name: (Stream(agent.seed, name), sizes[draw.size] if isinstance(draw.size, str) else draw.size)
+            for name, draw in agent.draws().items()
+        }
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of update ``step``, counted from 1."""
+        offset = step - self._first
+        if not 0 <= offset < len(self._batches):
+            self._first, self._batches, offset = step, self._make(step), 0
+        return self._batches[offset]
+
+    def _make(self, step: int) -> list[Batch]:
+        index = self._indices(step)
+        columns = self._rows.columns(index.reshape(-1))._asdict()
+        fields = {
+            name: column.to(self._dtype).view(*self._shape, *column.shape[1:]).unbind()
+            for name, column in columns.items()
+        }
+        draws = {name: self._normals(stream, size, step).unbind() for name, (stream, size) in self._draws.items()}
+        return [
+            Batch(
+                **{name: blocks[offset] for name, blocks in fields.items()},
+                index=rows,
+                draws={name: blocks[offset] for name, blocks in draws.items()},
+            )
+            for offset, rows in enumerate(index.unbind())
+        ]
+
+    def _indices(self, step: int) -> Tensor:
+        uniform = np.empty(self._shape)
+        for offset, values in enumerate(uniform):
+            self._index_stream.at(step + offset).random(out=values)
+        # floor(u N) rather than integers(N): the draw stays the same when N grows.
+        indices = torch.from_numpy((uniform * self._row_count).astype(np.int64)).to(self._device)
+        return indices if self._subset is None else self._subset[indices]
+
+    def _normals(self, stream: Stream, size: int, step: int) -> Tensor:
+        block = np.empty((*self._shape, size), np.float32)
+        for offset, values in enumerate(block):
+            stream.at(step + offset).standard_normal(dtype=np.float32, out=values)
+        return torch.from_numpy(block).to(self._device, self._dtype)

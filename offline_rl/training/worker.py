@@ -1,0 +1,126 @@
+"""The child process of a run: it trains some members, or plays episodes, whichever the parent asks for.
+
+It writes no file. What it is asked is decided by the parent; see ``offline_rl/training/trainer.py``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from offline_rl.agent import Agent, agent_from_description, new_agent
+from offline_rl.data.packed import PackedRows
+from offline_rl.envs.dynamics import Dynamics
+from offline_rl.launch import Message, serve
+from offline_rl.networks.kernels import use_kernel
+from offline_rl.training.checkpoint import prefixed, select
+from offline_rl.training.evaluation import play
+from offline_rl.training.sampler import Sampler
+
+Reply = tuple[Message, Mapping[str, Tensor]]
+
+
+class Member:
+    """One agent in training: its sampler and the latest value of each of its metrics."""
+
+    def __init__(self, agent: Agent, rows: PackedRows) -> None:
+        self.agent = agent
+        agent.prepare(rows)
+        self._sampler = Sampler(agent, rows)
+        self._metrics: dict[str, Tensor] = {}
+
+    def run(self, first: int, last: int) -> None:
+        """Make the updates ``first`` to ``last``."""
+        for step in range(first, last + 1):
+            # Kept over updates, because a delayed actor has no metrics on some of them.
+            self._metrics |= self.agent.update(self._sampler.batch(step), step)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the latest metrics; this waits for the device."""
+        return {name: float(self._metrics[name]) for name in sorted(self._metrics)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that continuing exactly needs."""
+        return self.agent.training_state() | prefixed(self._metrics, "metrics.")
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`state` returned."""
+        self.agent.load_training_state(state)
+        self._metrics = select(state, "metrics.")
+
+
+class Worker:
+    """Answers requests; each ``do`` names a method."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, Member] = {}
+        self._step = 0
+
+    def answer(self, message: Message, tensors: dict[str, Tensor]) -> Reply:
+        """Call the method that ``message["do"]`` names with the rest of the message."""
+        message = dict(message)
+        methods: dict[str, Callable[..., Reply]] = {
+            "setup": self.setup,
+            "build": self.build,
+            "run": self.run,
+            "state": self.state,
+            "weights": self.weights,
+            "play": self.play,
+        }
+        return methods[message.pop("do")](tensors=tensors, **message)
+
+    def setup(self, kernel: Any, threads: int, tensors: dict[str, Tensor]) -> Reply:
+        """Choose how this process computes."""
+        use_kernel(kernel, threads)
+        return {}, {}
+
+    def build(
+        self, descriptions: dict[str, Any], data: int, device: str, step: int, tensors: dict[str, Tensor]
+    ) -> Reply:
+        """Build members on the data in the file descriptor ``data``; with a ``step``, continue from the tensors."""
+        from safetensors.torch import load_file
+
+        # Mapped, not read: all workers share one copy of the dataset.
+        arrays = load_file(f"/dev/fd/{data}")
+        for name, description in descriptions.items():
+            agent = new_agent(description, device)
+            rows = PackedRows(arrays, agent.observation_size, agent.action_size, device)
+            self._members[name] = member = Member(agent, rows)
+            if step:
+                member.load_state(select(tensors, f"{name}/"))
+        self._step = step
+        return {}, {}
+
+    def run(self, until: int, report: bool, tensors: dict[str, Tensor]) -> Reply:
+        """Train every member up to and including update ``until``; return their metrics if ``report``."""
+        for member in self._members.values():
+            member.run(self._step + 1, until)
+        self._step = until
+        return {"metrics": {name: member.metrics() for name, member in self._members.items()} if report else {}}, {}
+
+    def state(self, tensors: dict[str, Tensor]) -> Reply:
+        """Return every member's full state."""
+        return {}, self._gather(lambda member: member.state())
+
+    def weights(self, tensors: dict[str, Tensor]) -> Reply:
+        """Return what acting needs of every member."""
+        return {}, self._gather(lambda member: member.agent.acting_weights())
+
+    def play(
+        self, description: dict[str, Any], task: str, dynamics: Dynamics, seeds: list[int], tensors: dict[str, Tensor]
+    ) -> Reply:
+        """Play one block of episodes with the agent that ``description`` and the tensors make."""
+        returns, lengths = play(agent_from_description(description, tensors), task, dynamics, seeds)
+        return {"returns": returns, "lengths": lengths}, {}
+
+    def _gather(self, of: Callable[[Member], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {f"{name}/{key}": t.cpu() for name, member in self._members.items() for key, t in of(member).items()}
+
+
+def main() -> None:
+    """Serve the parent."""
+    serve(Worker().answer)
+
+
+if __name__ == "__main__":
+    main()

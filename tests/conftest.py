@@ -1,0 +1,22 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from settings import TINY
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny():
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Give the folder of recorded datasets; tests that need it are skipped where there is none."""
+    folder = os.environ.get("OFFLINE_RL_TEST_DATA")
+    if not folder:
+        pytest.skip("OFFLINE_RL_TEST_DATA names no folder of datasets")
+    return Path(folder)

@@ -1,0 +1,109 @@
+"""Runs killed without warning at any moment: nothing survives, and resuming ends in the same bytes."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+import offline_rl as orl
+from offline_rl.training.checkpoint import Checkpoint
+
+SETTINGS = {
+    "seeds": [0, 1, 2],
+    "steps": 6000,
+    "hidden_dims": [32, 32],
+    "batch_size": 32,
+    "eval_every": 1500,
+    "eval_episodes": 5,
+    "final_episodes": 20,
+    "log_every": 500,
+    "checkpoint_seconds": 0.5,
+    "quiet": True,
+}
+
+
+SHORT = {**SETTINGS, "steps": 1500, "hidden_dims": [8], "batch_size": 8, "eval_every": 500, "final_episodes": 5}
+
+
+def command(out, dataset, settings):
+    flags = [f"--{name}={value}" for name, value in {**settings, "out": str(out), "dataset": str(dataset)}.items()]
+    return [sys.executable, "-m", "offline_rl.cli", "train", "td3_bc", *flags]
+
+
+def start(out, dataset, settings, *more):
+    line = [*command(out, dataset, settings), *more]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def content(out):
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in orl.Run(out).rows]
+    agents = [(out / "agents" / f"seed-{seed}" / "weights.safetensors").read_bytes() for seed in range(3)]
+    return rows, agents
+
+
+def kill_and_check_that_nothing_survives(process):
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+
+
+def wait_for_checkpoint(out):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if out.exists() and Checkpoint.load(out):
+            return
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint appeared")
+
+
+def kill_once(out, dataset, settings, delay):
+    """Kill a run so many seconds after its first checkpoint, resume it; return the step it resumed at."""
+    process = start(out, dataset, settings)
+    wait_for_checkpoint(out)
+    time.sleep(delay)
+    if process.poll() is not None:
+        return None
+    kill_and_check_that_nothing_survives(process)
+    step = Checkpoint.load(out).step
+    output, _ = start(out, dataset, settings, "--resume").communicate(timeout=300)
+    assert f"resumed at step {step}\n" in output
+    return step
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_twenty_kills_at_random_moments(tmp_path, data_folder):
+    dataset = data_folder / "hopper_medium_replay.hdf5"
+    begin = time.monotonic()
+    straight = start(tmp_path / "straight", dataset, SETTINGS)
+    wait_for_checkpoint(tmp_path / "straight")
+    first = time.monotonic()
+    assert straight.wait(timeout=300) == 0
+    length = time.monotonic() - first
+    expected = content(tmp_path / "straight")
+    generator = random.Random(0)
+    steps = []
+    for attempt in range(20):
+        out = tmp_path / f"run-{attempt}"
+        steps.append(kill_once(out, dataset, SETTINGS, generator.uniform(0, 0.95 * length)))
+        assert content(out) == expected, f"attempt {attempt}, killed near step {steps[-1]}"
+    killed = [step for step in steps if step is not None]
+    assert len(killed) >= 15, steps
+    assert all(step > 0 for step in killed)
+    print(f"resumed at {steps}; {time.monotonic() - begin:.0f} s in all")
+
+
+@pytest.mark.timeout(200)
+def test_one_kill(tmp_path):
+    assert start(tmp_path / "straight", "hopper-demo", SHORT).wait(timeout=100) == 0
+    step = kill_once(tmp_path / "killed", "hopper-demo", SHORT, 0.3)
+    assert step is not None
+    assert step > 0
+    assert content(tmp_path / "killed") == content(tmp_path / "straight")

@@ -1,0 +1,96 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from offline_rl.networks import MLP, Critic, DeterministicActor, kernels
+
+
+def network(input_size=5, output_size=2, hidden=(7, 6), count=2, dtype=torch.float64):
+    mlp = MLP(input_size, output_size, hidden, count).to(dtype)
+    mlp.initialize(np.random.default_rng(0))
+    return mlp
+
+
+def plain(mlp, x):
+    outputs = []
+    for member in range(mlp.layers[0].shape[0]):
+        h = x
+        pairs = list(zip(mlp.layers[0::2], mlp.layers[1::2], strict=True))
+        for position, (weight, bias) in enumerate(pairs):
+            h = torch.nn.functional.linear(h, weight[member], bias[member])
+            h = h if position == len(pairs) - 1 else torch.relu(h)
+        outputs.append(h)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 6), (7, 6, 5, 4)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_values_and_gradients_equal_autograds_on_plain_layers(hidden, count):
+    mlp = network(hidden=hidden, count=count)
+    x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(count, 9, 2, dtype=torch.float64)
+    inputs = [x, *mlp.layers]
+    ours = torch.autograd.grad((mlp(x) * weight).sum(), inputs)
+    theirs = torch.autograd.grad((plain(mlp, x) * weight).sum(), inputs)
+    assert torch.allclose(mlp(x), plain(mlp, x), atol=1e-14)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-13)
+
+
+def test_frozen_gives_the_inputs_gradient_only():
+    mlp = network()
+    x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    (through_frozen,) = torch.autograd.grad(mlp.frozen(x).sum(), x)
+    (through_plain,) = torch.autograd.grad(plain(mlp, x).sum(), x)
+    assert torch.allclose(through_frozen, through_plain, atol=1e-13)
+    with pytest.raises(RuntimeError, match=r"does not require grad|not have been used"):
+        torch.autograd.grad(mlp.frozen(x).sum(), list(mlp.layers))
+
+
+def test_frozen_can_leave_networks_out():
+    mlp = network()
+    x = torch.randn(9, 5, dtype=torch.float64)
+    assert torch.equal(mlp.frozen(x, count=1), mlp(x)[:1])
+
+
+def test_initial_weights_follow_the_bound_and_the_generator():
+    mlp, again = network(100, 10, (50,)), network(100, 10, (50,))
+    assert all(torch.equal(a, b) for a, b in zip(mlp.layers, again.layers, strict=True))
+    assert mlp.layers[0].abs().max() <= 0.1
+    assert mlp.layers[0].abs().max() > 0.099
+    assert abs(float(mlp.layers[0].detach().std()) - 0.1 / 3**0.5) < 0.002
+
+
+def test_shapes_of_heads():
+    actor, critic = DeterministicActor(5, 2, [8]), Critic(5, 2, [8], count=3)
+    for head in (actor, critic):
+        head.initialize(np.random.default_rng(0))
+    observation, action = torch.randn(4, 5), torch.randn(4, 2)
+    assert actor(observation).shape == (4, 2)
+    assert critic(observation, action).shape == (3, 4)
+    assert critic.frozen(observation, action, count=1).shape == (1, 4)
+    assert copy.deepcopy(actor)(observation).equal(actor(observation))
+
+
+def test_the_chosen_kernel_is_exact():
+    kernel = kernels.choose_kernel()
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        kernels.use_kernel(kernel, 1)
+        assert kernels._product_error() < 1e-5
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+def test_a_product_in_bfloat16_would_be_refused(monkeypatch):
+    exact = torch.Tensor.__matmul__
+
+    def coarse(left, right):
+        if left.dtype == torch.float32:
+            return exact(left.bfloat16(), right.bfloat16()).float()
+        return exact(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", coarse)
+    assert kernels._product_error() > 3e-5

@@ -1,0 +1,142 @@
+"""Steps an agent beside a plain float64 restatement of its algorithm, update by update.
+
+Nothing here is shared with the package: networks are lists of arrays, Adam is written out, gradients come from autograd
+on plain operations.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from offline_rl.agent import Agent, Batch
+
+UPDATES = 20
+
+
+class Layers:
+    """A plain network: weights and biases in float64, with Adam's moments.
+
+    Takes its start from views of an agent's parameters; with the optimiser that moves them, also from its moments.
+    """
+
+    def __init__(self, views, group=None):
+        self.tensors = [view.detach().double().clone().requires_grad_() for view in views]
+        state = {} if group is None else group.state()
+        self.first, self.second = (
+            [_same_place(state[name], view) if state else torch.zeros_like(view).double() for view in views]
+            for name in ("exp_avg", "exp_avg_sq")
+        )
+        self.count = int(state["step"]) if state else 0
+
+    def __call__(self, x):
+        """Apply linear layers with ReLU between them."""
+        pairs = list(zip(self.tensors[0::2], self.tensors[1::2], strict=True))
+        for position, (weight, bias) in enumerate(pairs):
+            x = x @ weight.T + bias
+            if position < len(pairs) - 1:
+                x = torch.maximum(x, torch.zeros_like(x))
+        return x
+
+    def adam(self, gradients, learning_rate):
+        """Kingma & Ba 2015, algorithm 1, with beta 0.9 and 0.999 and epsilon 1e-8."""
+        self.count += 1
+        with torch.no_grad():
+            for tensor, gradient, m, v in zip(self.tensors, gradients, self.first, self.second, strict=True):
+                m.mul_(0.9).add_(gradient, alpha=0.1)
+                v.mul_(0.999).add_(gradient * gradient, alpha=0.001)
+                mean = m / (1 - 0.9**self.count)
+                spread = (v / (1 - 0.999**self.count)).sqrt()
+                tensor.sub_(learning_rate * mean / (spread + 1e-8))
+
+    def follow(self, other, rate):
+        """Polyak average."""
+        with torch.no_grad():
+            for own, theirs in zip(self.tensors, other.tensors, strict=True):
+                own.copy_(rate * theirs + (1 - rate) * own)
+
+
+def _same_place(flat_tensor, view):
+    """Take from a flat tensor what lies where ``view`` lies in the flat parameters."""
+    return flat_tensor.as_strided(view.shape, view.stride(), view.storage_offset()).double().clone()
+
+
+def layers_of(network, member: int = 0) -> list[torch.Tensor]:
+    """Take one perceptron of a stack as weights and biases."""
+    return [layer[member].detach() for layer in network.mlp.layers]
+
+
+def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batch]:
+    """Make batches of plausible data and noise, the same for every precision."""
+    generator = np.random.default_rng(seed)
+    size = agent.config.batch_size
+    batches = []
+    for _ in range(count):
+        arrays = {
+            "observation": generator.standard_normal((size, agent.observation_size)),
+            "action": np.tanh(generator.standard_normal((size, agent.action_size))),
+            "reward": generator.standard_normal(size),
+            "terminated": (generator.random(size) < 0.1).astype(float),
+            "next_observation": generator.standard_normal((size, agent.observation_size)),
+        }
+        draws = {name: generator.standard_normal((size, agent.action_size)) for name in agent.draws()}
+        # Rounded to float32 first, so that both precisions see the very same numbers.
+        as_tensor = lambda array: torch.from_numpy(array.astype(np.float32)).to(agent.dtype)  # noqa: E731
+        batches.append(
+            Batch(
+                **{name: as_tensor(array) for name, array in arrays.items()},
+                index=torch.arange(size),
+                draws={name: as_tensor(array) for name, array in draws.items()},
+            )
+        )
+    return batches
+
+
+def relative(value, reference) -> float:
+    """Size of the difference over the size of the reference."""
+    value, reference = (torch.as_tensor(x).detach().double().reshape(-1) for x in (value, reference))
+    return float((value - reference).norm() / reference.norm().clamp_min(1e-300))
+
+
+def flat(tensors) -> torch.Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def check_float64(agent: Agent, make_reference: Callable, weights: Callable) -> None:
+    """All losses, gradients and weights agree to 1e-10 over UPDATES updates."""
+    assert agent.dtype == torch.float64
+    reference = make_reference(agent)
+    for step, batch in enumerate(make_batches(agent), start=1):
+        metrics = agent.update(batch, step)
+        losses, gradients = reference.update(batch, step)
+        for name, loss in losses.items():
+            assert relative(metrics[f"{name}_loss"], loss) < 1e-10, (step, name)
+            assert relative(agent.groups[name].flat.grad, flat(gradients[name])) < 1e-10, (step, name)
+        for name, (ours, theirs) in weights(agent, reference).items():
+            assert (flat(ours) - flat(theirs)).abs().max() < 1e-10, (step, name)
+
+
+def check_float32(agent: Agent, make_reference: Callable, weights: Callable) -> None:
+    """Losses and gradients at equal weights agree to 1e-5; after UPDATES free updates weights do to 1e-6 on average.
+
+    The mean, not the maximum: where a gradient is almost zero, Adam turns rounding into a whole step.
+    """
+    assert agent.dtype == torch.float32
+    free = make_reference(agent)
+    for step, batch in enumerate(make_batches(agent), start=1):
+        double = Batch(**{k: _double(v) for k, v in vars(batch).items()})
+        at_equal_weights = make_reference(agent)
+        metrics = agent.update(batch, step)
+        losses, gradients = at_equal_weights.update(double, step)
+        for name, loss in losses.items():
+            assert relative(metrics[f"{name}_loss"], loss) < 1e-5, (step, name)
+            assert relative(agent.groups[name].flat.grad, flat(gradients[name])) < 1e-5, (step, name)
+        free.update(double, step)
+    for name, (ours, theirs) in weights(agent, free).items():
+        assert (flat(ours).double() - flat(theirs)).abs().mean() < 1e-6, name
+
+
+def _double(value):
+    if isinstance(value, dict):
+        return {name: _double(entry) for name, entry in value.items()}
+    return value.double() if value.is_floating_point() else value

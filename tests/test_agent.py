@@ -1,0 +1,210 @@
+import json
+import subprocess
+import sys
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import offline_rl as orl
+from algos.td3_bc import TD3BC, Config
+from offline_rl.agent import find_algorithm, preset
+from offline_rl.data.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def agent():
+    preprocessing = Preprocessing(
+        observation_mean=np.array([1, 2, 3], np.float32),
+        observation_std=np.array([0.5, 1, 2], np.float32),
+        action_low=np.array([-2, 0], np.float32),
+        action_high=np.array([2, 4], np.float32),
+    )
+    return TD3BC(Config(hidden_dims=[8]), 3, 2, seed=7, preprocessing=preprocessing)
+
+
+@pytest.fixture
+def saved(agent, tmp_path):
+    agent.save(tmp_path / "agent")
+    return tmp_path / "agent"
+
+
+def test_acting_normalises_and_scales(agent):
+    observation = np.array([1.5, 0.0, -1.0], np.float32)
+    with torch.inference_mode():
+        inner = agent.actor(torch.tensor([[1.0, -2.0, -2.0]]))[0].numpy()
+    assert np.allclose(agent.act(observation), [2 * inner[0], 2 + 2 * inner[1]], atol=1e-6)
+
+
+def test_shapes_of_one_and_many(agent):
+    many = np.random.default_rng(0).standard_normal((5, 3))
+    assert agent.act(many).shape == (5, 2)
+    assert agent.act(many[0]).shape == (2,)
+    assert agent.act(many).dtype == np.float32
+    assert np.allclose(agent.act(many)[3], agent.act(many[3]), atol=1e-6)
+    action, state = agent.predict(many, deterministic=True)
+    assert np.array_equal(action, agent.act(many))
+    assert state is None
+
+
+@pytest.mark.parametrize("bad", [np.zeros(4), np.zeros((2, 4)), np.zeros((1, 2, 3)), 0.0])
+def test_a_wrong_shape_is_refused(agent, bad):
+    with pytest.raises(orl.AgentError, match=r"this agent takes \(3,\) or \(B, 3\)"):
+        agent.act(bad)
+
+
+def test_nan_is_refused(agent):
+    with pytest.raises(orl.AgentError, match="NaN or infinity"):
+        agent.act(np.array([0, np.nan, 0]))
+
+
+def test_saving_and_loading_gives_the_same_actions(agent, saved):
+    observations = np.random.default_rng(0).standard_normal((20, 3))
+    loaded = orl.load_agent(saved)
+    assert np.array_equal(loaded.act(observations), agent.act(observations))
+    assert loaded.config == agent.config
+    assert loaded.seed == 7
+
+
+def test_saving_writes_the_same_bytes_again_and_replaces_an_agent_only(agent, saved, tmp_path):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    agent.save(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(orl.AgentError, match="holds no agent"):
+        agent.save(tmp_path / "mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "mine"]
+
+
+def edit(folder, **changes):
+    file = folder / "agent.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_newer_format_is_refused(saved):
+    edit(saved, format=99)
+    with pytest.raises(orl.AgentError, match="format 99, this version reads up to 1; upgrade"):
+        orl.load_agent(saved)
+
+
+def test_truncated_weights_are_refused(saved):
+    file = saved / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(orl.AgentError, match=r"weights.safetensors is damaged"):
+        orl.load_agent(saved)
+
+
+def test_wrong_shapes_are_refused(saved):
+    file = saved / "weights.safetensors"
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    save_file({**weights, name: torch.zeros(2, 2)}, file)
+    with pytest.raises(orl.AgentError, match=rf"{name} has shape \(2, 2\), expected"):
+        orl.load_agent(saved)
+
+
+def test_missing_weights_are_refused(saved):
+    file = saved / "weights.safetensors"
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    del weights[name]
+    save_file(weights, file)
+    with pytest.raises(orl.AgentError, match=f"{name} is missing"):
+        orl.load_agent(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "has no format number"),
+        ('{"format": 1}', "does not describe an agent"),
+        ('{"format": 1, "algorithm": "td3bc"}', "did you mean 'td3_bc'"),
+    ],
+)
+def test_a_damaged_description_is_refused(saved, text, message):
+    (saved / "agent.json").write_text(text)
+    with pytest.raises(orl.AgentError, match=message):
+        orl.load_agent(saved)
+
+
+def test_an_unknown_setting_is_refused(saved):
+    description = json.loads((saved / "agent.json").read_text())
+    edit(saved, config={**description["config"], "beta": 1})
+    with pytest.raises(orl.AgentError, match="does not describe an agent"):
+        orl.load_agent(saved)
+
+
+def test_a_folder_without_an_agent_is_refused(tmp_path):
+    with pytest.raises(orl.AgentError, match=r"holds no agent\.json"):
+        orl.load_agent(tmp_path)
+    (tmp_path / "agents").mkdir()
+    with pytest.raises(orl.AgentError, match="give one of the folders in its agents/"):
+        orl.load_agent(tmp_path)
+
+
+def test_training_state_round_trip_continues_exactly():
+    from parity.harness import make_batches
+
+    first = TD3BC(Config(hidden_dims=[8], batch_size=16), 5, 2)
+    batches = make_batches(first, 8)
+    for step in range(1, 5):
+        first.update(batches[step - 1], step)
+    second = TD3BC(Config(hidden_dims=[8], batch_size=16), 5, 2, seed=99)
+    second.load_training_state({name: tensor.clone() for name, tensor in first.training_state().items()})
+    for step in range(5, 9):
+        first.update(batches[step - 1], step)
+        second.update(batches[step - 1], step)
+    for name, tensor in first.training_state().items():
+        assert torch.equal(tensor, second.training_state()[name]), name
+
+
+def test_seeds_decide_the_initial_weights_whatever_torchs_generator_does():
+    torch.manual_seed(1)
+    one = TD3BC(Config(hidden_dims=[8]), 3, 2, seed=0)
+    torch.manual_seed(2)
+    same = TD3BC(Config(hidden_dims=[8]), 3, 2, seed=0)
+    other = TD3BC(Config(hidden_dims=[8]), 3, 2, seed=1)
+    assert torch.equal(one.groups["actor"].flat, same.groups["actor"].flat)
+    assert not torch.equal(one.groups["actor"].flat, other.groups["actor"].flat)
+
+
+def test_presets_go_from_robot_to_task():
+    class Tuned(TD3BC):
+        PRESETS: ClassVar = {"hopper-*": {"alpha": 1.0, "discount": 0.9}, "hopper-medium-v2": {"alpha": 2.0}}
+
+    assert preset(Tuned, "hopper", "hopper-medium-v2") == {"alpha": 2.0, "discount": 0.9}
+    assert preset(Tuned, "hopper", "Hopper-v4") == {"alpha": 1.0, "discount": 0.9}
+    assert preset(Tuned, "walker2d", "walker2d-medium-v2") == {}
+
+
+def test_unknown_algorithms_get_a_suggestion():
+    assert find_algorithm("bc").name == "bc"
+    with pytest.raises(orl.AgentError, match="did you mean 'td3_bc'"):
+        find_algorithm("td3-bc")
+
+
+HEAVY = ("wandb", "matplotlib", "mujoco", "gymnasium", "minari", "numba", "h5py", "pooch", "tyro", "rich")
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = run_python("import offline_rl, sys; print(*sys.modules)").split()
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_loading_an_agent_needs_torch_numpy_and_safetensors_only(saved):
+    code = f"import offline_rl as orl, sys; orl.load_agent({str(saved)!r}).act([0, 0, 0]); print(*sys.modules)"
+    assert not set(HEAVY) & set(run_python(code).split())
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(orl, name) is not None for name in orl.__all__)
+    assert set(orl.__all__) <= set(dir(orl))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        orl.trian  # noqa: B018

@@ -1,0 +1,164 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from offline_rl.cli import CommandLine, UsageError, main
+from offline_rl.draws import Stream
+
+
+def run(*arguments, cwd=None):
+    command = [sys.executable, "-m", "offline_rl.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_a_misspelt_dataset_is_one_line_and_writes_nothing(tmp_path):
+    done = run("train", "td3_bc", "--dataset", "hoper-medium-v2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: unknown dataset 'hoper-medium-v2'; did you mean 'hopper-medium-v2'?\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "did you mean train?"),
+        (["train", "td3bc"], "did you mean 'td3_bc'?"),
+        (["train", "--dataset", "hopper-demo"], "name the algorithm first"),
+        (["train", "bc"], "no dataset; give --dataset"),
+        (["train", "bc", "--dataset", "hopper-demo", "--task", "hoper"], "did you mean 'hopper'?"),
+        (["train", "bc", "--dataset", "hopper-demo", "--task", "antmaze-umaze-v2"], "not supported yet"),
+        (["train", "bc", "--dataset", "hopper-demo", "--task", "walker2d"], "17"),
+        (["train", "bc", "--dataset", "hopper-demo", "--top-fracton", "1"], "did you mean --top_fraction?"),
+        (["train", "bc", "--dataset", "hopper-demo", "--top_fraction=2"], "top_fraction is 2.0"),
+        (["train", "bc", "--dataset", "hopper-demo", "--steps"], "--steps needs a value"),
+        (["train", "bc", "--dataset", "hopper-demo", "--steps=many"], "--steps"),
+        (["train", "bc", "hopper-demo"], "unexpected argument 'hopper-demo'"),
+        (["train", "bc", "--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["train", "bc", "--dataset", "nowhere.hdf5"], "nowhere.hdf5"),
+        (["evaluate"], "missing argument PATH"),
+        (["evaluate", "nowhere"], "holds no agent.json"),
+        (["evaluate", "nowhere", "--episodes", "0"], "episodes is 0"),
+        (["algos", "ppo"], "unknown algorithm 'ppo'"),
+        (["datasets", "hopper-medum-v2"], "did you mean 'hopper-medium-v2'?"),
+        (["datasets", "download"], "usage: offline-rl datasets download"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_a_remedy(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+TYPES = {"seeds": list[int], "hidden_dims": list[int], "alpha": float, "resume": bool, "task": str | None, "out": str}
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        (["--seeds", "0", "1", "2"], {"seeds": "[0, 1, 2]"}),
+        (["--seeds=[0, 1]"], {"seeds": "[0, 1]"}),
+        (["--seeds=0,1"], {"seeds": "[0, 1]"}),
+        (["--seeds", "[0, 1]", "--alpha", "3"], {"seeds": "[0, 1]", "alpha": "3"}),
+        (["--hidden-dims", "64", "64", "--resume"], {"hidden_dims": "[64, 64]", "resume": "True"}),
+        (["--resume=False", "--alpha=-1e-3"], {"resume": "False", "alpha": "-1e-3"}),
+        (["--alpha", "-1"], {"alpha": "-1"}),
+        (["--out=a=b"], {"out": "a=b"}),
+    ],
+)
+def test_spellings_of_people_and_of_sweep_agents(typed, given):
+    assert CommandLine(typed, TYPES).given == given
+
+
+def test_two_values_for_one_option_are_refused():
+    with pytest.raises(UsageError, match="unexpected argument '4'"):
+        CommandLine(["--alpha", "3", "4"], TYPES)
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["datasets", "--help"]]
+)
+def test_help_is_everywhere(command):
+    done = run(*command)
+    assert done.returncode == 0
+    assert "usage" in done.stdout or "offline-rl train ALGO" in done.stdout
+
+
+def test_help_of_an_algorithm_has_a_sentence_for_each_setting():
+    text = " ".join(run("train", "td3_bc", "--help").stdout.replace("│", " ").split())
+    assert "Weight of the Q term against the behaviour-cloning term." in text
+    assert "Updates of each agent." in text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "settings.yaml").write_text("hidden_dims: [16]\nbatch_size: 16\ntop_fraction: 0.5\nsteps: 30\n")
+    done = run(
+        *["train", "bc", "--dataset", "hopper-demo", "--config", "settings.yaml", "--top-fraction=0.25"],
+        *["--eval_every", "0", "--final-episodes", "2", "--seeds", "0", "1", "--out", "run"],
+        cwd=folder,
+    )
+    return folder, done
+
+
+def test_training_prints_a_table(trained):
+    _, done = trained
+    assert done.returncode == 0, done.stderr
+    assert "bc on hopper-demo, 30 updates" in done.stdout
+    for line in ("seed 0, 2 episodes", "seed 1, 2 episodes", "mean of seeds", "mean of the data"):
+        assert line in done.stdout
+    assert "step 30/30" in done.stderr
+
+
+def test_flags_beat_the_config_file_and_it_beats_the_defaults(trained):
+    folder, _ = trained
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["config"] == {
+        "hidden_dims": [16], "batch_size": 16, "normalize": True, "top_fraction": 0.25, "learning_rate": 3e-4,
+    }  # fmt: skip
+    assert config["options"]["steps"] == 30
+
+
+def test_a_runs_own_config_repeats_it(trained):
+    folder, _ = trained
+    done = run("train", "bc", "--config", "run/config.json", "--out", "again", "--quiet", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    names = [f"agents/seed-{seed}/weights.safetensors" for seed in (0, 1)]
+    assert all((folder / "run" / name).read_bytes() == (folder / "again" / name).read_bytes() for name in names)
+
+
+def test_evaluate_scores_a_run_and_an_agent(trained):
+    folder, _ = trained
+    all_of_them = json.loads(run("evaluate", "run", "--episodes", "3", "--json", cwd=folder).stdout)
+    one = json.loads(run("evaluate", "run/agents/seed-1", "--episodes=3", "--json=True", cwd=folder).stdout)
+    assert [result["agent"] for result in all_of_them] == ["run/agents/seed-0", "run/agents/seed-1"]
+    assert one[0]["score"] == all_of_them[1]["score"]
+    assert "D4RL" in run("evaluate", "--help").stdout
+
+
+def test_algos_and_datasets_describe(capsys):
+    assert main(["algos"]) == 0
+    assert "td3_bc" in capsys.readouterr().out
+    assert main(["algos", "td3_bc"]) == 0
+    assert "arXiv 2106.06860" in capsys.readouterr().out
+    assert main(["datasets"]) == 0
+    assert "walker2d-full-replay-v2" in capsys.readouterr().out
+    assert main(["datasets", "hopper-demo"]) == 0
+    assert "normalised score" in capsys.readouterr().out
+
+
+def test_random_command_lines_never_end_in_a_traceback(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "bc", "td3_bc", "--seeds", "--seeds=", "[", "0", "--alpha", "=", "--", "-1", "--steps=0"]
+    generator = Stream(0, "words").at(0)
+    for _ in range(100):
+        arguments = ["train", *generator.choice(words, size=int(generator.integers(1, 6)))]
+        assert main([str(word) for word in arguments]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err

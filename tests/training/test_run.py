@@ -1,0 +1,270 @@
+"""Whole runs with real processes, real files and the real simulator, on a small agent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from settings import TINY
+
+import offline_rl as orl
+from offline_rl.training.checkpoint import Checkpoint
+from offline_rl.training.options import TrainOptions
+
+STEPS = 400
+SCHEDULE = {"steps": STEPS, "eval_every": 150, "log_every": 50, "final_episodes": 12}
+
+
+def weights(run, seed):
+    return (run.path / "agents" / f"seed-{seed}" / "weights.safetensors").read_bytes()
+
+
+def without_timings(run):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "offline_rl.cli", "train", "td3_bc", "--dataset", "hopper-demo", *arguments]
+
+
+def flags(out, seeds, settings, *more):
+    names = {**settings, "seeds": list(seeds), "out": str(out)}
+    return command(*(f"--{name}={value}" for name, value in names.items()), *more)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Give one uninterrupted run of three seeds."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    return orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(out), **SCHEDULE, **TINY)
+
+
+def test_a_run_leaves_what_it_promises(straight):
+    assert {entry.name for entry in straight.path.iterdir()} >= {"config.json", "metrics.jsonl", "checkpoint", "agents"}
+    assert (straight.path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    kinds = [(row["kind"], row["step"]) for row in straight.rows if row["seed"] == 1]
+    train = [("train", step) for step in range(50, STEPS + 1, 50)]
+    assert kinds == sorted(
+        [("evaluation", 0), ("evaluation", 150), ("evaluation", 300), *train, ("final", STEPS)],
+        key=lambda entry: (entry[1], ["train", "evaluation", "final"].index(entry[0])),
+    )
+    assert set(straight.scores) == {0, 1, 2}
+    assert all(row["episodes"] == 12 for row in straight.rows if row["kind"] == "final")
+    config = straight.config
+    assert config["dataset"]["fingerprint"] == orl.load_dataset("hopper-demo").fingerprint
+    assert config["versions"]["mujoco"]
+
+
+def test_members_learn_apart_from_each_other(straight, tmp_path, tiny):
+    alone = orl.train("td3_bc", "hopper-demo", seeds=[1], out=str(tmp_path / "alone"), **SCHEDULE, **tiny)
+    assert weights(alone, 1) == weights(straight, 1)
+    assert without_timings(alone) == [row for row in without_timings(straight) if row["seed"] == 1]
+    assert weights(straight, 0) != weights(straight, 1)
+
+
+def test_the_number_of_processes_changes_nothing(straight, tmp_path, tiny):
+    one = orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], workers=1, out=str(tmp_path / "one"), **SCHEDULE, **tiny)
+    assert [weights(one, seed) for seed in range(3)] == [weights(straight, seed) for seed in range(3)]
+    assert without_timings(one) == without_timings(straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straight, tmp_path, tiny, number):
+    out = tmp_path / "run"
+    start = flags(out, [0, 1, 2], {**SCHEDULE, **tiny, "checkpoint_seconds": 0.0})
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True)
+    wait_for_step(out, 1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    stopped = Checkpoint.load(out).step
+    assert 0 < stopped < STEPS
+    assert f"stopped at step {stopped}" in errors
+    resumed = subprocess.run([*start, "--resume"], capture_output=True, text=True, check=True)
+    assert f"resumed at step {stopped}" in resumed.stdout
+    run = orl.Run(out)
+    assert [weights(run, seed) for seed in range(3)] == [weights(straight, seed) for seed in range(3)]
+    assert without_timings(run) == without_timings(straight)
+
+
+def wait_for_step(out, step, timeout=60):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        checkpoint = Checkpoint.load(out) if out.exists() else None
+        if checkpoint is not None and checkpoint.step >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint appeared")
+
+
+def test_resuming_a_finished_run_does_nothing(straight, tiny, capsys):
+    before = {path: path.stat().st_mtime_ns for path in straight.path.rglob("*.*") if path.name != ".lock"}
+    settings = {**SCHEDULE, **tiny}
+    orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, **settings)
+    assert "is finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_resuming_with_other_settings_names_them(straight, tiny):
+    settings = {**SCHEDULE, **tiny, "steps": 500}
+    with pytest.raises(orl.RunError, match=r"alpha was 2.5, now 9.0; steps was 400, now 500"):
+        orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, alpha=9.0, **settings)
+
+
+def test_an_existing_folder_is_left_alone(straight, tmp_path, tiny):
+    with pytest.raises(orl.RunError, match="exists; choose another --out, or continue it with --resume"):
+        orl.train("td3_bc", "hopper-demo", out=str(straight.path), **tiny)
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(orl.RunError, match="is no run folder"):
+        orl.train("td3_bc", "hopper-demo", out=str(tmp_path), resume=True, **tiny)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path, tiny, capsys):
+    out = tmp_path / "new"
+    orl.train("bc", "hopper-demo", out=str(out), steps=10, eval_every=0, final_episodes=0, resume=True, **tiny)
+    assert f"no checkpoint in {out}; starting anew" in capsys.readouterr().out
+    assert Checkpoint.load(out).finished
+
+
+def test_a_locked_run_is_refused(straight, tiny):
+    with (
+        FileLock(straight.path / ".lock"),
+        pytest.raises(orl.RunError, match="in use by another process"),
+    ):
+        orl.train("td3_bc", "hopper-demo", out=str(straight.path), resume=True, seeds=[0, 1, 2], **SCHEDULE, **tiny)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "checkpoint.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage")
+    with pytest.raises(orl.RunError, match="is damaged"):
+        Checkpoint.load(tmp_path)
+
+
+def test_agents_of_a_run_act_and_score(straight):
+    agent = straight.agents[0]
+    env = orl.make_env("hopper")
+    observation, _ = env.reset(seed=0)
+    assert env.action_space.contains(agent.act(observation))
+    first = orl.evaluate(agent, "hopper", episodes=3, seed=5)
+    again = orl.evaluate(agent, "hopper", episodes=3, seed=5)
+    assert np.array_equal(first.returns, again.returns)
+
+
+def test_training_works_from_a_plain_script(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import offline_rl as orl\n"
+        "run = orl.train('bc', 'hopper-demo', seeds=[0, 1], steps=20, eval_every=0, final_episodes=2,"
+        f" hidden_dims=[8], out={str(tmp_path / 'run')!r})\n"
+        "print(sorted(run.scores))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[0, 1]"
+
+
+def test_a_task_is_needed_only_for_episodes(tmp_path, tiny):
+    generator = np.random.default_rng(0)
+    dataset = orl.Dataset.from_arrays(
+        generator.standard_normal((60, 4)), generator.uniform(-1, 1, (60, 2)), np.zeros(60), np.zeros(60, bool)
+    )
+    with pytest.raises(orl.TaskError, match="names no task; give --task"):
+        orl.train("bc", dataset, out=str(tmp_path / "a"), steps=10, **tiny)
+    run = orl.train("bc", dataset, out=str(tmp_path / "b"), steps=10, eval_every=0, final_episodes=0, **tiny)
+    assert run.agents[0].act(np.zeros(4)).shape == (2,)
+    assert not (tmp_path / "a").exists()
+
+
+def test_top_fraction_imitates_the_best_episodes(tmp_path, tiny):
+    """Two kinds of episodes, equal but for action and return: only the better kind is imitated."""
+    rows = np.arange(400)
+    good = (rows // 20) % 10 == 0
+    dataset = orl.Dataset.from_arrays(
+        np.random.default_rng(0).standard_normal((400, 3)),
+        np.where(good, 0.8, -0.8)[:, None] * np.ones((400, 2)),
+        np.where(good, 1.0, 0.0),
+        rows % 20 == 19,
+    )
+    settings = {"steps": 600, "eval_every": 0, "final_episodes": 0, "learning_rate": 1e-2, **tiny}
+    best = orl.train("bc", dataset, out=str(tmp_path / "best"), top_fraction=0.1, **settings).agents[0]
+    every = orl.train("bc", dataset, out=str(tmp_path / "all"), **settings).agents[0]
+    assert best.act(np.zeros(3)).mean() > 0.7
+    assert every.act(np.zeros(3)).mean() < -0.3
+
+
+def test_wandb_and_tensorboard_see_what_the_record_holds(tmp_path, tiny, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    out = tmp_path / "run"
+    settings = {**SCHEDULE, **tiny, "steps": 100, "wandb": True, "tensorboard": True}
+    run = orl.train("bc", "hopper-demo", seeds=[0, 1], out=str(out), **settings)
+    assert len(list(out.glob("wandb/offline-run-*/*.wandb"))) == 2
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard" / "seed-1"))
+    events.Reload()
+    expected = [(row["step"], row["actor_loss"]) for row in run.rows if row["kind"] == "train" and row["seed"] == 1]
+    shown = [(event.step, event.value) for event in events.Scalars("train/actor_loss")]
+    assert shown == [(step, pytest.approx(value)) for step, value in expected]
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_sentence(tmp_path, tiny):
+    out = tmp_path / "run"
+    start = flags(out, [0], {**SCHEDULE, **tiny, "steps": 100_000, "checkpoint_seconds": 0.0})
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True)
+    wait_for_step(out, 1)
+    trainers = children_of(process.pid)
+    os.kill(trainers[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "was killed by signal 9" in errors
+    assert "Traceback" not in errors
+
+
+def children_of(pid):
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"eval_every": -1}, "eval_every is -1"),
+        ({"device": "warp"}, "unknown device"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"alhpa": 1}, "unknown setting 'alhpa' for td3_bc; did you mean alpha"),
+        ({"task": "walker2d"}, "17"),
+        ({"task": "hoper"}, "did you mean 'hopper'"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_write_nothing(tmp_path, settings, message):
+    with pytest.raises(orl.OfflineRLError, match=message) as caught:
+        orl.train("td3_bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_every_option_has_a_sentence():
+    """The docstrings of options are their help."""
+    import inspect
+
+    source = inspect.getsource(TrainOptions)
+    names = list(TrainOptions.__dataclass_fields__)
+    for name in names:
+        _, _, after = source.partition(f"    {name}: ")
+        assert after.split("\n", 1)[1].lstrip().startswith('"""'), name
+
+
+def test_metrics_are_strict_json(straight):
+    for line in (straight.path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)

@@ -50,19 +50,23 @@ class Team:
         step = checkpoint.step if checkpoint else 0
         state = select(checkpoint.tensors, "members/") if checkpoint else {}
         descriptions = {f"seed-{seed}": plan.description(seed) for seed in plan.options.seeds}
-        self.children = []
-        with _shared_data(plan) as data:
-            for group in groups:
-                child = Child(WORKER, f"the process training {', '.join(group)}", [data], plan.options.threads)
-                child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
-                mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
-                members = {name: descriptions[name] for name in group}
-                build = {"do": "build", "descriptions": members, "data": data, "device": plan.device, "step": step}
-                child.send(build, mine)
-                self.children.append(child)
-            for child in self.children:
-                child.receive()
-                child.receive()
+        self.children: list[Child] = []
+        try:
+            with _shared_data(plan) as data:
+                for group in groups:
+                    child = Child(WORKER, f"the process training {', '.join(group)}", [data], plan.options.threads)
+                    self.children.append(child)
+                    child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
+                    mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
+                    members = {name: descriptions[name] for name in group}
+                    build = {"do": "build", "descriptions": members, "data": data, "device": plan.device, "step": step}
+                    child.send(build, mine)
+                for child in self.children:
+                    child.receive()
+                    child.receive()
+        except BaseException:
+            _close_all(self.children)
+            raise
 
     def run(self, until: int, report: bool) -> dict[str, dict[str, float]]:
         """Train all members up to ``until``; return their metrics by name if ``report``."""
@@ -212,10 +216,13 @@ class Trainer:
             self._progress = Progress(self._options.steps, self._step, self._options.quiet)
             stack.callback(self._progress.close)
             stack.enter_context(self._signals())
-            self._team = Team(self._plan, self._kernel, self._checkpoint)
-            stack.callback(_close_all, self._team.children)
+            # Players first: all processes start side by side, and the team's constructor waits for its own.
             players = self._start_players()
             stack.callback(_close_all, players)
+            self._team = Team(self._plan, self._kernel, self._checkpoint)
+            stack.callback(_close_all, self._team.children)
+            for player in players:
+                player.receive()
             self._evaluator = Evaluator(self._plan, players)
             self._restore()
             self._train()
@@ -226,7 +233,6 @@ class Trainer:
             return []
         child = Child(WORKER, "the process playing evaluation episodes")
         child.send({"do": "setup", "kernel": "default", "threads": 1})
-        child.receive()
         return [child]
 
     def _restore(self) -> None:

@@ -25,9 +25,9 @@ class Layers:
         state = {} if group is None else group.state()
         self.first, self.second = (
             [_same_place(state[name], view) if state else torch.zeros_like(view).double() for view in views]
-            for name in ("exp_avg", "exp_avg_sq")
+            for name in ("mean", "square")
         )
-        self.count = int(state["step"]) if state else 0
+        self.count = int(state["count"]) if state else 0
 
     def __call__(self, x):
         """Apply linear layers with ReLU between them."""
@@ -111,7 +111,7 @@ def check_float64(agent: Agent, make_reference: Callable, weights: Callable) -> 
         losses, gradients = reference.update(batch, step)
         for name, loss in losses.items():
             assert relative(metrics[f"{name}_loss"], loss) < 1e-10, (step, name)
-            assert relative(agent.groups[name].flat.grad, flat(gradients[name])) < 1e-10, (step, name)
+            assert relative(agent.groups[name].gradient, flat(gradients[name])) < 1e-10, (step, name)
         for name, (ours, theirs) in weights(agent, reference).items():
             assert (flat(ours) - flat(theirs)).abs().max() < 1e-10, (step, name)
 
@@ -130,7 +130,7 @@ def check_float32(agent: Agent, make_reference: Callable, weights: Callable) -> 
         losses, gradients = at_equal_weights.update(double, step)
         for name, loss in losses.items():
             assert relative(metrics[f"{name}_loss"], loss) < 1e-5, (step, name)
-            assert relative(agent.groups[name].flat.grad, flat(gradients[name])) < 1e-5, (step, name)
+            assert relative(agent.groups[name].gradient, flat(gradients[name])) < 1e-5, (step, name)
         free.update(double, step)
     for name, (ours, theirs) in weights(agent, free).items():
         assert (flat(ours).double() - flat(theirs)).abs().mean() < 1e-6, name

@@ -405,7 +405,7 @@ def _read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path} holds no options; write one 'name: value' a line")
     if isinstance(values.get("config"), dict) and isinstance(values.get("options"), dict):
-        others = {"task": values["task"], "dataset": values["dataset"]["name"], "dynamics": values["dynamics"]}
+        others = {"task": values["task"], "dataset": values["dataset"]["source"], "dynamics": values["dynamics"]}
         values = {**values["config"], **values["options"], **others}
     for name in values:
         if name not in known:

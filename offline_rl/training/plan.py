@@ -24,12 +24,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can be started: every name is resolved, every size fits."""
+    """A run that can be started: every name is resolved, every size fits; ``source`` is the dataset as it was named."""
 
     algorithm: type[Agent]
     config: AgentConfig
     options: TrainOptions
     dataset: Dataset
+    source: str | None
     task: Task | None
     preprocessing: Preprocessing
     device: str
@@ -54,12 +55,13 @@ class Plan:
             OfflineRLError: Something is unknown, does not fit, or is not supported.
         """
         found = find_algorithm(algorithm)
+        source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
         data = dataset if isinstance(dataset, Dataset) else _load(dataset or options.dataset, options)
         task = _task(options, data)
         published = preset(found, task.robot.name, task.name) if task else {}
         config = found.config_class(**{**published, **overrides})
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
-        return cls(found, config, options, data, task, preprocessing, _device(options.device))
+        return cls(found, config, options, data, source, task, preprocessing, _device(options.device))
 
     def description(self, seed: int) -> dict[str, Any]:
         """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
@@ -96,6 +98,7 @@ class Plan:
             "dynamics": self.options.dynamics,
             "dataset": {
                 "name": self.dataset.name,
+                "source": self.source,
                 "fingerprint": self.dataset.fingerprint,
                 "mode": self.dataset.metadata.get("mode"),
                 "rows": len(self.dataset),

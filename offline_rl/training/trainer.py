@@ -213,8 +213,6 @@ class Trainer:
             RunError: A child process failed.
         """
         with ExitStack() as stack:
-            self._progress = Progress(self._options.steps, self._step, self._options.quiet)
-            stack.callback(self._progress.close)
             stack.enter_context(self._signals())
             # Players first: all processes start side by side, and the team's constructor waits for its own.
             players = self._start_players()
@@ -224,6 +222,8 @@ class Trainer:
             for player in players:
                 player.receive()
             self._evaluator = Evaluator(self._plan, players)
+            self._progress = Progress(self._options.steps, self._step, self._options.quiet)
+            stack.callback(self._progress.close)
             self._restore()
             self._train()
             self._finish()

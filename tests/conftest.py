@@ -8,6 +8,12 @@ from settings import TINY
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Keep what the tests compute out of the user's cache folder."""
+    os.environ["OFFLINE_RL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def tiny():
     return dict(TINY)

@@ -2,3 +2,11 @@
 
 TINY = {"hidden_dims": [16, 16], "batch_size": 16, "eval_episodes": 2, "quiet": True}
 """Make a run of a few hundred updates take a moment."""
+
+
+def without_timings(rows):
+    """Leave out what may differ between two runs of the same settings: durations, and what depends on them."""
+    return [
+        {name: value for name, value in row.items() if name != "seconds" and not name.startswith("timing/")}
+        for row in rows
+    ]

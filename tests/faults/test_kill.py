@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from settings import without_timings
 
 import offline_rl as orl
 from offline_rl.training.checkpoint import Checkpoint
@@ -40,7 +41,7 @@ def start(out, dataset, settings, *more):
 
 
 def content(out):
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in orl.Run(out).rows]
+    rows = without_timings(orl.Run(out).rows)
     agents = [(out / "agents" / f"seed-{seed}" / "weights.safetensors").read_bytes() for seed in range(3)]
     return rows, agents
 

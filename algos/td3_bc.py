@@ -88,12 +88,13 @@ class TD3BC(Agent):
         action = self.actor(batch.observation)
         q = self.critic.frozen(batch.observation, action, count=1)[0]
         weight = self.config.alpha / q.detach().abs().mean()
-        constraint = (action - self.reference_action(batch, action)).square().mean()
-        return constraint - weight * q.mean(), {"constraint": constraint.detach(), "lambda": weight}
+        reference, metrics = self.reference_action(batch, action)
+        constraint = (action - reference).square().mean()
+        return constraint - weight * q.mean(), {"constraint": constraint.detach(), "lambda": weight} | metrics
 
-    def reference_action(self, batch: Batch, action: Tensor) -> Tensor:
-        """Return the actions ``(B, A)`` that the policy is pulled to: the dataset's own."""
-        return batch.action
+    def reference_action(self, batch: Batch, action: Tensor) -> tuple[Tensor, Metrics]:
+        """Return the actions ``(B, A)`` that the policy is pulled to, and metrics: the dataset's own, and none."""
+        return batch.action, {}
 
     def update(self, batch: Batch, step: int) -> Metrics:
         """Update the critics, and every ``policy_delay`` steps the actor and all targets."""

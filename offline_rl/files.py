@@ -27,6 +27,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be computed again: ``OFFLINE_RL_CACHE``, by default ``~/.cache/offline_rl``."""
+    return Path(os.environ.get("OFFLINE_RL_CACHE") or Path.home() / ".cache" / "offline_rl")
+
+
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it takes the place of ``path``."""

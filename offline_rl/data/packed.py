@@ -1,7 +1,7 @@
 """A dataset as training reads it: one packed matrix on the device, one gather for a batch."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.preprocessing import Preprocessing
+
+T = TypeVar("T")
 
 
 class Columns(NamedTuple):
@@ -45,6 +47,7 @@ class PackedRows:
         self._matrix = arrays["matrix"].to(device)
         self.episode_bounds = arrays["episode_bounds"].numpy()
         self.episode_returns = arrays["episode_returns"].numpy()
+        self._shared: dict[Hashable, Any] = {}
         self._sizes = [observation_size, action_size, 1, 1, observation_size]
 
     @staticmethod
@@ -71,6 +74,12 @@ class PackedRows:
 
     def __len__(self) -> int:
         return self._matrix.shape[0]
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned the first time for ``key``: for what agents on the same rows can share."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]  # type: ignore[no-any-return]
 
     def columns(self, index: Tensor | None = None) -> Columns:
         """Return the columns of the rows at ``index`` ``(B,)``, or of all rows."""

@@ -82,9 +82,10 @@ class Worker:
 
         # Mapped, not read: all workers share one copy of the dataset.
         arrays = load_file(f"/dev/fd/{data}")
-        for name, description in descriptions.items():
-            agent = new_agent(description, device)
-            rows = PackedRows(arrays, agent.observation_size, agent.action_size, device)
+        agents = {name: new_agent(description, device) for name, description in descriptions.items()}
+        first = next(iter(agents.values()))
+        rows = PackedRows(arrays, first.observation_size, first.action_size, device)
+        for name, agent in agents.items():
             self._members[name] = member = Member(agent, rows)
             if step:
                 member.load_state(select(tensors, f"{name}/"))

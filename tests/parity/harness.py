@@ -102,11 +102,13 @@ def flat(tensors) -> torch.Tensor:
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
-def check_float64(agent: Agent, make_reference: Callable, weights: Callable) -> None:
+def check_float64(
+    agent: Agent, make_reference: Callable, weights: Callable, batches: list[Batch] | None = None
+) -> None:
     """All losses, gradients and weights agree to 1e-10 over UPDATES updates."""
     assert agent.dtype == torch.float64
     reference = make_reference(agent)
-    for step, batch in enumerate(make_batches(agent), start=1):
+    for step, batch in enumerate(batches or make_batches(agent), start=1):
         metrics = agent.update(batch, step)
         losses, gradients = reference.update(batch, step)
         for name, loss in losses.items():
@@ -116,14 +118,16 @@ def check_float64(agent: Agent, make_reference: Callable, weights: Callable) -> 
             assert (flat(ours) - flat(theirs)).abs().max() < 1e-10, (step, name)
 
 
-def check_float32(agent: Agent, make_reference: Callable, weights: Callable) -> None:
+def check_float32(
+    agent: Agent, make_reference: Callable, weights: Callable, batches: list[Batch] | None = None
+) -> None:
     """Losses and gradients at equal weights agree to 1e-5; after UPDATES free updates weights do to 1e-6 on average.
 
     The mean, not the maximum: where a gradient is almost zero, Adam turns rounding into a whole step.
     """
     assert agent.dtype == torch.float32
     free = make_reference(agent)
-    for step, batch in enumerate(make_batches(agent), start=1):
+    for step, batch in enumerate(batches or make_batches(agent), start=1):
         double = Batch(**{k: _double(v) for k, v in vars(batch).items()})
         at_equal_weights = make_reference(agent)
         metrics = agent.update(batch, step)

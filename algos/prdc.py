@@ -1,0 +1,69 @@
+r"""PRDC: policy regularisation with a dataset constraint.
+
+Paper: Yuhang Ran, Yi-Chen Li, Fuxiang Zhang, Zongzhang Zhang, Yang Yu. Policy Regularization with Dataset Constraint
+for Offline Reinforcement Learning. ICML 2023, arXiv 2306.06569. Authors' code: github.com/LAMDA-RL/PRDC.
+
+PRDC is TD3+BC with another reference action: that of the row of the whole dataset which is nearest to (s, π(s)).
+
+Deviations from the paper, all shared with the authors' code: the penalty is the mean squared error of the action part,
+where the paper has the distance of the whole vector; λ is computed from Q₁(s, π(s)), not Q(s, a); ``neighbor_rank`` k
+takes the k-th neighbour alone. Not verified: how the paper averages its scores, and its settings for AntMaze.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from algos import td3_bc
+from offline_rl.agent import Batch, Metrics
+from offline_rl.data.nearest import NearestRows
+from offline_rl.data.packed import PackedRows
+from offline_rl.errors import AgentError
+
+
+@dataclass(frozen=True)
+class Config(td3_bc.Config):
+    """Settings of PRDC; the defaults are the authors' for hopper and walker2d."""
+
+    beta: float = 2.0
+    """Weight β of states against actions in the search: a large one keeps to actions recorded near the same state."""
+    neighbor_rank: int = 1
+    """Which neighbour gives the reference action; 1 is the nearest."""
+    neighbors: Literal["lists", "tree", "brute", "faiss_flat"] = "lists"
+    """How neighbours are found; all ways are exact and give the same rows, "lists" is the fastest."""
+    list_length: int = 64
+    """Candidates kept for each row by "lists", 8 bytes each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta < 0:
+            raise AgentError(f"beta is {self.beta}; it must be at least 0")
+        if self.neighbor_rank < 1:
+            raise AgentError(f"neighbor_rank is {self.neighbor_rank}; it must be at least 1")
+
+
+class PRDC(td3_bc.TD3BC):
+    r"""min_π  -λ E[Q₁(s, π(s))] + E[(π(s) - â)²],   λ = α / E|Q₁(s, π(s))|.
+
+    â is the action of argmin over dataset rows (ŝ, â) of ‖[β s ; π(s)] - [β ŝ ; â]‖, states normalised.
+    """
+
+    name = "prdc"
+    config_class = Config
+    config: Config
+
+    def prepare(self, rows: PackedRows) -> None:
+        """Build the search structure, or take the one another member has built for the same rows."""
+        self._actions = rows.columns().action
+        self._nearest = NearestRows(rows, self.config.beta, self.config.neighbors, self.config.list_length)
+
+    def reference_action(self, batch: Batch, action: Tensor) -> tuple[Tensor, Metrics]:
+        """Return the actions ``(B, A)`` of the rows nearest to (s, π(s)), and what the search measured."""
+        found, metrics = self._nearest.find(batch.index, action, self.config.neighbor_rank)
+        cloning = (action.detach() - batch.action).square().mean()
+        return self._actions[found].to(self.dtype), {"cloning_constraint": cloning} | metrics
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"halfcheetah-*": {"alpha": 40.0}}
+    """The commands in the README of the authors' code; hopper and walker2d use the defaults there."""

@@ -1,0 +1,20 @@
+"""Small made-up datasets."""
+
+import numpy as np
+
+from offline_rl.data import Dataset
+
+
+def random_dataset(rows=400, observation_size=5, action_size=2, seed=0, places=None):
+    """Make rows of independent noise, a few of them terminal; all states distinct, around some places if so many."""
+    generator = np.random.default_rng(seed)
+    observations = generator.standard_normal((rows, observation_size)) * 2 + 1
+    if places is not None:
+        observations = observations[generator.integers(places, size=rows)] + 0.02 * observations
+    return Dataset.from_arrays(
+        observations=observations,
+        actions=generator.uniform(-1, 1, (rows, action_size)),
+        rewards=generator.standard_normal(rows),
+        terminated=generator.random(rows) < 0.05,
+        next_observations=generator.standard_normal((rows, observation_size)) * 2 + 1,
+    )

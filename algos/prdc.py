@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from algos import td3_bc
@@ -61,9 +62,20 @@ class PRDC(td3_bc.TD3BC):
 
     def reference_action(self, batch: Batch, action: Tensor) -> tuple[Tensor, Metrics]:
         """Return the actions ``(B, A)`` of the rows nearest to (s, π(s)), and what the search measured."""
-        found, metrics = self._nearest.find(batch.index, action, self.config.neighbor_rank)
-        cloning = (action.detach() - batch.action).square().mean()
-        return self._actions[found].to(self.dtype), {"cloning_constraint": cloning} | metrics
+        found = self._nearest.find(batch.index, action, self.config.neighbor_rank)
+        metrics = {
+            "cloning_constraint": (action.detach() - batch.action).square().mean(),
+            "neighbor_distance": found.distance.mean(),
+        }
+        metrics |= {f"timing/{name}": value for name, value in found.metrics.items()}
+        return self._actions[found.rows].to(self.dtype), metrics
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Update as TD3+BC does; π(s) does not depend on the critics, so the search runs beside their update."""
+        if step % self.config.policy_delay == 0:
+            with torch.no_grad():
+                self._nearest.begin(batch.index, self.actor(batch.observation), self.config.neighbor_rank)
+        return super().update(batch, step)
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"halfcheetah-*": {"alpha": 40.0}}
     """The commands in the README of the authors' code; hopper and walker2d use the defaults there."""

@@ -273,16 +273,24 @@ class _CandidateLists:
     def _run(self) -> None:
         """Load, or build and save."""
         try:
-            cached = _load_lists(self._path, len(self._states), self._size) if self._path else None
+            if self._path is None:
+                self._build()
+            else:
+                self._load_or_build(self._path)
+        except Exception as error:
+            self._fail(error)
+
+    def _load_or_build(self, path: Path) -> None:
+        """Take finished lists from the disk; else build them, one process at a time: the others then load them."""
+        for _ in _locked(path.with_suffix(".lock"), self._stop):
+            cached = _load_lists(path, len(self._states), self._size)
             if cached is not None:
                 self._content = cached, np.ones(len(cached), np.bool_)
                 return
             self._build()
-            if self._path and self.share() == 1.0:
+            if self.share() == 1.0:
                 assert self._content is not None
-                _save_lists(self._path, self._content[0])
-        except Exception as error:
-            self._fail(error)
+                _save_lists(path, self._content[0])
 
     def _fail(self, error: Exception) -> None:
         """Keep an error of a builder thread for `wait`, and end the build."""
@@ -331,6 +339,27 @@ class _CandidateLists:
                 self._fail(error)
                 return
             filled[rows] = True
+
+
+def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Yield once while holding a file lock, or without it where none can be had; not at all if told to stop before."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    while not stop.is_set():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0.2)
+        except Timeout:
+            continue
+        except OSError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+        return
 
 
 def _cache_name(states: "Float32", size: int, key: str) -> str:

@@ -72,6 +72,11 @@ class PackedRows:
         arrays = {name: torch.from_numpy(array) for name, array in cls.pack(dataset, preprocessing).items()}
         return cls(arrays, dataset.observation_size, dataset.action_size, device)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lives."""
+        return self._matrix.device
+
     def __len__(self) -> int:
         return self._matrix.shape[0]
 

@@ -55,8 +55,9 @@ def prepared(settings, dtype):
     find = agent._nearest.find
 
     def spy(index, action, rank):
-        agent.test_found, metrics = find(index, action, rank)
-        return agent.test_found, metrics
+        found = find(index, action, rank)
+        agent.test_found = found.rows
+        return found
 
     agent._nearest.find = spy
     return agent, [sampler.batch(step) for step in range(1, UPDATES + 1)]

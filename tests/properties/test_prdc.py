@@ -35,7 +35,7 @@ def make(rows, **settings):
 
 
 def find(rows, beta, index, action, rank=1):
-    return NearestRows(rows, beta, "lists", 64).find(index, action, rank)[0]
+    return NearestRows(rows, beta, "lists", 64).find(index, action, rank).rows
 
 
 def test_a_large_beta_gives_td3_bc_bit_for_bit(rows):
@@ -138,12 +138,12 @@ def test_agents_never_share_a_search_by_accident(rows):
     other = packed(random_dataset(rows=100, seed=5))
     second, _ = make(other)
     index, action = torch.arange(20), torch.zeros(20, 2)
-    before = first._nearest.find(index, action, 1)[0]
-    assert not torch.equal(before, second._nearest.find(index, action, 1)[0])
+    before = first._nearest.find(index, action, 1).rows
+    assert not torch.equal(before, second._nearest.find(index, action, 1).rows)
     assert torch.equal(before, find(rows, 2.0, index, action))
     third, _ = make(rows)
-    assert third._nearest._index is first._nearest._index
-    assert make(rows, beta=3.0)[0]._nearest._index is not first._nearest._index
+    assert third._nearest._search is first._nearest._search
+    assert make(rows, beta=3.0)[0]._nearest._search is not first._nearest._search
 
 
 @pytest.mark.parametrize("settings", [{"beta": -1.0}, {"neighbor_rank": 0}])

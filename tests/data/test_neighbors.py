@@ -311,7 +311,7 @@ def test_a_cancelled_build_goes_on_where_it_stopped(monkeypatch, tmp_path):
     stopper.join()
     assert gate.calls == 4
     assert 0 < index.listed < 1
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.lists"))
     index.build_lists()
     assert index.listed == 1
     assert gate.calls == 7

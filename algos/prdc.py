@@ -58,11 +58,11 @@ class PRDC(td3_bc.TD3BC):
     def prepare(self, rows: PackedRows) -> None:
         """Build the search structure, or take the one another member has built for the same rows."""
         self._actions = rows.columns().action
-        self._nearest = NearestRows(rows, self.config.beta, self.config.neighbors, self.config.list_length)
+        self.nearest = NearestRows(rows, self.config.beta, self.config.neighbors, self.config.list_length)
 
     def reference_action(self, batch: Batch, action: Tensor) -> tuple[Tensor, Metrics]:
         """Return the actions ``(B, A)`` of the rows nearest to (s, π(s)), and what the search measured."""
-        found = self._nearest.find(batch.index, action, self.config.neighbor_rank)
+        found = self.nearest.find(batch.index, action, self.config.neighbor_rank)
         metrics = {
             "cloning_constraint": (action.detach() - batch.action).square().mean(),
             "neighbor_distance": found.distance.mean(),
@@ -74,7 +74,7 @@ class PRDC(td3_bc.TD3BC):
         """Update as TD3+BC does; π(s) does not depend on the critics, so the search runs beside their update."""
         if step % self.config.policy_delay == 0:
             with torch.no_grad():
-                self._nearest.begin(batch.index, self.actor(batch.observation), self.config.neighbor_rank)
+                self.nearest.begin(batch.index, self.actor(batch.observation), self.config.neighbor_rank)
         return super().update(batch, step)
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"halfcheetah-*": {"alpha": 40.0}}

@@ -1,48 +1,45 @@
-"""Runs in the competitors' environment: times d3rlpy's TD3+BC when asked to, on synthetic data of a given size."""
+"""Runs in the competitors' environment: times an algorithm of d3rlpy when asked to.
+
+Speaks JSON, a line each: first ``{"algorithm", "data"}`` comes in and the version goes out, then numbers of updates
+come in and seconds go out.
+"""
 
 import json
+import os
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 
-def build(request: dict[str, int]) -> tuple[object, object]:
-    """Make d3rlpy's learner and replay buffer."""
+def build(algorithm: str, data: str) -> tuple[Any, Any]:
+    """Make d3rlpy's learner and replay buffer; its settings are those of ours."""
     import d3rlpy
     import torch
 
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    rows, episode = request["rows"], 1000
-    timeouts = np.zeros(rows, np.float32)
-    timeouts[episode - 1 :: episode] = 1
-    dataset = d3rlpy.dataset.MDPDataset(
-        observations=rng.standard_normal((rows, request["observation_size"])).astype(np.float32),
-        actions=rng.uniform(-1, 1, (rows, request["action_size"])).astype(np.float32),
-        rewards=rng.standard_normal(rows).astype(np.float32),
-        terminals=np.zeros(rows, np.float32),
-        timeouts=timeouts,
-    )
-    learner = d3rlpy.algos.TD3PlusBCConfig(
-        batch_size=256, observation_scaler=d3rlpy.preprocessing.StandardObservationScaler()
-    ).create(device="cpu:0")
-    learner.build_with_dataset(dataset)
-    learner.observation_scaler.fit_with_transition_picker(dataset.episodes, dataset.transition_picker)
+    with np.load(data) as arrays:
+        dataset = d3rlpy.dataset.MDPDataset(**{name: arrays[name] for name in arrays.files})
+    config = {"td3_bc": d3rlpy.algos.TD3PlusBCConfig, "prdc": d3rlpy.algos.PRDCConfig}[algorithm]
+    scaler = d3rlpy.preprocessing.StandardObservationScaler()
+    learner = config(batch_size=256, observation_scaler=scaler).create(device="cpu:0")
+    # Fitting for a moment is d3rlpy's way to build the networks, the scaler and the neighbours.
+    silent = d3rlpy.logging.NoopAdapterFactory()
+    learner.fit(dataset, n_steps=2, n_steps_per_epoch=2, logger_adapter=silent, show_progress=False, save_interval=9)
     return learner, dataset
 
 
 def main() -> None:
-    """Read one JSON request a line, answer with seconds a line."""
-    answers = sys.stdout
-    sys.stdout = sys.stderr
-    learner, dataset = build(json.loads(sys.stdin.readline()))
+    """Serve the benchmark."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    answers, sys.stdout = sys.stdout, sys.stderr
+    learner, dataset = build(**json.loads(sys.stdin.readline()))
     print(json.dumps({"version": __import__("d3rlpy").__version__}), file=answers, flush=True)
     for line in sys.stdin:
-        updates = json.loads(line)
         sampling = 0.0
         begin = time.perf_counter()
-        for _ in range(updates):
+        for _ in range(json.loads(line)):
             start = time.perf_counter()
             batch = dataset.sample_transition_batch(256)
             sampling += time.perf_counter() - start

@@ -1,15 +1,16 @@
-"""Updates per second of one agent on one thread, next to the arithmetic floor and to a named competitor.
+"""Updates per second of one agent on one core, next to the arithmetic floor and to a named competitor.
 
 Everything is measured in one run, in turns, and each number is the best of several windows: on a shared machine only
 ratios within one run mean something. ``make bench`` runs it, ``make report`` shows the committed result.
 """
 
-import dataclasses
 import json
+import os
 import platform
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,21 +18,22 @@ from typing import Any
 
 import numpy as np
 
-OBSERVATION_SIZE, ACTION_SIZE = 17, 6
-UPDATE_FLOPS = {"td3_bc": 415e6}
-"""Multiply-adds times two that one update needs, averaged over the delayed actor: 809,728 MAC a row, 256 rows."""
+UPDATE_FLOPS = 415e6
+"""Of one TD3+BC update, averaged over the delayed actor: 809,728 multiply-adds a row, 256 rows; 17 + 6 entries."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure throughput on one thread.
+    """Measure throughput on one core.
 
     Attributes:
         out: Result file to write.
         peers: Python of the environment that holds the competitors; without it they are left out.
         windows: Rounds in which everything is measured once.
         updates: Updates in each window.
-        rows: Rows of the synthetic dataset.
+        rows: Rows of the synthetic dataset for TD3+BC.
+        data: Dataset for PRDC, whose speed depends on the data: a name or a file.
+        warmup: Updates of PRDC before it is measured; the search is slowest while the policy is random.
         show: Result file to show as a table, instead of measuring.
     """
 
@@ -40,20 +42,38 @@ class Arguments:
     windows: int = 8
     updates: int = 150
     rows: int = 200_000
+    data: str = "hopper-demo"
+    warmup: int = 1000
     show: Path | None = None
 
 
 @dataclass
 class Series:
-    """What one thing took in each window, in seconds for one call."""
+    """What one call took in each window, in seconds."""
 
-    name: str
     seconds: list[float] = field(default_factory=list)
+
+    def measure(self, call: Callable[[], None], count: int) -> None:
+        """Add the mean time of ``count`` calls."""
+        begin = time.perf_counter()
+        for _ in range(count):
+            call()
+        self.seconds.append((time.perf_counter() - begin) / count)
 
     @property
     def best(self) -> float:
         """The fastest window."""
         return min(self.seconds)
+
+    @property
+    def rate(self) -> float:
+        """Calls a second in the fastest window."""
+        return round(1 / self.best, 1)
+
+    @property
+    def milliseconds(self) -> float:
+        """Of one call in the fastest window."""
+        return round(1e3 * self.best, 4)
 
 
 def main() -> None:
@@ -75,131 +95,177 @@ def main() -> None:
 
 
 def measure(arguments: Arguments) -> dict[str, Any]:
-    """Measure everything in turns; return the result file's content."""
+    """Measure everything; return the result file's content."""
     from offline_rl.networks.kernels import choose_kernel, use_kernel
 
+    # One core for us and for the competitor: searches of both would otherwise take all.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     kernel = choose_kernel()
     use_kernel(kernel, threads=1)
-    product, update, sample = Series("product"), Series("td3_bc"), Series("sample")
-    rows_only, peer = Series("rows"), Series("d3rlpy")
-    run_update, run_sample, run_rows = build_ours(arguments.rows)
-    competitor = Competitor(arguments.peers, arguments.rows) if arguments.peers else None
-    for _ in range(arguments.windows):
-        product.seconds.append(time_products())
-        update.seconds.append(timed(run_update, arguments.updates))
-        sample.seconds.append(timed(run_sample, 640))
-        rows_only.seconds.append(timed(run_rows, 640))
-        if competitor:
-            seconds, sampling = competitor.run(max(20, arguments.updates // 5))
-            peer.seconds.append(seconds)
-            competitor.sampling.append(sampling)
-    gflops = 2 * 256**3 / product.best / 1e9
-    floor = UPDATE_FLOPS["td3_bc"] / (gflops * 1e9)
     return {
-        "what": "TD3+BC, one agent, one thread, batch 256, 17 + 6 entries, two hidden layers of 256",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
         "kernel": kernel,
         "versions": versions(),
-        "settings": {k: v for k, v in dataclasses.asdict(arguments).items() if isinstance(v, int)},
-        "product_gflops": round(gflops, 1),
-        "floor_updates_per_second": round(1 / floor, 1),
-        "updates_per_second": round(1 / update.best, 1),
-        "share_of_floor": round(floor / update.best, 3),
-        "sampling_milliseconds": round(1e3 * sample.best, 4),
-        "sampling_rows_milliseconds": round(1e3 * rows_only.best, 4),
-        "competitor": competitor.result(peer, update) if competitor else None,
-        "windows": {s.name: [round(1e3 * t, 4) for t in s.seconds] for s in (update, sample, rows_only, peer)},
+        "windows": arguments.windows,
+        "td3_bc": measure_td3_bc(arguments),
+        "prdc": measure_prdc(arguments),
     }
 
 
-def build_ours(rows: int) -> tuple[Callable[[int], None], Callable[[int], None], Callable[[int], None]]:
-    """Return what makes update ``step``, what draws its whole batch, and what draws and gathers its rows only."""
+def measure_td3_bc(arguments: Arguments) -> dict[str, Any]:
+    """Measure TD3+BC against the arithmetic floor and d3rlpy, on synthetic data."""
     from algos.bc import BC
     from algos.bc import Config as BCConfig
-    from algos.td3_bc import TD3BC, Config
+
+    dataset = synthetic(arguments.rows)
+    ours = Runner("td3_bc", dataset)
+    # Behaviour cloning asks for no noise: its batch is rows alone.
+    rows_only = Runner("bc", dataset, BC(BCConfig(), dataset.observation_size, dataset.action_size))
+    update, sample, rows, peer = Series(), Series(), Series(), Series()
+    product, competitor = float("inf"), Competitor.start("td3_bc", dataset, arguments.peers)
+    for _ in range(arguments.windows):
+        product = min(product, time_product())
+        update.measure(ours.update, arguments.updates)
+        sample.measure(ours.sample, 640)
+        rows.measure(rows_only.sample, 640)
+        if competitor:
+            competitor.measure(peer, max(20, arguments.updates // 5))
+    gflops = 2 * 256**3 / product / 1e9
+    floor = UPDATE_FLOPS / (gflops * 1e9)
+    return {
+        "what": "TD3+BC, batch 256, 17 + 6 entries, two hidden layers of 256",
+        "product_gflops": round(gflops, 1),
+        "floor_updates_per_second": round(1 / floor, 1),
+        "updates_per_second": update.rate,
+        "share_of_floor": round(floor / update.best, 3),
+        "sampling_milliseconds": sample.milliseconds,
+        "sampling_rows_milliseconds": rows.milliseconds,
+        "competitor": competitor.result(peer, update) if competitor else None,
+        "window_milliseconds": [round(1e3 * seconds, 3) for seconds in update.seconds],
+    }
+
+
+def measure_prdc(arguments: Arguments) -> dict[str, Any]:
+    """Measure PRDC against TD3+BC and against d3rlpy's PRDC, on recorded data."""
+    from offline_rl.data import load_dataset
+
+    dataset = load_dataset(arguments.data)
+    baseline, ours = Runner("td3_bc", dataset), Runner("prdc", dataset)
+    ours.wait_for_lists()
+    competitor = Competitor.start("prdc", dataset, arguments.peers)
+    for runner in (baseline, ours):
+        for _ in range(arguments.warmup):
+            runner.update()
+    plain, update, peer = Series(), Series(), Series()
+    for _ in range(arguments.windows):
+        plain.measure(baseline.update, arguments.updates)
+        update.measure(ours.update, arguments.updates)
+        if competitor:
+            competitor.measure(peer, 10)
+    metrics = {name: float(value) for name, value in ours.metrics.items()}
+    return {
+        "what": f"PRDC on {dataset.name}, {len(dataset):,} rows, after {arguments.warmup:,} updates",
+        "fingerprint": dataset.fingerprint,
+        "td3_bc_updates_per_second": plain.rate,
+        "updates_per_second": update.rate,
+        "share_of_td3_bc": round(plain.best / update.best, 3),
+        "search_milliseconds": round(metrics["timing/search_ms"], 3),
+        "certified": round(metrics["timing/certified"], 3),
+        "competitor": competitor.result(peer, update) if competitor else None,
+        "window_milliseconds": [round(1e3 * seconds, 3) for seconds in update.seconds],
+    }
+
+
+def synthetic(rows: int) -> Any:
+    """Return a dataset of independent noise with the sizes of walker2d and halfcheetah."""
     from offline_rl.data import Dataset
-    from offline_rl.data.packed import PackedRows
-    from offline_rl.data.preprocessing import Preprocessing
-    from offline_rl.training.sampler import Sampler
 
     rng = np.random.default_rng(0)
-    dataset = Dataset.from_arrays(
-        observations=rng.standard_normal((rows, OBSERVATION_SIZE)),
-        actions=rng.uniform(-1, 1, (rows, ACTION_SIZE)),
+    return Dataset.from_arrays(
+        observations=rng.standard_normal((rows, 17)),
+        actions=rng.uniform(-1, 1, (rows, 6)),
         rewards=rng.standard_normal(rows),
         terminated=np.zeros(rows, bool),
-        next_observations=rng.standard_normal((rows, OBSERVATION_SIZE)),
+        truncated=np.arange(rows) % 1000 == 999,
+        next_observations=rng.standard_normal((rows, 17)),
+        name="synthetic",
     )
-    packed = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
-    agent = TD3BC(Config(), OBSERVATION_SIZE, ACTION_SIZE)
-    sampler = Sampler(agent, packed)
-    # Behaviour cloning asks for no noise: its batch is rows alone.
-    plain = Sampler(BC(BCConfig(), OBSERVATION_SIZE, ACTION_SIZE), packed)
-
-    def update(step: int) -> None:
-        agent.update(sampler.batch(step), step)
-
-    def sample(step: int) -> None:
-        sampler.batch(step)
-
-    def sample_rows(step: int) -> None:
-        plain.batch(step)
-
-    return update, sample, sample_rows
 
 
-def timed(call: Callable[[int], None], count: int) -> float:
-    """Return the mean time of ``count`` calls, after a few that are not timed."""
-    for step in range(1, 11):
-        call(step)
-    begin = time.perf_counter()
-    for step in range(11, 11 + count):
-        call(step)
-    return (time.perf_counter() - begin) / count
+class Runner:
+    """One of our agents with its sampler, called update after update."""
 
+    def __init__(self, algorithm: str, dataset: Any, agent: Any = None) -> None:
+        from offline_rl.agent import find_algorithm
+        from offline_rl.data.packed import PackedRows
+        from offline_rl.data.preprocessing import Preprocessing
+        from offline_rl.training.sampler import Sampler
 
-def time_products() -> float:
-    """Return the fastest time of one float32 product of 256 x 256 matrices, over both kernels PyTorch offers here."""
-    import torch
+        found = find_algorithm(algorithm)
+        rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
+        self.agent = agent or found(found.config_class(), dataset.observation_size, dataset.action_size)
+        self.agent.prepare(rows)
+        self._sampler = Sampler(self.agent, rows)
+        self._step = 0
+        self.metrics: dict[str, Any] = {}
 
-    left, right = torch.ones(256, 256), torch.ones(256, 256)
-    settings = torch.backends.mkldnn.matmul
-    before, best = settings.fp32_precision, float("inf")
-    for precision in ("none", "bf16"):
-        settings.fp32_precision = precision
-        for _ in range(10):
-            begin = time.perf_counter()
-            for _ in range(20):
-                torch.mm(left, right)
-            best = min(best, (time.perf_counter() - begin) / 20)
-    settings.fp32_precision = before
-    return best
+    def update(self) -> None:
+        """Make the next update, its sampling included."""
+        self._step += 1
+        self.metrics |= self.agent.update(self._sampler.batch(self._step), self._step)
+
+    def sample(self) -> None:
+        """Make the next batch only."""
+        self._step += 1
+        self._sampler.batch(self._step)
+
+    def wait_for_lists(self) -> None:
+        """Wait until PRDC's candidate lists are there."""
+        self.agent.nearest.wait()
 
 
 class Competitor:
     """d3rlpy in its own Python, asked window by window."""
 
-    def __init__(self, python: Path, rows: int) -> None:
+    def __init__(self, algorithm: str, dataset: Any, python: Path) -> None:
         script = str(Path(__file__).with_name("peer_d3rlpy.py"))
         pipe = subprocess.PIPE
         self._process = subprocess.Popen([str(python), script], stdin=pipe, stdout=pipe, text=True)
-        self.sampling: list[float] = []
-        request = {"rows": rows, "observation_size": OBSERVATION_SIZE, "action_size": ACTION_SIZE}
-        self.version = self._ask(request)["version"]
-        self.run(10)
+        self._algorithm = algorithm
+        self._sampling: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "data.npz"
+            np.savez(
+                path,
+                observations=dataset.observations,
+                actions=dataset.actions,
+                rewards=dataset.rewards,
+                terminals=dataset.terminated.astype(np.float32),
+                timeouts=(dataset.truncated & ~dataset.terminated).astype(np.float32),
+            )
+            self.version = self._ask({"algorithm": algorithm, "data": str(path)})["version"]
 
-    def run(self, updates: int) -> tuple[float, float]:
-        """Return the seconds of one update with its sampling, and of the sampling alone."""
+    @classmethod
+    def start(cls, algorithm: str, dataset: Any, python: Path | None) -> "Competitor | None":
+        """Start it, if there is one."""
+        return cls(algorithm, dataset, python) if python else None
+
+    def measure(self, series: Series, updates: int) -> None:
+        """Add the mean time of one update with its sampling."""
         answer = self._ask(updates)
-        return answer["seconds"] / updates, answer["sampling"] / updates
+        series.seconds.append(answer["seconds"] / updates)
+        self._sampling.append(answer["sampling"] / updates)
 
     def result(self, peer: Series, ours: Series) -> dict[str, Any]:
-        """Return the comparison."""
+        """Return the comparison, and end the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
         return {
-            "name": f"d3rlpy {self.version} TD3+BC",
-            "updates_per_second": round(1 / peer.best, 1),
-            "sampling_milliseconds": round(1e3 * min(self.sampling), 3),
+            "name": f"d3rlpy {self.version}",
+            "updates_per_second": round(1 / peer.best, 2),
+            "sampling_milliseconds": round(1e3 * min(self._sampling), 3),
             "ours_times_as_fast": round(peer.best / ours.best, 2),
         }
 
@@ -214,30 +280,55 @@ class Competitor:
         return json.loads(line)
 
 
+def time_product() -> float:
+    """Return the fastest time of one float32 product of 256 x 256 matrices, over both kernels PyTorch offers here."""
+    import torch
+
+    left, right = torch.ones(256, 256), torch.ones(256, 256)
+    settings = torch.backends.mkldnn.matmul
+    before, series = settings.fp32_precision, Series()
+    for precision in ("none", "bf16"):
+        settings.fp32_precision = precision
+        for _ in range(10):
+            series.measure(lambda: torch.mm(left, right), 20)
+    settings.fp32_precision = before
+    return series.best
+
+
 def table(result: dict[str, Any]) -> str:
-    """Return a result as a Markdown table."""
+    """Return a result as Markdown."""
+    td3_bc, prdc = result["td3_bc"], result["prdc"]
+    floor = td3_bc["floor_updates_per_second"]
     lines = [
-        f"{result['what']}; {result['hardware']}, PyTorch {result['versions']['torch']}, {result['date']}.",
+        f"One agent, one core, sampling included; {result['hardware']}, PyTorch {result['versions']['torch']}, "
+        f"{result['date']}, best of {result['windows']} windows.",
         "",
-        "| | updates/s | share of the floor | sampling, ms |",
+        f"| {td3_bc['what']} | updates/s | share of the floor | sampling, ms |",
         "|---|---|---|---|",
-        f"| arithmetic floor ({result['product_gflops']} GFLOP/s) | {result['floor_updates_per_second']} | 100 % | |",
-        row("offline_rl, with sampling", result, f"{100 * result['share_of_floor']:.0f} %"),
+        f"| arithmetic floor ({td3_bc['product_gflops']} GFLOP/s) | {floor} | 100 % | |",
     ]
-    if peer := result["competitor"]:
-        share = peer["updates_per_second"] / result["floor_updates_per_second"]
-        lines.append(row(f"{peer['name']}, with sampling", peer, f"{100 * share:.0f} %"))
-        lines += ["", f"offline_rl is {peer['ours_times_as_fast']} times as fast."]
+    for name, numbers in named(td3_bc):
+        share = f"{100 * numbers['updates_per_second'] / floor:.0f} %"
+        lines.append(f"| {name} | {numbers['updates_per_second']} | {share} | {numbers['sampling_milliseconds']:.3f} |")
+    base = prdc["td3_bc_updates_per_second"]
+    lines += ["", f"| {prdc['what']} | updates/s | share of TD3+BC |", "|---|---|---|"]
+    lines.append(f"| offline_rl, TD3+BC on the same data | {base} | 100 % |")
+    for name, numbers in named(prdc):
+        share = f"{100 * numbers['updates_per_second'] / base:.0f} %"
+        lines.append(f"| {name} | {numbers['updates_per_second']} | {share} |")
     lines += [
         "",
-        f"Sampling includes the update's noise; 256 rows alone take {result['sampling_rows_milliseconds']:.3f} ms.",
+        f"Sampling includes the update's noise; 256 rows alone take {td3_bc['sampling_rows_milliseconds']:.3f} ms. "
+        f"PRDC's search took {prdc['search_milliseconds']:.2f} ms in the last update, {100 * prdc['certified']:.0f} % "
+        "of it proven by candidate lists.",
     ]
     return "\n".join(lines)
 
 
-def row(name: str, numbers: dict[str, Any], share: str) -> str:
-    """Return one line of the table."""
-    return f"| {name} | {numbers['updates_per_second']} | {share} | {numbers['sampling_milliseconds']:.3f} |"
+def named(part: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return ours and the competitor's numbers with their names."""
+    peer = part["competitor"]
+    return [("offline_rl", part)] + ([(peer["name"], peer)] if peer else [])
 
 
 def versions() -> dict[str, str]:
@@ -248,14 +339,13 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """Return the processor's name."""
-    names: Sequence[str] = []
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        wanted = ("model name", "cpu family", "model\t")
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith(wanted)][:3]
-    return " / ".join(dict.fromkeys(names)) or platform.processor()
+    """Return the processor's name, with its family where the name says little."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ class Nearest:
 class Search(Protocol):
     """A way to search."""
 
+    def wait(self) -> None:
+        """See :meth:`NearestRows.wait`."""
+
     def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
         """See :meth:`NearestRows.find`."""
         ...
@@ -59,6 +62,10 @@ class NearestRows:
 
         self._search = rows.shared(("neighbors", beta, method, list_length), make)
         self._begun: Future[Nearest] | None = None
+
+    def wait(self) -> None:
+        """Wait until the search is as fast as it gets."""
+        self._search.wait()
 
     def begin(self, index: Tensor, action: Tensor, rank: int) -> None:
         """Begin a search beside other work; the next :meth:`find` waits for its end and returns what it found."""
@@ -95,6 +102,10 @@ class HostSearch:
         # Training begins on the tree; as lists get done the answers stay the same and come faster.
         self._index.build_lists(background=True)
 
+    def wait(self) -> None:
+        """Wait for the candidate lists."""
+        self._index.wait_for_lists()
+
     def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
         """See :meth:`NearestRows.find`."""
         begin = time.perf_counter()
@@ -121,6 +132,9 @@ class ProductSearch:
         self._center = self._keys.double().mean(0)
         self._tiles = [part.double() - self._center for part in torch.split(self._keys, tile)]
         self._norms = [part.square().sum(1) for part in self._tiles]
+
+    def wait(self) -> None:
+        """Return at once: nothing is built."""
 
     def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
         """See :meth:`NearestRows.find`."""

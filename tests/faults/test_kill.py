@@ -30,13 +30,13 @@ SETTINGS = {
 SHORT = {**SETTINGS, "steps": 1500, "hidden_dims": [8], "batch_size": 8, "eval_every": 500, "final_episodes": 5}
 
 
-def command(out, dataset, settings):
+def command(algorithm, out, dataset, settings):
     flags = [f"--{name}={value}" for name, value in {**settings, "out": str(out), "dataset": str(dataset)}.items()]
-    return [sys.executable, "-m", "offline_rl.cli", "train", "td3_bc", *flags]
+    return [sys.executable, "-m", "offline_rl.cli", "train", algorithm, *flags]
 
 
-def start(out, dataset, settings, *more):
-    line = [*command(out, dataset, settings), *more]
+def start(algorithm, out, dataset, settings, *more):
+    line = [*command(algorithm, out, dataset, settings), *more]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
@@ -64,16 +64,16 @@ def wait_for_checkpoint(out):
     raise AssertionError("no checkpoint appeared")
 
 
-def kill_once(out, dataset, settings, delay):
+def kill_once(algorithm, out, dataset, settings, delay):
     """Kill a run so many seconds after its first checkpoint, resume it; return the step it resumed at."""
-    process = start(out, dataset, settings)
+    process = start(algorithm, out, dataset, settings)
     wait_for_checkpoint(out)
     time.sleep(delay)
     if process.poll() is not None:
         return None
     kill_and_check_that_nothing_survives(process)
     step = Checkpoint.load(out).step
-    output, _ = start(out, dataset, settings, "--resume").communicate(timeout=300)
+    output, _ = start(algorithm, out, dataset, settings, "--resume").communicate(timeout=300)
     assert f"resumed at step {step}\n" in output
     return step
 
@@ -83,7 +83,7 @@ def kill_once(out, dataset, settings, delay):
 def test_twenty_kills_at_random_moments(tmp_path, data_folder):
     dataset = data_folder / "hopper_medium_replay.hdf5"
     begin = time.monotonic()
-    straight = start(tmp_path / "straight", dataset, SETTINGS)
+    straight = start("td3_bc", tmp_path / "straight", dataset, SETTINGS)
     wait_for_checkpoint(tmp_path / "straight")
     first = time.monotonic()
     assert straight.wait(timeout=300) == 0
@@ -93,7 +93,7 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
     steps = []
     for attempt in range(20):
         out = tmp_path / f"run-{attempt}"
-        steps.append(kill_once(out, dataset, SETTINGS, generator.uniform(0, 0.95 * length)))
+        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, generator.uniform(0, 0.95 * length)))
         assert content(out) == expected, f"attempt {attempt}, killed near step {steps[-1]}"
     killed = [step for step in steps if step is not None]
     assert len(killed) >= 15, steps
@@ -102,9 +102,10 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
 
 
 @pytest.mark.timeout(200)
-def test_one_kill(tmp_path):
-    assert start(tmp_path / "straight", "hopper-demo", SHORT).wait(timeout=100) == 0
-    step = kill_once(tmp_path / "killed", "hopper-demo", SHORT, 0.3)
+@pytest.mark.parametrize("algorithm", ["td3_bc", "prdc"])
+def test_one_kill(algorithm, tmp_path):
+    assert start(algorithm, tmp_path / "straight", "hopper-demo", SHORT).wait(timeout=100) == 0
+    step = kill_once(algorithm, tmp_path / "killed", "hopper-demo", SHORT, 0.3)
     assert step is not None
     assert step > 0
     assert content(tmp_path / "killed") == content(tmp_path / "straight")

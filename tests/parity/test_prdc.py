@@ -52,14 +52,14 @@ def prepared(settings, dtype):
     agent.test_rows = PackedRows.of(dataset, preprocessing)
     agent.prepare(agent.test_rows)
     sampler = Sampler(agent, agent.test_rows)
-    find = agent._nearest.find
+    find = agent.nearest.find
 
     def spy(index, action, rank):
         found = find(index, action, rank)
         agent.test_found = found.rows
         return found
 
-    agent._nearest.find = spy
+    agent.nearest.find = spy
     return agent, [sampler.batch(step) for step in range(1, UPDATES + 1)]
 
 

@@ -138,12 +138,12 @@ def test_agents_never_share_a_search_by_accident(rows):
     other = packed(random_dataset(rows=100, seed=5))
     second, _ = make(other)
     index, action = torch.arange(20), torch.zeros(20, 2)
-    before = first._nearest.find(index, action, 1).rows
-    assert not torch.equal(before, second._nearest.find(index, action, 1).rows)
+    before = first.nearest.find(index, action, 1).rows
+    assert not torch.equal(before, second.nearest.find(index, action, 1).rows)
     assert torch.equal(before, find(rows, 2.0, index, action))
     third, _ = make(rows)
-    assert third._nearest._search is first._nearest._search
-    assert make(rows, beta=3.0)[0]._nearest._search is not first._nearest._search
+    assert third.nearest._search is first.nearest._search
+    assert make(rows, beta=3.0)[0].nearest._search is not first.nearest._search
 
 
 @pytest.mark.parametrize("settings", [{"beta": -1.0}, {"neighbor_rank": 0}])

@@ -69,6 +69,19 @@ def test_the_number_of_processes_changes_nothing(straight, tmp_path, tiny):
     assert without_timings(one.rows) == without_timings(straight.rows)
 
 
+def test_prdc_learns_the_same_alone_beside_others_and_by_any_search(tmp_path, tiny):
+    settings = {**tiny, "steps": 60, "eval_every": 0, "final_episodes": 0}
+
+    def run(name, seeds, **more):
+        out = str(tmp_path / name)
+        return weights(orl.train("prdc", "hopper-demo", seeds=seeds, out=out, **settings, **more), 1)
+
+    shared = run("shared", [0, 1], workers=1)
+    assert shared == run("alone", [1])
+    assert shared == run("tree", [1], neighbors="tree")
+    assert shared == run("brute", [1], neighbors="brute")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straight, tmp_path, tiny, number):
     out = tmp_path / "run"

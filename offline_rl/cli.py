@@ -9,6 +9,7 @@ import re
 import statistics
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class UsageError(OfflineRLError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -55,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def train_command(arguments: list[str]) -> None:
@@ -109,9 +115,9 @@ def print_report(run: Any) -> None:
         for row in final:
             what = f"seed {row['seed']}, {row['episodes']} episodes"
             print(_score_line(what, row["return"], row["return_std"], row["score"]))
-        if len(final) > 1:
-            mean = {name: statistics.fmean(row[name] or 0.0 for row in final) for name in ("return", "score")}
-            print(_score_line("mean of seeds", mean["return"], None, mean["score"] if final[0]["score"] else None))
+        if len(final) > 1 and all(row["score"] is not None for row in final):
+            mean = {name: statistics.fmean(row[name] for row in final) for name in ("return", "score")}
+            print(_score_line("mean of seeds", mean["return"], None, mean["score"]))
         print(_score_line("mean of the data", data["mean_return"], None, data["mean_score"]))
         if untrained:
             row = untrained[0]
@@ -120,9 +126,11 @@ def print_report(run: Any) -> None:
     print(f"saved in {run.path}: agents/seed-N, metrics.jsonl{curve}")
 
 
-def _score_line(what: str, mean: float, spread: float | None, score: float | None) -> str:
+def _score_line(what: str, mean: float | None, spread: float | None, score: float | None) -> str:
+    if mean is None or score is None:
+        return f"  {what:22}{'has diverged':>18}"
     returns = f"{mean:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-    return f"  {what:22}{returns:>18}  {'-' if score is None else format(score, '.1f'):>17}"
+    return f"  {what:22}{returns:>18}  {score:>17.1f}"
 
 
 def evaluate_command(arguments: list[str]) -> None:

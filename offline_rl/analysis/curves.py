@@ -11,30 +11,28 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
     Args:
         rows: The rows of ``metrics.jsonl``.
         config: The run's ``config.json``.
-        path: Where the PNG goes; nothing is written if no episode was played.
+        path: Where the PNG goes; nothing is written if there is no score.
     """
-    played = [row for row in rows if row["kind"] in ("evaluation", "final")]
+    played = [row for row in rows if row["kind"] in ("evaluation", "final") and row["score"] is not None]
     if not played:
         return
     # The object interface: it needs no display and leaves the caller's own figures alone.
     from matplotlib.figure import Figure
 
-    value = "return" if played[0]["score"] is None else "score"
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     seeds = sorted({row["seed"] for row in played})
     for seed in seeds:
-        points = [(row["step"], row[value]) for row in played if row["seed"] == seed]
+        points = [(row["step"], row["score"]) for row in played if row["seed"] == seed]
         label = f"seed {seed}" if len(seeds) <= 5 else None
         axes.plot(*zip(*points, strict=True), lw=1, alpha=0.6, marker="o", ms=3, label=label)
     if len(seeds) > 1:
         steps = sorted({row["step"] for row in played})
-        means = [_mean([row[value] for row in played if row["step"] == step]) for step in steps]
+        means = [_mean([row["score"] for row in played if row["step"] == step]) for step in steps]
         axes.plot(steps, means, lw=2.5, color="black", label="mean")
-    data = config["dataset"]["mean_score" if value == "score" else "mean_return"]
-    axes.axhline(data, color="gray", ls="--", lw=1, label="mean of the data")
+    axes.axhline(config["dataset"]["mean_score"], color="gray", ls="--", lw=1, label="mean of the data")
     axes.set_xlabel("updates")
-    axes.set_ylabel("normalised score" if value == "score" else "return")
+    axes.set_ylabel("normalised score")
     axes.set_title(f"{config['algorithm']} on {config['dataset']['name']}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)

@@ -27,9 +27,9 @@ class Progress:
         """Take note of one member's newest metrics."""
         self._losses = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items() if name.endswith("_loss"))
 
-    def score(self, step: int, values: list[float], unit: str) -> None:
+    def score(self, step: int, scores: list[float]) -> None:
         """Show the members' newest evaluation."""
-        self._score = f"{unit} {', '.join(f'{value:.1f}' for value in values)} at {step:,}"
+        self._score = f"score {', '.join(f'{score:.1f}' for score in scores)} at {step:,}"
         if not self._quiet and self._bar is None:
             print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
 

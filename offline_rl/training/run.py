@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,9 @@ class Run:
 
     @property
     def scores(self) -> dict[int, float]:
-        """The normalised score of the final evaluation of each seed; the return where a task has no score."""
+        """The normalised score of the final evaluation of each seed; NaN if it has diverged."""
         final = [row for row in self.rows if row["kind"] == "final"]
-        return {row["seed"]: row["return"] if row["score"] is None else row["score"] for row in final}
+        return {row["seed"]: math.nan if row["score"] is None else row["score"] for row in final}
 
     @property
     def agents(self) -> dict[int, Agent]:

@@ -297,8 +297,7 @@ class Trainer:
         for evaluation in self._evaluator.collect(wait):
             rows = [self._evaluation_row(evaluation, seed) for seed in self._options.seeds]
             self._record.fill(evaluation.key, rows)
-            unit = "score" if rows[0]["score"] is not None else "return"
-            self._progress.score(evaluation.key["step"], [row[unit] for row in rows], unit)
+            self._progress.score(evaluation.key["step"], [row["score"] for row in rows])
 
     def _evaluation_row(self, evaluation: PendingEvaluation, seed: int) -> Row:
         parts = range(len(evaluation.blocks[seed]))

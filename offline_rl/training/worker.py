@@ -3,6 +3,7 @@
 It writes no file. What it is asked is decided by the parent; see ``offline_rl/training/trainer.py``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -110,7 +111,12 @@ class Worker:
     def play(
         self, description: dict[str, Any], task: str, dynamics: Dynamics, seeds: list[int], tensors: dict[str, Tensor]
     ) -> Reply:
-        """Play one block of episodes with the agent that ``description`` and the tensors make."""
+        """Play one block of episodes with the agent that ``description`` and the tensors make.
+
+        An agent whose training has diverged cannot act; its returns are NaN, and its neighbours go on.
+        """
+        if not all(bool(weight.isfinite().all()) for weight in tensors.values()):
+            return {"returns": [math.nan] * len(seeds), "lengths": [math.nan] * len(seeds)}, {}
         returns, lengths = play(agent_from_description(description, tensors), task, dynamics, seeds)
         return {"returns": returns, "lengths": lengths}, {}
 

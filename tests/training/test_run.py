@@ -82,6 +82,14 @@ def test_prdc_learns_the_same_alone_beside_others_and_by_any_search(tmp_path, ti
     assert shared == run("brute", [1], neighbors="brute")
 
 
+def test_a_diverged_agent_ends_with_no_score_and_a_warning(tmp_path, tiny):
+    settings = {**tiny, "steps": 40, "log_every": 10, "eval_every": 20, "final_episodes": 2}
+    with pytest.warns(UserWarning, match="seed-0 has diverged: .* is not finite at step"):
+        run = orl.train("td3_bc", "hopper-demo", out=str(tmp_path / "x"), critic_learning_rate=1e38, **settings)
+    assert np.isnan(run.scores[0])
+    assert run.rows[-1]["return"] is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straight, tmp_path, tiny, number):
     out = tmp_path / "run"

@@ -2,5 +2,6 @@
 
 from offline_rl.networks.heads import Critic, DeterministicActor
 from offline_rl.networks.mlp import MLP
+from offline_rl.networks.vae import ConditionalVAE
 
-__all__ = ["MLP", "Critic", "DeterministicActor"]
+__all__ = ["MLP", "ConditionalVAE", "Critic", "DeterministicActor"]

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,14 +124,20 @@ def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
 
 
 def _views(plan: Plan, out: Path) -> list[View]:
-    views: list[View] = []
-    try:
-        if plan.options.wandb:
-            views.append(WandbView(out, plan.options.wandb_project, plan.options.seeds, plan.record()))
-        if plan.options.tensorboard:
-            views.append(TensorBoardView(out, plan.options.seeds))
-    except ImportError as error:
-        raise RunError(f"{error.name} is not installed; pip install 'offline-rl-suite[wandb,tensorboard]'") from None
+    """Open the views that were asked for; one that cannot be opened is no reason not to train."""
+    makers: dict[str, Callable[[], View]] = {}
+    if plan.options.wandb:
+        makers["wandb"] = lambda: WandbView(out, plan.options.wandb_project, plan.options.seeds, plan.record())
+    if plan.options.tensorboard:
+        makers["tensorboard"] = lambda: TensorBoardView(out, plan.options.seeds)
+    views = []
+    for name, make in makers.items():
+        try:
+            views.append(make())
+        except ImportError:
+            raise RunError(f"{name} is not installed; pip install 'offline-rl-suite[{name}]'") from None
+        except Exception as error:
+            warnings.warn(f"{name} cannot be used ({error}); training goes on without it", stacklevel=2)
     return views
 
 

@@ -231,6 +231,18 @@ def test_wandb_and_tensorboard_see_what_the_record_holds(tmp_path, tiny, monkeyp
     assert shown == [(step, pytest.approx(value)) for step, value in expected]
 
 
+def test_wandb_without_an_account_is_a_warning(tmp_path, tiny):
+    """In a process of its own, because wandb keeps the mode of its first run."""
+    settings = {**SCHEDULE, **tiny, "steps": 50, "eval_every": 0, "final_episodes": 0, "wandb": True}
+    environment = {**os.environ, "WANDB_MODE": "online", "HOME": str(tmp_path)}
+    environment.pop("WANDB_API_KEY", None)
+    start = flags(tmp_path / "run", [0], settings)
+    done = subprocess.run(start, capture_output=True, text=True, check=True, env=environment)
+    assert "warning: wandb cannot be used" in done.stderr
+    assert "training goes on without it" in done.stderr
+    assert [row["step"] for row in orl.Run(tmp_path / "run").rows] == [50]
+
+
 def test_a_worker_that_dies_ends_the_run_with_a_sentence(tmp_path, tiny):
     out = tmp_path / "run"
     start = flags(out, [0], {**SCHEDULE, **tiny, "steps": 100_000, "checkpoint_seconds": 0.0})

@@ -48,11 +48,11 @@ def content(out):
 
 def kill_and_check_that_nothing_survives(process):
     family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 3
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
+    return len(family)
 
 
 def wait_for_checkpoint(out):
@@ -65,17 +65,25 @@ def wait_for_checkpoint(out):
 
 
 def kill_once(algorithm, out, dataset, settings, delay):
-    """Kill a run so many seconds after its first checkpoint, resume it; return the step it resumed at."""
+    """Kill a run so many seconds after its first checkpoint, and resume it.
+
+    Return the step it resumed at; None if the run had ended before, or was closing down.
+    """
     process = start(algorithm, out, dataset, settings)
     wait_for_checkpoint(out)
     time.sleep(delay)
     if process.poll() is not None:
         return None
-    kill_and_check_that_nothing_survives(process)
-    step = Checkpoint.load(out).step
+    children = kill_and_check_that_nothing_survives(process)
+    checkpoint = Checkpoint.load(out)
     output, _ = start(algorithm, out, dataset, settings, "--resume").communicate(timeout=300)
-    assert f"resumed at step {step}\n" in output
-    return step
+    if checkpoint.finished:
+        assert "is finished" in output
+        return None
+    # One process for each seed and one that plays, unless the run was closing them down already.
+    assert children > len(settings["seeds"]) or checkpoint.step == settings["steps"]
+    assert f"resumed at step {checkpoint.step}\n" in output
+    return checkpoint.step
 
 
 @pytest.mark.slow
@@ -93,7 +101,7 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
     steps = []
     for attempt in range(20):
         out = tmp_path / f"run-{attempt}"
-        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, generator.uniform(0, 0.95 * length)))
+        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, generator.uniform(0, 0.9 * length)))
         assert content(out) == expected, f"attempt {attempt}, killed near step {steps[-1]}"
     killed = [step for step in steps if step is not None]
     assert len(killed) >= 15, steps

@@ -4,6 +4,7 @@ Nothing here is shared with the package: networks are lists of arrays, Adam is w
 on plain operations.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,19 @@ import torch
 from offline_rl.agent import Agent, Batch
 
 UPDATES = 20
+ROUNDING = 1e-7
+"""How far a float32 input of a ReLU may be from the float64 one."""
+
+
+class Kinks:
+    """Remembers how near to zero a ReLU was used: there its gradient jumps, and rounding decides on which side."""
+
+    nearest = math.inf
+
+    @classmethod
+    def relu(cls, x):
+        cls.nearest = min(cls.nearest, float(x.detach().abs().min()))
+        return torch.maximum(x, torch.zeros_like(x))
 
 
 class Layers:
@@ -35,7 +49,7 @@ class Layers:
         for position, (weight, bias) in enumerate(pairs):
             x = x @ weight.T + bias
             if position < len(pairs) - 1:
-                x = torch.maximum(x, torch.zeros_like(x))
+                x = Kinks.relu(x)
         return x
 
     def adam(self, gradients, learning_rate):
@@ -79,7 +93,7 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
             "terminated": (generator.random(size) < 0.1).astype(float),
             "next_observation": generator.standard_normal((size, agent.observation_size)),
         }
-        draws = {name: generator.standard_normal((size, agent.action_size)) for name in agent.draws()}
+        draws = {name: generator.standard_normal((size, width)) for name, width in draw_sizes(agent).items()}
         # Rounded to float32 first, so that both precisions see the very same numbers.
         as_tensor = lambda array: torch.from_numpy(array.astype(np.float32)).to(agent.dtype)  # noqa: E731
         batches.append(
@@ -90,6 +104,12 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
             )
         )
     return batches
+
+
+def draw_sizes(agent: Agent) -> dict[str, int]:
+    """Return the length of the vector that each draw of the agent makes for a row."""
+    named = {"action": agent.action_size, "observation": agent.observation_size}
+    return {name: named.get(draw.size, draw.size) for name, draw in agent.draws().items()}
 
 
 def relative(value, reference) -> float:
@@ -123,19 +143,24 @@ def check_float32(
 ) -> None:
     """Losses and gradients at equal weights agree to 1e-5; after UPDATES free updates weights do to 1e-6 on average.
 
-    The mean, not the maximum: where a gradient is almost zero, Adam turns rounding into a whole step.
+    The mean, not the maximum: where a gradient is almost zero, Adam turns rounding into a whole step. In an update that
+    brings some ReLU within rounding of its kink, gradients need only agree to 1 %; most updates do not.
     """
     assert agent.dtype == torch.float32
-    free = make_reference(agent)
+    free, strict = make_reference(agent), 0
     for step, batch in enumerate(batches or make_batches(agent), start=1):
         double = Batch(**{k: _double(v) for k, v in vars(batch).items()})
         at_equal_weights = make_reference(agent)
         metrics = agent.update(batch, step)
+        Kinks.nearest = math.inf
         losses, gradients = at_equal_weights.update(double, step)
+        strict += Kinks.nearest > ROUNDING
+        limit = 1e-5 if Kinks.nearest > ROUNDING else 1e-2
         for name, loss in losses.items():
             assert relative(metrics[f"{name}_loss"], loss) < 1e-5, (step, name)
-            assert relative(agent.groups[name].gradient, flat(gradients[name])) < 1e-5, (step, name)
+            assert relative(agent.groups[name].gradient, flat(gradients[name])) < limit, (step, name)
         free.update(double, step)
+    assert strict >= UPDATES / 2
     for name, (ours, theirs) in weights(agent, free).items():
         assert (flat(ours).double() - flat(theirs)).abs().mean() < 1e-6, name
 

@@ -16,12 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from benchmarks.throughput import hardware
+from offline_rl.data import load_dataset
 from offline_rl.data.neighbors import NeighborIndex
+from offline_rl.data.preprocessing import Preprocessing
 
 POLICIES: dict[str, float | None] = {"a + 0.1": 0.1, "a + 0.3": 0.3, "a + 0.6": 0.6, "uniform": None}
 """Standard deviation of the query's action around the dataset's; None draws it uniformly from the box."""
@@ -35,7 +37,7 @@ def main() -> None:
     options = _options()
     states, actions = load(options.file)
     report: dict[str, Any] = {
-        "file": options.file.name,
+        "file": Path(options.file).name,
         "rows": len(states),
         "columns": [states.shape[1], actions.shape[1]],
         "beta": options.beta,
@@ -48,7 +50,7 @@ def main() -> None:
     searches, report["build_seconds"] = build(states, actions, options)
     report["policies"] = {}
     print(
-        f"{options.file.name}: {len(states)} rows, {states.shape[1]} + {actions.shape[1]} columns, β = {options.beta}"
+        f"{Path(options.file).name}: {len(states)} rows, {states.shape[1]} + {actions.shape[1]} columns, β = {options.beta}"
     )
     print("built in seconds:", ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["build_seconds"].items()))
     print(f"{'policy':10}{'method':16}{'ms/batch':>10}{'x scipy':>10}{'certified':>11}")
@@ -65,15 +67,10 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
-def load(path: Path) -> tuple[Array, Array]:
-    """States (N, O), normalised, and actions (N, A) of a D4RL file, without its timeout rows and its last row."""
-    with h5py.File(path) as file:
-        states, actions = file["observations"][:], file["actions"][:]
-        kept = ~file["timeouts"][:].astype(bool)
-    kept[-1] = False
-    states, actions = states[kept].astype(np.float32), actions[kept].astype(np.float32)
-    mean, deviation = states.mean(0, dtype=np.float64), states.std(0, dtype=np.float64) + 1e-3
-    return ((states - mean) / deviation).astype(np.float32), actions
+def load(name: str) -> tuple[Array, Array]:
+    """Return the normalised states (N, O) and the actions (N, A) of a dataset, in D4RL's rows."""
+    dataset = load_dataset(name, "d4rl")
+    return Preprocessing.fit(dataset, normalize=True).normalized(dataset.observations), dataset.actions
 
 
 def build(states: Array, actions: Array, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
@@ -162,21 +159,9 @@ def timed(action: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def hardware() -> str:
-    """Name the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        if names:
-            return f"{names[0]}, {len(names)} cores"
-    return platform.processor() or platform.machine()
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Times the exact neighbour search against scipy's k-d tree.")
-    parser.add_argument("file", type=Path, help="a D4RL HDF5 file")
+    parser.add_argument("file", help="a dataset: a file in D4RL's layout, or a name")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--beta", type=float, default=2.0, help="scale of the states (2)")
     parser.add_argument("--lists", type=int, default=64, help="entries per candidate list (64)")

@@ -49,9 +49,7 @@ def main() -> None:
     }
     searches, report["build_seconds"] = build(states, actions, options)
     report["policies"] = {}
-    print(
-        f"{Path(options.file).name}: {len(states)} rows, {states.shape[1]} + {actions.shape[1]} columns, β = {options.beta}"
-    )
+    print(f"{report['file']}: {len(states)} rows, {states.shape[1]} + {actions.shape[1]} columns, β = {options.beta}")
     print("built in seconds:", ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["build_seconds"].items()))
     print(f"{'policy':10}{'method':16}{'ms/batch':>10}{'x scipy':>10}{'certified':>11}")
     for policy, deviation in POLICIES.items():

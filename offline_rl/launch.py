@@ -78,10 +78,6 @@ class Child:
             raise RunError(f"{self.name}: {message['error']}")
         return message, tensors
 
-    def ready(self) -> bool:
-        """Say whether :meth:`receive` would return at once."""
-        return self.connection.poll()
-
     def close(self) -> None:
         """End the process; it notices that its socket has closed."""
         self.connection.close()
@@ -97,8 +93,8 @@ class Child:
         return RunError(f"{self.name} {reason}; what was saved is intact, continue with --resume")
 
 
-def wait_for(children: Sequence[Child], timeout: float | None = None) -> list[Child]:
-    """Return the children that have answered, waiting for at least one."""
+def wait_for(children: Sequence[Child], timeout: float) -> list[Child]:
+    """Return the children that have answered, after waiting for so many seconds at most for the first."""
     ready = wait_for_connections([child.connection for child in children], timeout)
     return [child for child in children if child.connection in ready]
 

@@ -33,6 +33,7 @@ from offline_rl.training.progress import Progress
 
 WORKER = "offline_rl.training.worker"
 CHUNK_SECONDS = 0.25
+"""How long the parent looks away: a signal is answered after about so long."""
 
 
 class Team:
@@ -158,8 +159,8 @@ class Evaluator:
         self._dispatch()
 
     def collect(self, wait: bool = False) -> list[PendingEvaluation]:
-        """Return the evaluations that have ended, in order; with ``wait``, block until something happened."""
-        for child in wait_for(list(self._busy), None if wait else 0):
+        """Return the evaluations that have ended, in order; with ``wait``, give those under way a moment."""
+        for child in wait_for(list(self._busy), CHUNK_SECONDS if wait else 0):
             message, _ = child.receive()
             evaluation, job = self._busy.pop(child)
             evaluation.returns[job], evaluation.lengths[job] = message["returns"], message["lengths"]

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from algos import td3_bc
 from offline_rl.agent import Agent, Batch, Metrics, Normal
-from offline_rl.errors import AgentError
 from offline_rl.networks import MLP, ConditionalVAE, Critic, DeterministicActor
 from offline_rl.networks.vae import kl_divergence
 
@@ -61,9 +60,8 @@ class Config(td3_bc.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("actor_hidden_dims", "vae_hidden_dims"):
-            if any(width < 1 for width in getattr(self, name)):
-                raise AgentError(f"{name} is {getattr(self, name)}; every width must be at least 1")
+        self.require("actor_hidden_dims", "vae_hidden_dims", at_least=1)
+        self.require("value_learning_rate", "vae_learning_rate", above=0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from offline_rl.agent import Agent, AgentConfig, Batch, Metrics
 from offline_rl.data.packed import PackedRows
-from offline_rl.errors import AgentError
 from offline_rl.networks import DeterministicActor
 
 
@@ -31,8 +30,8 @@ class Config(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.top_fraction <= 1:
-            raise AgentError(f"top_fraction is {self.top_fraction}; it must be above 0 and at most 1")
+        self.require("top_fraction", above=0, at_most=1)
+        self.require("learning_rate", above=0)
 
 
 class BC(Agent):
@@ -50,7 +49,8 @@ class BC(Agent):
     def prepare(self, rows: PackedRows) -> None:
         """Keep the rows of the best episodes."""
         if self.config.top_fraction < 1:
-            count = max(1, int(self.config.top_fraction * len(rows.episode_returns)))
+            # A little more before cutting: 0.29 of 100 episodes are 29, which floating point puts below.
+            count = max(1, int(self.config.top_fraction * len(rows.episode_returns) + 1e-9))
             best = np.sort(np.argsort(-rows.episode_returns, kind="stable")[:count])
             bounds = rows.episode_bounds
             kept = np.concatenate([np.arange(bounds[episode], bounds[episode + 1]) for episode in best])

@@ -21,7 +21,6 @@ from algos import td3_bc
 from offline_rl.agent import Batch, Metrics
 from offline_rl.data.nearest import NearestRows
 from offline_rl.data.packed import PackedRows
-from offline_rl.errors import AgentError
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,8 @@ class Config(td3_bc.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.beta < 0:
-            raise AgentError(f"beta is {self.beta}; it must be at least 0")
-        if self.neighbor_rank < 1:
-            raise AgentError(f"neighbor_rank is {self.neighbor_rank}; it must be at least 1")
+        self.require("beta", at_least=0)
+        self.require("neighbor_rank", "list_length", at_least=1)
 
 
 class PRDC(td3_bc.TD3BC):

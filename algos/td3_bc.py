@@ -42,6 +42,13 @@ class Config(AgentConfig):
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("policy_delay", at_least=1)
+        self.require("alpha", "policy_noise", "noise_clip", at_least=0)
+        self.require("discount", "target_rate", at_least=0, at_most=1)
+        self.require("actor_learning_rate", "critic_learning_rate", above=0)
+
 
 class TD3BC(Agent):
     r"""min_π  -λ E[Q₁(s, π(s))] + E[(π(s) - a)²],   λ = α / E|Q₁(s, π(s))|  (equations 4 and 5).

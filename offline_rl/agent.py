@@ -24,6 +24,7 @@ from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.files import replace_folder, write_json
+from offline_rl.settings import conform, require
 
 FORMAT = 1
 """Version of the agent folder; a file with a higher one is refused."""
@@ -44,10 +45,12 @@ class AgentConfig:
     """Normalise observations by the dataset's mean and standard deviation."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise AgentError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if any(width < 1 for width in self.hidden_dims):
-            raise AgentError(f"hidden_dims is {self.hidden_dims}; every width must be at least 1")
+        conform(self, AgentError)
+        self.require("batch_size", "hidden_dims", at_least=1)
+
+    def require(self, *names: str, **limits: float) -> None:
+        """Refuse settings outside ``at_least``, ``above`` or ``at_most``; for ``__post_init__``."""
+        require(self, AgentError, *names, **limits)
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,10 @@ class Agent:
         Raises:
             AgentError: The observation has another size, or holds NaN or infinity.
         """
-        raw = np.asarray(observation, dtype=np.float32)
+        try:
+            raw = np.asarray(observation, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise AgentError(f"observation is not an array of numbers ({error})") from None
         if raw.ndim not in (1, 2) or raw.shape[-1] != self.observation_size:
             size = self.observation_size
             raise AgentError(f"observation has shape {raw.shape}; this agent takes ({size},) or (B, {size})")
@@ -460,8 +466,8 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
         return agent_from_description(description, weights, device)
     except AgentError as error:
         raise AgentError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise AgentError(f"{path / 'agent.json'} does not describe an agent ({error!r})") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, MemoryError) as error:
+        raise AgentError(f"{path / 'agent.json'} does not describe an agent for {device} ({error!r})") from None
 
 
 def _read_description(path: Path) -> dict[str, Any]:

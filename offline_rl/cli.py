@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from offline_rl.errors import Interrupted, OfflineRLError
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"stopped at step {stop.step}; the same command with --resume goes on from there", file=sys.stderr)
+        print(stop, file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
         return 130
@@ -78,8 +78,8 @@ def train_command(arguments: list[str]) -> None:
     algorithm = find_algorithm(arguments[0])
 
     def command(
-        run: TrainOptions,
-        agent: Any,
+        run: TrainOptions = TrainOptions(),  # noqa: B008 (frozen)
+        agent: Any = algorithm.config_class(),  # noqa: B008 (frozen)
         config: str | None = None,
     ) -> tuple[TrainOptions, Any]:
         """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
@@ -92,14 +92,11 @@ def train_command(arguments: list[str]) -> None:
         return run, agent
 
     command.__annotations__["agent"] = algorithm.config_class
-    line = CommandLine(arguments[1:], {"config": str | None, **_types(TrainOptions), **_types(algorithm.config_class)})
-    stored = _read_settings(line.value("config"), {**_types(TrainOptions), **_types(algorithm.config_class)})
-    defaults = TrainOptions(**{name: value for name, value in stored.items() if name in _types(TrainOptions)})
-    options, settings = line.parse(
-        command, f"offline-rl train {arguments[0]}", {"run": defaults, "agent": algorithm.config_class()}
-    )
-    overrides = {name: value for name, value in stored.items() if name in _types(algorithm.config_class)}
-    overrides |= {name: getattr(settings, name) for name in line.given if name in _types(algorithm.config_class)}
+    types = {**_types(TrainOptions), **_types(algorithm.config_class)}
+    line = CommandLine(arguments[1:], {"config": str | None, **types})
+    line.add_defaults(_read_settings(line.value("config"), types))
+    options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
+    overrides = {name: getattr(settings, name) for name in line.given if name in _types(algorithm.config_class)}
     print_report(train(algorithm.name, options=options, **overrides))
 
 
@@ -166,9 +163,10 @@ def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics,
     from offline_rl.errors import AgentError
     from offline_rl.training.evaluation import evaluate
 
-    if episodes < 1:
-        raise UsageError(f"episodes is {episodes}; it must be at least 1")
-    found = sorted(Path(path).glob("agents/*")) or [Path(path)]
+    if (Path(path) / "config.json").is_file() and not (Path(path) / "agents").is_dir():
+        raise AgentError(f"{path} is a run that has no agents yet; it is training, or was stopped")
+    folders = Path(path).glob("agents/seed-*")
+    found = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-"))) or [Path(path)]
     results = []
     for folder in found:
         agent = load_agent(folder)
@@ -236,12 +234,16 @@ def _module_doc(algorithm: type) -> str:
 def datasets_command(arguments: list[str]) -> None:
     """List, describe or download datasets."""
     from offline_rl.data import dataset_names
-    from offline_rl.data.d4rl import download
+    from offline_rl.data.d4rl import DATASETS, download
+    from offline_rl.training.plan import suggestion
 
     if arguments and arguments[0] == "download":
         names = [name for name in arguments[1:] if not name.startswith("-")]
         if not names or len(names) < len(arguments) - 1:
             raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
+        for name in names:
+            if name not in DATASETS:
+                raise UsageError(f"{name!r} is no dataset of D4RL's{suggestion(name, set(DATASETS))}")
         for name in names:
             print(f"{name}: {download(name)}")
         return
@@ -318,7 +320,7 @@ class CommandLine:
                 self.help = True
             elif token.startswith("--"):
                 name, _, value = token[2:].partition("=")
-                values = [value] if "=" in token else _take_values(tokens, self._limit(name))
+                values = [value] if "=" in token else self._take_values(name, tokens)
                 self._set(name, values)
             elif waiting:
                 self._set(waiting.pop(0), [token])
@@ -331,7 +333,11 @@ class CommandLine:
         """Return what was given for an option, as typed."""
         return self.given.get(name)
 
-    def parse(self, command: Callable[..., Any], program: str, defaults: dict[str, Any] | None = None) -> Any:
+    def add_defaults(self, values: dict[str, Any]) -> None:
+        """Take values for options that were not typed; they are spelled as if they had been, and read the same way."""
+        self.given = {**{name: str(value) for name, value in values.items()}, **self.given}
+
+    def parse(self, command: Callable[..., Any], program: str) -> Any:
         """Call ``command`` with the options, converted to its types; print help and exit if it was asked for."""
         import tyro
 
@@ -342,8 +348,6 @@ class CommandLine:
             tyro.conf.OmitSubcommandPrefixes,
         )
         typed = [f"--{name}={value}" for name, value in self.given.items()] + (["--help"] if self.help else [])
-        if defaults:
-            command = _with_defaults(command, defaults)
         messages = io.StringIO()
         try:
             with contextlib.redirect_stderr(messages):
@@ -351,9 +355,7 @@ class CommandLine:
         except SystemExit as stop:
             if not stop.code:
                 raise
-            # The parser draws a box around its message; one line says as much.
-            found = re.search(r"Error parsing ([^\n│]+)", messages.getvalue())
-            raise UsageError(found[1].strip() if found else messages.getvalue().strip()) from None
+            raise UsageError(_plain(messages.getvalue())) from None
 
     def _canonical(self, name: str) -> str:
         known = name.replace("-", "_")
@@ -363,9 +365,15 @@ class CommandLine:
             raise UsageError(f"unknown option --{name}{suggestion(known, set(self.types), '--')}")
         return known
 
-    def _limit(self, name: str) -> int | None:
-        """Return how many values an option takes at most; None for any number."""
-        return None if typing.get_origin(self.types[self._canonical(name)]) is list else 1
+    def _take_values(self, name: str, tokens: list[str]) -> list[str]:
+        """Take from the tokens what belongs to an option: one value, any number for a list, or a truth value."""
+        kind = self.types[self._canonical(name)]
+        values: list[str] = []
+        while tokens and not tokens[0].startswith("--") and (not values or typing.get_origin(kind) is list):
+            if kind is bool and tokens[0] not in ("True", "False"):
+                break
+            values.append(tokens.pop(0))
+        return values
 
     def _set(self, name: str, values: list[str]) -> None:
         name = self._canonical(name)
@@ -379,21 +387,11 @@ class CommandLine:
         self.given[name] = values[0]
 
 
-def _take_values(tokens: list[str], limit: int | None) -> list[str]:
-    values: list[str] = []
-    while tokens and not tokens[0].startswith("--") and (limit is None or len(values) < limit):
-        values.append(tokens.pop(0))
-    return values
-
-
-def _with_defaults(command: Callable[..., Any], defaults: dict[str, Any]) -> Callable[..., Any]:
-    signature = inspect.signature(command)
-    parameters = [
-        parameter.replace(default=defaults.get(name, parameter.default), annotation=command.__annotations__[name])
-        for name, parameter in signature.parameters.items()
-    ]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return command
+def _plain(message: str) -> str:
+    """Return the parser's message, which comes in a box of several parts, as one line."""
+    first = re.split(r"Argument helptext|For full helptext", message)[0]
+    words = re.sub(r"[╭╮╰╯│─]|-{5,}", " ", first).split()
+    return re.sub(r"^(Value error Error parsing|Invalid choice) ", "", " ".join(words))
 
 
 def _types(config: type) -> dict[str, Any]:
@@ -406,25 +404,30 @@ def _read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
         return {}
     import yaml
 
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {error}".replace("\n", " ")) from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no options; write one 'name: value' a line")
-    if isinstance(values.get("config"), dict) and isinstance(values.get("options"), dict):
-        others = {"task": values["task"], "dataset": values["dataset"]["source"], "dynamics": values["dynamics"]}
-        values = {**values["config"], **values["options"], **others}
-    for name in values:
-        if name not in known:
-            _unknown_setting(path, name, known)
-    return values
-
-
-def _unknown_setting(path: str, name: str, known: dict[str, Any]) -> NoReturn:
     from offline_rl.training.plan import suggestion
 
-    raise UsageError(f"{path}: unknown option {name!r}{suggestion(name, set(known))}")
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no options; write one 'name: value' a line")
+    options = _options_of_a_run(path, values) if isinstance(values.get("dataset"), dict) else dict(values)
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{path}: unknown option {str(name)!r}{suggestion(str(name), set(known))}")
+    return options
+
+
+def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
+    """Return the options that repeat the run of a ``config.json``."""
+    try:
+        dataset = config["dataset"]
+        data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
+        task = {"task": config["task"], "dynamics": config["dynamics"]}
+        return {**config["config"], **config["options"], **data, **task}
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no whole config.json of a run: {error} is missing") from None
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

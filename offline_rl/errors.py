@@ -29,10 +29,9 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and did so at a checkpoint.
 
     Attributes:
-        step: Updates made.
         signal: The signal's number.
     """
 
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"stopped at step {step}")
-        self.step, self.signal = step, number
+    def __init__(self, step: int, number: int, out: object) -> None:
+        super().__init__(f"stopped at step {step}; the same command with --out {out} --resume goes on from there")
+        self.signal = number

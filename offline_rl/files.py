@@ -4,14 +4,18 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".tmp"
+"""How names of unfinished files and folders end; they begin with a dot."""
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -36,14 +40,20 @@ def cache_folder() -> Path:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it takes the place of ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    temporary.mkdir()
-    try:
-        yield temporary
+    # A folder around both: its name is free whatever a killed process has left behind.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent) as place:
+        new, old = Path(place) / "new", Path(place) / "old"
+        new.mkdir()
+        yield new
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        new.rename(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders that killed processes have left below ``folder``."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

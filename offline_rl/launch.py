@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from offline_rl.errors import OfflineRLError, RunError
+from offline_rl.interpreter import child_environment, python_module
 
 Message = dict[str, Any]
 Tensors = Mapping[str, Tensor]
@@ -39,14 +40,9 @@ class Child:
     def __init__(self, module: str, name: str, files: Sequence[int] = (), threads: int = 1) -> None:
         self.name = name
         ours, theirs = socket.socketpair()
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-        }
+        environment = child_environment(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno())],
+            [*python_module(module), str(theirs.fileno())],
             pass_fds=(theirs.fileno(), *files),
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -120,7 +116,8 @@ def serve(answer: Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]
         except OfflineRLError as error:
             reply = {"error": str(error)}, {}
         except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}\n{traceback.format_exc()}"}, {}
+            traceback.print_exc()
+            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())}, {}
         try:
             _send(connection, *reply)
         except OSError:

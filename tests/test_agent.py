@@ -12,6 +12,7 @@ import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
 from offline_rl.agent import find_algorithm, preset
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.files import remove_leftovers
 
 
 @pytest.fixture
@@ -55,6 +56,12 @@ def test_a_wrong_shape_is_refused(agent, bad):
         agent.act(bad)
 
 
+@pytest.mark.parametrize("bad", ["x", [[1, 2, 3], [1]], None])
+def test_what_is_no_array_is_refused(agent, bad):
+    with pytest.raises(orl.AgentError, match="observation"):
+        agent.act(bad)
+
+
 def test_nan_is_refused(agent):
     with pytest.raises(orl.AgentError, match="NaN or infinity"):
         agent.act(np.array([0, np.nan, 0]))
@@ -81,6 +88,22 @@ def test_saving_writes_the_same_bytes_again_and_replaces_an_agent_only(agent, sa
 def edit(folder, **changes):
     file = folder / "agent.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_killed_process_leaves_nothing_in_the_way(agent, saved):
+    for name in (f".{saved.name}.1.tmp", f".{saved.name}.old"):
+        (saved.parent / name).mkdir()
+    agent.save(saved)
+    assert orl.load_agent(saved).seed == 7
+    remove_leftovers(saved.parent)
+    assert not list(saved.parent.glob(".*.tmp"))
+
+
+def test_huge_sizes_are_refused(saved):
+    description = json.loads((saved / "agent.json").read_text())
+    edit(saved, config={**description["config"], "hidden_dims": [10**9, 10**9]})
+    with pytest.raises(orl.AgentError, match="does not describe an agent"):
+        orl.load_agent(saved)
 
 
 def test_a_newer_format_is_refused(saved):
@@ -169,6 +192,33 @@ def test_seeds_decide_the_initial_weights_whatever_torchs_generator_does():
     other = TD3BC(Config(hidden_dims=[8]), 3, 2, seed=1)
     assert torch.equal(one.groups["actor"].flat, same.groups["actor"].flat)
     assert not torch.equal(one.groups["actor"].flat, other.groups["actor"].flat)
+
+
+@pytest.mark.parametrize("name", ["gpu-of-mars", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(saved, name):
+    with pytest.raises(orl.AgentError, match=name):
+        orl.load_agent(saved, device=name)
+
+
+def test_equal_settings_are_equal_however_they_are_written():
+    written = Config(hidden_dims=(8, np.int64(8)), batch_size=16.0, alpha=3, discount=np.float32(0.5))
+    assert written == Config(hidden_dims=[8, 8], batch_size=16, alpha=3.0, discount=0.5)
+    json.dumps(vars(written))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": "3"}, "alpha is '3'; it must be a finite number"),
+        ({"hidden_dims": 64}, "hidden_dims is 64; it must be a list"),
+        ({"normalize": "no"}, "normalize is 'no'; it must be True or False"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a whole number"),
+        ({"discount": 1.5}, "discount is 1.5; it must be at most 1"),
+    ],
+)
+def test_settings_of_another_type_are_refused(settings, message):
+    with pytest.raises(orl.AgentError, match=message):
+        Config(**settings)
 
 
 def test_presets_go_from_robot_to_task():

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"offline_rl.errors", "offline_rl.files", "offline_rl.draws"},
+    {f"offline_rl.{name}" for name in ("errors", "files", "draws", "settings", "interpreter")},
     {"offline_rl.networks", "offline_rl.data", "offline_rl.envs", "offline_rl.analysis", "offline_rl.launch"},
     {"offline_rl.agent"},
     {"algos", "offline_rl.training"},

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.rows import MODES, OPTIONAL, REQUIRED, check_mode, checked
 from offline_rl.errors import DatasetError
+from offline_rl.interpreter import child_environment, python_module
 
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
 LABELS = {"terminated": "terminals", "truncated": "timeouts"}
@@ -155,8 +156,7 @@ def read(path: Path, keys: Sequence[str], seconds: int | None = None) -> Content
 def _ask_child(path: Path, keys: Sequence[str], seconds: int, handover: BinaryIO) -> dict[str, Any]:
     """Run the child on a file; returns its header, or one that holds a fault."""
     descriptor = handover.fileno()
-    # -P: the working directory must not be able to shadow a module.
-    command = [sys.executable, "-P", "-m", "offline_rl.data.hdf5", str(path), str(descriptor), str(seconds), *keys]
+    command = [*python_module("offline_rl.data.hdf5"), str(path), str(descriptor), str(seconds), *keys]
     try:
         child = subprocess.run(
             command,
@@ -180,9 +180,9 @@ def _ask_child(path: Path, keys: Sequence[str], seconds: int, handover: BinaryIO
 
 def _child_environment() -> dict[str, str]:
     """Return the parent's environment and import path, without HDF5's variables, plug-ins and threads."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
-    import_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    return {**kept, "PYTHONPATH": import_path, "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
+    environment = child_environment(OPENBLAS_NUM_THREADS="1")
+    kept = {name: value for name, value in environment.items() if not name.startswith("HDF5_")}
+    return {**kept, "HDF5_PLUGIN_PRELOAD": "::"}
 
 
 # From here on: what happens in the child.

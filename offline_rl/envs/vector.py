@@ -1,8 +1,9 @@
 """One episode for each of many seeds, all stepped together, with one call of the policy a step."""
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def rollout(policy: Policy, task: Task, dynamics: Dynamics, seeds: Sequence[int]
 
     An episode depends on its seed and on the policy's answers to its own row alone: environments are reused from call
     to call, but a reset leaves no trace of the past; and an episode that has ended stays in the batch with its last
-    observation, so that the policy always computes on batches of the same shape. Not for several threads at once.
+    observation, so that the policy always computes on batches of the same shape. Threads may play at the same time.
 
     Args:
         policy: maps observations, float32 (E, O), to actions (E, A); actions are clipped to the action space.
@@ -83,10 +84,16 @@ def _environments(robot: Robot, dynamics: Dynamics, count: int) -> "list[gymnasi
     return pool[:count]
 
 
-@cache
 def _pool(robot: Robot, dynamics: Dynamics) -> "list[gymnasium.Env[Any, Any]]":
-    """Return this process's environments of a robot, a list that grows and is never emptied."""
-    return []
+    """Return this thread's environments of a robot, a list that grows and is never emptied."""
+    if not hasattr(_own, "pools"):
+        _own.pools = defaultdict(list)
+    pool: list[gymnasium.Env[Any, Any]] = _own.pools[robot, dynamics]
+    return pool
+
+
+_own = threading.local()
+"""What belongs to one thread: two that shared environments would step each other's."""
 
 
 def _checked_actions(actions: NDArray[np.float32], robot: Robot, count: int) -> NDArray[np.float32]:

@@ -39,8 +39,8 @@ def choose_kernel() -> Kernel:
 def use_kernel(kernel: Kernel, threads: int) -> None:
     """Set this process's matrix product and thread count; both can change the last bits of results."""
     torch.set_num_threads(threads)
-    if kernel == "onednn":
-        _settings().fp32_precision = "bf16"
+    if (settings := _settings()) is not None:
+        settings.fp32_precision = "bf16" if kernel == "onednn" else "none"
 
 
 def _settings() -> Any:

@@ -9,6 +9,7 @@ from offline_rl.agent import Agent
 from offline_rl.draws import derived_seed
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.tasks import find_task, normalized_score
+from offline_rl.errors import AgentError
 
 BLOCK = 10
 """Episodes that are stepped together. Fixed, because a policy's last bits can depend on the size of its batch."""
@@ -49,7 +50,10 @@ def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: 
 
     Raises:
         TaskError: The task is unknown or cannot be scored.
+        AgentError: There is no episode, or the agent's actions are not finite.
     """
+    if episodes < 1:
+        raise AgentError(f"episodes is {episodes}; it must be at least 1")
     played = [play(agent, task, dynamics, block) for block in blocks(seed, 0, episodes)]
     returns = np.array([value for block, _ in played for value in block])
     lengths = np.array([value for _, block in played for value in block])

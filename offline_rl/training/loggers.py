@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from offline_rl.errors import RunError
+
 Row = dict[str, Any]
 
 
@@ -47,6 +49,8 @@ class Record:
 
     def __init__(self, path: Path, views: Sequence[View] = (), keep_bytes: int = 0) -> None:
         self._file = path.open("ab")
+        if path.stat().st_size < keep_bytes:
+            raise RunError(f"{path} is shorter than its checkpoint says; it was changed, start the run anew elsewhere")
         self._file.truncate(keep_bytes)
         self._views = list(views)
         self._slots: deque[_Slot] = deque()

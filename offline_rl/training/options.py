@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from offline_rl.errors import RunError
+from offline_rl.settings import conform, require
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,17 @@ class TrainOptions:
     """Show no progress."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "threads", "eval_episodes"):
-            if getattr(self, name) < 1:
-                raise RunError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("eval_every", "final_episodes"):
-            if getattr(self, name) < 0:
-                raise RunError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.workers is not None and self.workers < 1:
-            raise RunError(f"workers is {self.workers}; it must be at least 1")
+        conform(self, RunError)
+        require(self, RunError, "steps", "log_every", "threads", "eval_episodes", at_least=1)
+        require(self, RunError, "eval_every", "final_episodes", "checkpoint_seconds", "seeds", at_least=0)
+        if self.workers is not None:
+            require(self, RunError, "workers", at_least=1)
         if not self.seeds:
             raise RunError("seeds is empty; give at least one, for instance --seeds 0")
-        if any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
-            raise RunError(f"seeds are {self.seeds}; they must be different numbers, none below 0")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise RunError(f"seeds are {self.seeds}; they must be different numbers")
+        if self.resume and not self.out:
+            raise RunError("resume needs to know the run; name its folder with --out")
 
     @property
     def evaluates(self) -> bool:

@@ -58,7 +58,9 @@ class Plan:
         source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
         data = dataset if isinstance(dataset, Dataset) else _load(dataset or options.dataset, options)
         task = _task(options, data)
-        published = preset(found, task.robot.name, task.name) if task else {}
+        # Joined data goes by its first part's task, but what was published for that part is not meant for it.
+        joined = "parts" in data.metadata
+        published = preset(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
         config = found.config_class(**{**published, **overrides})
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
         return cls(found, config, options, data, source, task, preprocessing, _device(options.device))
@@ -100,7 +102,7 @@ class Plan:
                 "name": self.dataset.name,
                 "source": self.source,
                 "fingerprint": self.dataset.fingerprint,
-                "mode": self.dataset.metadata.get("mode"),
+                "mode": self.dataset.metadata.get("mode", self.options.data_mode),
                 "rows": len(self.dataset),
                 "episodes": len(self.dataset.episode_returns),
                 "mean_return": self.dataset.mean_return,
@@ -189,15 +191,21 @@ def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
 
 
 def _device(name: str) -> str:
+    """Return "cpu" or "cuda:N"."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(name).type
+        device = torch.device(name)
     except RuntimeError:
         raise RunError(f"unknown device {name!r}; use cpu, cuda or auto") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise RunError(f"device {name!r} is not there: PyTorch finds no CUDA GPU; use --device cpu")
-    return name
+    if device.type not in ("cpu", "cuda"):
+        raise RunError(f"device {name!r} is not supported; use cpu, cuda or auto")
+    if device.type == "cpu":
+        return "cpu"
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
+        raise RunError(f"device {name!r} is not there: PyTorch finds {torch.cuda.device_count()} CUDA GPUs")
+    return f"cuda:{index}"
 
 
 def _gpu(device: str) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from offline_rl.agent import Agent, load_agent
 from offline_rl.data import Dataset
 from offline_rl.errors import RunError
-from offline_rl.files import write_json
+from offline_rl.files import remove_leftovers, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
 from offline_rl.training.options import TrainOptions
@@ -86,6 +87,8 @@ def train(
     with _opened(out, plan) as (record_bytes, checkpoint):
         if checkpoint is not None and checkpoint.finished:
             print(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
+            if not (out / "curve.png").exists():
+                _draw(out)
             return Run(out)
         kernel = _read_config(out)["compute"]["kernel"]
         record = Record(out / "metrics.jsonl", _views(plan, out), record_bytes)
@@ -97,30 +100,52 @@ def train(
 
 @contextlib.contextmanager
 def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
-    """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from."""
+    """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from.
+
+    A folder made here vanishes again if the run fails before its first checkpoint.
+    """
     from filelock import FileLock, Timeout
 
-    config = out / "config.json"
-    if out.exists() and not plan.options.resume:
-        raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
-    if out.exists() and not config.is_file() and any(entry.name != ".lock" for entry in out.iterdir()):
-        raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    made = not out.exists()
+    _check_folder(out, plan.options.resume)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
-            record = plan.record()
-            if config.is_file() and (different := differences(_read_config(out), record)):
-                raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
-            checkpoint = Checkpoint.load(out) if plan.options.resume else None
-            if checkpoint is None:
-                if plan.options.resume:
-                    print(f"no checkpoint in {out}; starting anew")
-                write_json(config, record)
-            elif not checkpoint.finished:
-                print(f"resumed at step {checkpoint.step}", flush=True)
-            yield (checkpoint.metrics_bytes if checkpoint else 0), checkpoint
+            remove_leftovers(out)
+            yield _begin(out, plan)
     except Timeout:
         raise RunError(f"{out} is in use by another process; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error}); choose another --out") from None
+    finally:
+        if made and not (out / "checkpoint").exists():
+            shutil.rmtree(out, ignore_errors=True)
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RunError(f"{out} is a file; choose another --out")
+    if not resume:
+        raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
+    if not (out / "config.json").is_file() and any(entry.name != ".lock" for entry in out.iterdir()):
+        raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
+
+
+def _begin(out: Path, plan: Plan) -> tuple[int, Checkpoint | None]:
+    config, record = out / "config.json", plan.record()
+    if config.is_file() and (different := differences(_read_config(out), record)):
+        raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
+    checkpoint = Checkpoint.load(out) if plan.options.resume else None
+    if checkpoint is None:
+        if plan.options.resume:
+            print(f"no checkpoint in {out}; starting anew")
+        write_json(config, record)
+        return 0, None
+    if not checkpoint.finished:
+        print(f"resumed at step {checkpoint.step}", flush=True)
+    return checkpoint.metrics_bytes, checkpoint
 
 
 def _views(plan: Plan, out: Path) -> list[View]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -31,9 +31,14 @@ from offline_rl.training.loggers import Record, Row
 from offline_rl.training.plan import Plan
 from offline_rl.training.progress import Progress
 
+T = TypeVar("T")
 WORKER = "offline_rl.training.worker"
 CHUNK_SECONDS = 0.25
 """How long the parent looks away: a signal is answered after about so long."""
+
+
+PENDING_LIMIT = 4
+"""Evaluations that may be under way before training waits for them."""
 
 
 class Team:
@@ -55,8 +60,10 @@ class Team:
         try:
             with _shared_data(plan) as data:
                 for group in groups:
-                    child = Child(WORKER, f"the process training {', '.join(group)}", [data], plan.options.threads)
-                    self.children.append(child)
+                    name = f"the process training {', '.join(group)}"
+                    self.children.append(Child(WORKER, name, [data], plan.options.threads))
+                # All started before the first is sent its state, which waits until the child listens.
+                for child, group in zip(self.children, groups, strict=True):
                     child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
                     mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
                     members = {name: descriptions[name] for name in group}
@@ -91,11 +98,11 @@ class Team:
         return [child.receive() for child in self.children]
 
 
-def _groups(names: list[str], plan: Plan) -> list[list[str]]:
+def _groups(names: Sequence[T], plan: Plan) -> list[list[T]]:
     """Part the members over processes; a GPU is one process's."""
     limit = 1 if plan.device != "cpu" else plan.options.workers or 2 * (os.cpu_count() or 1)
     count = min(len(names), limit)
-    return [names[start::count] for start in range(count)]
+    return [list(names[start::count]) for start in range(count)]
 
 
 @contextmanager
@@ -215,13 +222,11 @@ class Trainer:
         """
         with ExitStack() as stack:
             stack.enter_context(self._signals())
-            # Players first: all processes start side by side, and the team's constructor waits for its own.
+            # Players first: then all processes start side by side.
             players = self._start_players()
             stack.callback(_close_all, players)
             self._team = Team(self._plan, self._kernel, self._checkpoint)
             stack.callback(_close_all, self._team.children)
-            for player in players:
-                player.receive()
             self._evaluator = Evaluator(self._plan, players)
             self._progress = Progress(self._options.steps, self._step, self._options.quiet)
             stack.callback(self._progress.close)
@@ -232,9 +237,9 @@ class Trainer:
     def _start_players(self) -> list[Child]:
         if not self._options.evaluates:
             return []
-        child = Child(WORKER, "the process playing evaluation episodes")
-        child.send({"do": "setup", "kernel": "default", "threads": 1})
-        return [child]
+        spare = (os.cpu_count() or 1) - len(_groups(self._options.seeds, self._plan))
+        count = max(1, min(len(self._options.seeds), spare))
+        return [Child(WORKER, "a process playing evaluation episodes") for _ in range(count)]
 
     def _restore(self) -> None:
         """Take up what was pending, or evaluate the untrained agents."""
@@ -259,13 +264,15 @@ class Trainer:
             self._step = target
             if report:
                 self._log(metrics)
-            if self._options.eval_every and target % self._options.eval_every == 0 and target < self._options.steps:
+            if self._evaluates_at(target):
                 self._evaluate("evaluation", self._options.eval_episodes)
             self._collect()
+            while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop_signal:
+                self._collect(wait=True)
             self._progress.at(target)
             if self._stop_signal:
                 self._save()
-                raise Interrupted(self._step, self._stop_signal)
+                raise Interrupted(self._step, self._stop_signal, self._out)
             if time.monotonic() - last_save >= self._options.checkpoint_seconds or target == self._options.steps:
                 self._save()
                 last_save = time.monotonic()
@@ -279,11 +286,17 @@ class Trainer:
         while self._evaluator.pending:
             self._collect(wait=True)
             if self._stop_signal:
-                raise Interrupted(self._step, self._stop_signal)
+                raise Interrupted(self._step, self._stop_signal, self._out)
         for seed in self._options.seeds:
             agent = agent_from_description(self._plan.description(seed), select(weights, f"seed-{seed}/"))
             agent.save(self._out / "agents" / f"seed-{seed}")
         self._save(finished=True)
+
+    def _evaluates_at(self, step: int) -> bool:
+        every = self._options.eval_every
+        # The final evaluation stands for one that would fall on the last update.
+        final = step == self._options.steps and self._options.final_episodes > 0
+        return every > 0 and step % every == 0 and not final
 
     def _next_boundary(self) -> int:
         every = [self._options.log_every, *([self._options.eval_every] if self._options.eval_every else [])]

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from offline_rl.agent import Agent, agent_from_description, new_agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.launch import Message, serve
-from offline_rl.networks.kernels import use_kernel
+from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.checkpoint import prefixed, select
 from offline_rl.training.evaluation import play
 from offline_rl.training.sampler import Sampler
@@ -29,16 +30,22 @@ class Member:
         agent.prepare(rows)
         self._sampler = Sampler(agent, rows)
         self._metrics: dict[str, Tensor] = {}
+        self._timings: dict[str, list[Tensor]] = {}
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
         for step in range(first, last + 1):
-            # Kept over updates, because a delayed actor has no metrics on some of them.
-            self._metrics |= self.agent.update(self._sampler.batch(step), step)
+            for name, value in self.agent.update(self._sampler.batch(step), step).items():
+                # Kept over updates, because a delayed actor has no metrics on some of them.
+                self._metrics[name] = value
+                if name.startswith("timing/"):
+                    self._timings.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:
-        """Return the latest metrics; this waits for the device."""
-        return {name: float(self._metrics[name]) for name in sorted(self._metrics)}
+        """Return the latest metrics, and the means of timings since the last report; this waits for the device."""
+        means = {name: torch.stack(values).mean() for name, values in self._timings.items()}
+        self._timings = {}
+        return {name: float(value) for name, value in sorted({**self._metrics, **means}.items())}
 
     def state(self) -> dict[str, Tensor]:
         """Return all that continuing exactly needs."""
@@ -55,6 +62,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
+        self._arithmetic: tuple[Kernel, int] = "default", 1
         self._step = 0
 
     def answer(self, message: Message, tensors: dict[str, Tensor]) -> Reply:
@@ -70,9 +78,10 @@ class Worker:
         }
         return methods[message.pop("do")](tensors=tensors, **message)
 
-    def setup(self, kernel: Any, threads: int, tensors: dict[str, Tensor]) -> Reply:
-        """Choose how this process computes."""
-        use_kernel(kernel, threads)
+    def setup(self, kernel: Kernel, threads: int, tensors: dict[str, Tensor]) -> Reply:
+        """Choose how this process computes when it trains."""
+        self._arithmetic = kernel, threads
+        use_kernel(*self._arithmetic)
         return {}, {}
 
     def build(
@@ -117,7 +126,12 @@ class Worker:
         """
         if not all(bool(weight.isfinite().all()) for weight in tensors.values()):
             return {"returns": [math.nan] * len(seeds), "lengths": [math.nan] * len(seeds)}, {}
-        returns, lengths = play(agent_from_description(description, tensors), task, dynamics, seeds)
+        # Episodes are played the same way in every process: which one plays a block hangs on the moment.
+        use_kernel("default", 1)
+        try:
+            returns, lengths = play(agent_from_description(description, tensors), task, dynamics, seeds)
+        finally:
+            use_kernel(*self._arithmetic)
         return {"returns": returns, "lengths": lengths}, {}
 
     def _gather(self, of: Callable[[Member], Mapping[str, Tensor]]) -> dict[str, Tensor]:

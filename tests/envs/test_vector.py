@@ -1,5 +1,6 @@
 """Lock-step rollouts against episodes played one by one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offline_rl.envs import ROBOTS, find_task, make_env
-from offline_rl.envs.vector import RolloutResult, _pool, rollout
+from offline_rl.envs.vector import RolloutResult, _own, _pool, rollout
 from offline_rl.errors import AgentError
 
 SEEDS = (5, 0, 2**31, 5)
@@ -65,13 +66,24 @@ def test_an_episode_does_not_depend_on_its_company() -> None:
 
 def test_used_environments_play_as_new_ones() -> None:
     task = find_task("hopper")
-    _pool.cache_clear()
+    _own.__dict__.clear()
     new = rollout(LinearPolicy("hopper"), task, "d4rl", SEEDS)
     before = list(_pool(task.robot, "d4rl"))
     rollout(LinearPolicy("hopper", scale=2.0), task, "d4rl", (11, 12, 13, 14, 15))
     used = rollout(LinearPolicy("hopper"), task, "d4rl", SEEDS)
     assert_equal(used, new)
     assert _pool(task.robot, "d4rl")[: len(before)] == before
+
+
+def test_threads_do_not_step_each_others_environments() -> None:
+    task = find_task("hopper")
+
+    def play(seed: int) -> list[float]:
+        return rollout(LinearPolicy("hopper"), task, "d4rl", [seed, seed + 1]).returns.tolist()
+
+    alone = [play(seed) for seed in range(0, 40, 2)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(play, range(0, 40, 2))) == alone
 
 
 @pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "walker2d"])

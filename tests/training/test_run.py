@@ -9,12 +9,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from settings import TINY, without_timings
 
 import offline_rl as orl
+from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.checkpoint import Checkpoint
+from offline_rl.training.loggers import Record
 from offline_rl.training.options import TrainOptions
+from offline_rl.training.worker import Worker
 
 STEPS = 400
 SCHEDULE = {"steps": STEPS, "eval_every": 150, "log_every": 50, "final_episodes": 12}
@@ -172,6 +176,8 @@ def test_agents_of_a_run_act_and_score(straight):
     first = orl.evaluate(agent, "hopper", episodes=3, seed=5)
     again = orl.evaluate(agent, "hopper", episodes=3, seed=5)
     assert np.array_equal(first.returns, again.returns)
+    with pytest.raises(orl.AgentError, match="episodes is 0; it must be at least 1"):
+        orl.evaluate(agent, "hopper", episodes=0)
 
 
 def test_training_works_from_a_plain_script(tmp_path):
@@ -196,6 +202,60 @@ def test_a_task_is_needed_only_for_episodes(tmp_path, tiny):
     run = orl.train("bc", dataset, out=str(tmp_path / "b"), steps=10, eval_every=0, final_episodes=0, **tiny)
     assert run.agents[0].act(np.zeros(4)).shape == (2,)
     assert not (tmp_path / "a").exists()
+
+
+def test_resuming_takes_settings_however_they_are_written(tmp_path, tiny, capsys):
+    settings = {**tiny, "steps": 10.0, "eval_every": 0, "final_episodes": 0, "hidden_dims": (8, 8), "seeds": range(2)}
+    orl.train("bc", "hopper-demo", out=tmp_path / "x", **settings)
+    orl.train("bc", "hopper-demo", out=tmp_path / "x", resume=True, **settings)
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_without_final_episodes_the_last_update_is_evaluated_as_any_other(tmp_path, tiny):
+    settings = {**tiny, "steps": 20, "eval_every": 10, "final_episodes": 0}
+    run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
+    assert [row["step"] for row in run.rows if row["kind"] == "evaluation"] == [0, 10, 20]
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path, tiny):
+    with pytest.raises(orl.RunError, match="MemoryError"):
+        orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **{**tiny, **SCHEDULE, "batch_size": 10**13})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_gets_its_curve_and_a_changed_record_is_refused(tmp_path, tiny):
+    out = tmp_path / "x"
+    settings = {**tiny, "steps": 20, "eval_every": 10, "final_episodes": 2, "out": str(out)}
+    orl.train("bc", "hopper-demo", **settings)
+    (out / "curve.png").unlink()
+    orl.train("bc", "hopper-demo", resume=True, **settings)
+    assert (out / "curve.png").exists()
+    (out / "metrics.jsonl").write_text("")
+    with pytest.raises(orl.RunError, match="is shorter than its checkpoint says"):
+        Record(out / "metrics.jsonl", keep_bytes=Checkpoint.load(out).metrics_bytes)
+
+
+def test_episodes_are_the_same_in_every_process_whatever_it_trains_with(straight):
+    """Training may use another matrix product, and more threads, than the process that only plays."""
+    agent = straight.agents[0]
+    answers = []
+    for setup in ({"kernel": "default", "threads": 1}, {"kernel": "onednn", "threads": 2}):
+        worker = Worker()
+        try:
+            worker.setup(**setup, tensors={})
+            request = {"task": "hopper", "dynamics": "d4rl", "seeds": [1, 2, 3]}
+            answers.append(worker.play(agent.description(), **request, tensors=agent.acting_weights())[0])
+        finally:
+            use_kernel("default", 1)
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
+@pytest.mark.parametrize("algorithm", ["bc", "td3_bc", "prdc", "a2pr"])
+def test_training_on_a_gpu(algorithm, tmp_path, tiny):
+    settings = {**tiny, "steps": 40, "eval_every": 0, "final_episodes": 2, "seeds": [0, 1]}
+    run = orl.train(algorithm, "hopper-demo", device="cuda", out=str(tmp_path / "x"), **settings)
+    assert set(run.scores) == {0, 1}
 
 
 def test_top_fraction_imitates_the_best_episodes(tmp_path, tiny):

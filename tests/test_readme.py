@@ -1,8 +1,10 @@
 import json
 import re
+import statistics
 from pathlib import Path
 
 from benchmarks.throughput import table
+from offline_rl.training.loggers import read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,3 +24,22 @@ def test_the_citation_is_bibtex():
     (block,) = re.findall(r"```bibtex\n(.*?)```", README, re.DOTALL)
     assert block.count("{") == block.count("}")
     assert block.startswith("@software{offline_rl")
+
+
+def test_prdcs_page_says_what_the_records_say():
+    page = (ROOT / "docs" / "prdc.md").read_text()
+    rates, search = {}, 0.0
+    for algorithm in ("prdc", "td3_bc"):
+        rows = read_rows(ROOT / "results" / "runs" / f"{algorithm}-walker2d-medium-replay" / "metrics.jsonl")
+        train = [row for row in rows if row["kind"] == "train"]
+        first, last = train[0], train[-1]
+        rates[algorithm] = (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])
+        if algorithm == "prdc":
+            search = statistics.fmean(row["timing/search_ms"] for row in train[1:])
+    assert f"PRDC made {rates['prdc']:.0f} updates/s and TD3+BC {rates['td3_bc']:.0f}" in page
+    assert f"{search:.2f} ms" in page
+    report = json.loads((ROOT / "results" / "neighbors-walker2d-medium-replay.json").read_text())
+    for policy, methods in report["policies"].items():
+        ours, theirs = methods["lists + tree"], methods["scipy cKDTree"]
+        times = f"| {policy} | {theirs['ms_per_batch']:.1f} | {ours['ms_per_batch']:.2f} | {ours['ratio']:.0f} |"
+        assert times in page

@@ -1,21 +1,19 @@
 """The commands: ``offline-rl train | evaluate | algos | datasets``."""
 
-import contextlib
 import dataclasses
+import importlib.metadata
 import inspect
-import io
 import json
-import re
 import statistics
 import sys
 import typing
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offline_rl.errors import Interrupted, OfflineRLError
+from offline_rl.arguments import CommandLine, UsageError, read_settings, types_of
+from offline_rl.errors import Interrupted, OfflineRLError, suggestion
 
 Dynamics = typing.Literal["d4rl", "plain"]
 
@@ -30,10 +28,6 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
 Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-demo --steps 10000"""
 
 
-class UsageError(OfflineRLError):
-    """The command line is not understood."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -41,12 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
+    if arguments[0] == "--version":
+        print(importlib.metadata.version("offline-rl-suite"))
+        return 0
     name, rest = arguments[0], arguments[1:]
     try:
         if name not in COMMANDS:
-            from offline_rl.training.plan import suggestion
-
-            raise UsageError(f"unknown command {name!r}{suggestion(name, set(COMMANDS))}")
+            raise UsageError(f"unknown command {name!r}{suggestion(name, COMMANDS)}")
         COMMANDS[name](rest)
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -92,11 +87,11 @@ def train_command(arguments: list[str]) -> None:
         return run, agent
 
     command.__annotations__["agent"] = algorithm.config_class
-    types = {**_types(TrainOptions), **_types(algorithm.config_class)}
+    types = {**types_of(TrainOptions), **types_of(algorithm.config_class)}
     line = CommandLine(arguments[1:], {"config": str | None, **types})
-    line.add_defaults(_read_settings(line.value("config"), types))
+    line.add_defaults(read_settings(line.value("config"), types))
     options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
-    overrides = {name: getattr(settings, name) for name in line.given if name in _types(algorithm.config_class)}
+    overrides = {name: getattr(settings, name) for name in line.given if name in types_of(algorithm.config_class)}
     print_report(train(algorithm.name, options=options, **overrides))
 
 
@@ -235,7 +230,6 @@ def datasets_command(arguments: list[str]) -> None:
     """List, describe or download datasets."""
     from offline_rl.data import dataset_names
     from offline_rl.data.d4rl import DATASETS, download
-    from offline_rl.training.plan import suggestion
 
     if arguments and arguments[0] == "download":
         names = [name for name in arguments[1:] if not name.startswith("-")]
@@ -243,7 +237,7 @@ def datasets_command(arguments: list[str]) -> None:
             raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
         for name in names:
             if name not in DATASETS:
-                raise UsageError(f"{name!r} is no dataset of D4RL's{suggestion(name, set(DATASETS))}")
+                raise UsageError(f"{name!r} is no dataset of D4RL's{suggestion(name, DATASETS)}")
         for name in names:
             print(f"{name}: {download(name)}")
         return
@@ -290,144 +284,6 @@ def _describe_dataset(name: str, mode: str | None) -> None:
     print(dataset.name)
     for what, value in facts.items():
         print(f"  {what:17} {value}")
-
-
-@dataclass
-class CommandLine:
-    """Arguments in the spellings that people and W&B agents use, brought to the one that the parser reads.
-
-    ``--seeds 0 1``, ``--seeds=[0, 1]`` and ``--seeds="0 1"``, ``--eval-every`` and ``--eval_every``, ``--resume`` and
-    ``--resume=True`` mean the same. Unknown options are refused with the nearest known one.
-
-    Args:
-        arguments: What was typed after the command.
-        types: The type of each option.
-        positional: Options that may be given by place.
-    """
-
-    arguments: list[str]
-    types: dict[str, Any]
-    positional: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.help = False
-        self.given: dict[str, str] = {}
-        waiting = list(self.positional)
-        tokens = list(self.arguments)
-        while tokens:
-            token = tokens.pop(0)
-            if token in ("-h", "--help"):
-                self.help = True
-            elif token.startswith("--"):
-                name, _, value = token[2:].partition("=")
-                values = [value] if "=" in token else self._take_values(name, tokens)
-                self._set(name, values)
-            elif waiting:
-                self._set(waiting.pop(0), [token])
-            else:
-                raise UsageError(f"unexpected argument {token!r}; options begin with --")
-        if not self.help and waiting and type(None) not in typing.get_args(self.types[waiting[0]]):
-            raise UsageError(f"missing argument {waiting[0].upper()}; see --help")
-
-    def value(self, name: str) -> str | None:
-        """Return what was given for an option, as typed."""
-        return self.given.get(name)
-
-    def add_defaults(self, values: dict[str, Any]) -> None:
-        """Take values for options that were not typed; they are spelled as if they had been, and read the same way."""
-        self.given = {**{name: str(value) for name, value in values.items()}, **self.given}
-
-    def parse(self, command: Callable[..., Any], program: str) -> Any:
-        """Call ``command`` with the options, converted to its types; print help and exit if it was asked for."""
-        import tyro
-
-        marks = (
-            tyro.conf.FlagConversionOff,
-            tyro.conf.UsePythonSyntaxForLiteralCollections,
-            tyro.conf.OmitArgPrefixes,
-            tyro.conf.OmitSubcommandPrefixes,
-        )
-        typed = [f"--{name}={value}" for name, value in self.given.items()] + (["--help"] if self.help else [])
-        messages = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(messages):
-                return tyro.cli(command, args=typed, prog=program, config=marks, use_underscores=True)
-        except SystemExit as stop:
-            if not stop.code:
-                raise
-            raise UsageError(_plain(messages.getvalue())) from None
-
-    def _canonical(self, name: str) -> str:
-        known = name.replace("-", "_")
-        if known not in self.types:
-            from offline_rl.training.plan import suggestion
-
-            raise UsageError(f"unknown option --{name}{suggestion(known, set(self.types), '--')}")
-        return known
-
-    def _take_values(self, name: str, tokens: list[str]) -> list[str]:
-        """Take from the tokens what belongs to an option: one value, any number for a list, or a truth value."""
-        kind = self.types[self._canonical(name)]
-        values: list[str] = []
-        while tokens and not tokens[0].startswith("--") and (not values or typing.get_origin(kind) is list):
-            if kind is bool and tokens[0] not in ("True", "False"):
-                break
-            values.append(tokens.pop(0))
-        return values
-
-    def _set(self, name: str, values: list[str]) -> None:
-        name = self._canonical(name)
-        kind = self.types[name]
-        if typing.get_origin(kind) is list and not (len(values) == 1 and values[0].startswith("[")):
-            values = [f"[{', '.join(part for value in values for part in value.replace(',', ' ').split())}]"]
-        if kind is bool and not values:
-            values = ["True"]
-        if not values:
-            raise UsageError(f"--{name} needs a value")
-        self.given[name] = values[0]
-
-
-def _plain(message: str) -> str:
-    """Return the parser's message, which comes in a box of several parts, as one line."""
-    first = re.split(r"Argument helptext|For full helptext", message)[0]
-    words = re.sub(r"[╭╮╰╯│─]|-{5,}", " ", first).split()
-    return re.sub(r"^(Value error Error parsing|Invalid choice) ", "", " ".join(words))
-
-
-def _types(config: type) -> dict[str, Any]:
-    return typing.get_type_hints(config)
-
-
-def _read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
-    """Read option values from a YAML or JSON file; a run's ``config.json`` will do."""
-    if path is None:
-        return {}
-    import yaml
-
-    from offline_rl.training.plan import suggestion
-
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no options; write one 'name: value' a line")
-    options = _options_of_a_run(path, values) if isinstance(values.get("dataset"), dict) else dict(values)
-    for name in options:
-        if name not in known:
-            raise UsageError(f"{path}: unknown option {str(name)!r}{suggestion(str(name), set(known))}")
-    return options
-
-
-def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
-    """Return the options that repeat the run of a ``config.json``."""
-    try:
-        dataset = config["dataset"]
-        data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
-        task = {"task": config["task"], "dynamics": config["dynamics"]}
-        return {**config["config"], **config["options"], **data, **task}
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no whole config.json of a run: {error} is missing") from None
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

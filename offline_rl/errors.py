@@ -4,6 +4,9 @@ Every message is one sentence that says what is wrong, where, and what to do. Th
 traceback and exits with status 2.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class OfflineRLError(Exception):
     """Base of all errors whose message is meant for the user."""
@@ -35,3 +38,9 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
     def __init__(self, step: int, number: int, out: object) -> None:
         super().__init__(f"stopped at step {step}; the same command with --out {out} --resume goes on from there")
         self.signal = number
+
+
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return "; did you mean ...?" for the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""

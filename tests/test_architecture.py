@@ -12,6 +12,7 @@ FLOORS = [
     {"offline_rl.agent"},
     {"algos", "offline_rl.training"},
     {"benchmarks"},
+    {"offline_rl.arguments"},
     {"offline_rl.cli"},
 ]
 ALLOWED_ON_ONE_FLOOR = {("offline_rl.data", "offline_rl.envs")}

@@ -1,10 +1,12 @@
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from offline_rl.cli import CommandLine, UsageError, main
+from offline_rl.arguments import CommandLine, UsageError
+from offline_rl.cli import main
 
 
 def run(*arguments, cwd=None):
@@ -188,6 +190,8 @@ def test_evaluate_scores_a_run_and_an_agent(trained):
 
 
 def test_algos_and_datasets_describe(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
     assert main(["algos"]) == 0
     assert "td3_bc" in capsys.readouterr().out
     assert main(["algos", "td3_bc"]) == 0

@@ -1,7 +1,6 @@
 """Everything that is decided, and checked, before a run writes its first byte."""
 
 import dataclasses
-import difflib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +14,7 @@ from offline_rl.agent import Agent, AgentConfig, describe, find_algorithm, prese
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
-from offline_rl.errors import OfflineRLError, RunError, TaskError
+from offline_rl.errors import OfflineRLError, RunError, TaskError, suggestion
 from offline_rl.networks.kernels import choose_kernel
 from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
 
@@ -146,12 +145,6 @@ def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, 
         {name: value for name, value in settings.items() if name in run},
         {name: value for name, value in settings.items() if name in agent},
     )
-
-
-def suggestion(name: str, known: set[str], prefix: str = "") -> str:
-    """Return "; did you mean ...?" for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def versions() -> dict[str, str]:

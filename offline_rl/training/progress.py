@@ -33,6 +33,13 @@ class Progress:
         if not self._quiet and self._bar is None:
             print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """Say what is going on after the last update."""
+        if self._bar is not None:
+            self._bar.show(self._steps, text)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
     def at(self, step: int) -> None:
         """Show that ``step`` updates are made."""
         now = time.monotonic()

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from datasets import random_dataset
 from filelock import FileLock
 from settings import TINY, without_timings
 
@@ -256,6 +257,15 @@ def test_training_on_a_gpu(algorithm, tmp_path, tiny):
     settings = {**tiny, "steps": 40, "eval_every": 0, "final_episodes": 2, "seeds": [0, 1]}
     run = orl.train(algorithm, "hopper-demo", device="cuda", out=str(tmp_path / "x"), **settings)
     assert set(run.scores) == {0, 1}
+
+
+def test_ant_trains_but_has_no_score(tmp_path, tiny):
+    dataset = random_dataset(rows=60, observation_size=111, action_size=8)
+    settings = {**tiny, "steps": 10, "task": "ant-medium-v2"}
+    with pytest.raises(orl.TaskError, match=r"ant has no normalised score: .* train without evaluation by"):
+        orl.train("bc", dataset, out=str(tmp_path / "x"), **settings)
+    run = orl.train("bc", dataset, out=str(tmp_path / "x"), eval_every=0, final_episodes=0, **settings)
+    assert run.scores == {}
 
 
 def test_top_fraction_imitates_the_best_episodes(tmp_path, tiny):

@@ -1,0 +1,151 @@
+"""Command lines and option files, in the spellings that people and W&B agents use."""
+
+import contextlib
+import io
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offline_rl.errors import OfflineRLError, suggestion
+
+
+class UsageError(OfflineRLError):
+    """The command line is not understood."""
+
+
+@dataclass
+class CommandLine:
+    """Arguments in the spellings that people and W&B agents use, brought to the one that the parser reads.
+
+    ``--seeds 0 1``, ``--seeds=[0, 1]`` and ``--seeds="0 1"``, ``--eval-every`` and ``--eval_every``, ``--resume`` and
+    ``--resume=True`` mean the same. Unknown options are refused with the nearest known one.
+
+    Args:
+        arguments: What was typed after the command.
+        types: The type of each option.
+        positional: Options that may be given by place.
+    """
+
+    arguments: list[str]
+    types: dict[str, Any]
+    positional: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.help = False
+        self.given: dict[str, str] = {}
+        waiting = list(self.positional)
+        tokens = list(self.arguments)
+        while tokens:
+            token = tokens.pop(0)
+            if token in ("-h", "--help"):
+                self.help = True
+            elif token.startswith("--"):
+                name, _, value = token[2:].partition("=")
+                values = [value] if "=" in token else self._take_values(name, tokens)
+                self._set(name, values)
+            elif waiting:
+                self._set(waiting.pop(0), [token])
+            else:
+                raise UsageError(f"unexpected argument {token!r}; options begin with --")
+        if not self.help and waiting and type(None) not in typing.get_args(self.types[waiting[0]]):
+            raise UsageError(f"missing argument {waiting[0].upper()}; see --help")
+
+    def value(self, name: str) -> str | None:
+        """Return what was given for an option, as typed."""
+        return self.given.get(name)
+
+    def add_defaults(self, values: dict[str, Any]) -> None:
+        """Take values for options that were not typed; they are spelled as if they had been, and read the same way."""
+        self.given = {**{name: str(value) for name, value in values.items()}, **self.given}
+
+    def parse(self, command: Callable[..., Any], program: str) -> Any:
+        """Call ``command`` with the options, converted to its types; print help and exit if it was asked for."""
+        import tyro
+
+        marks = (
+            tyro.conf.FlagConversionOff,
+            tyro.conf.UsePythonSyntaxForLiteralCollections,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.OmitSubcommandPrefixes,
+        )
+        typed = [f"--{name}={value}" for name, value in self.given.items()] + (["--help"] if self.help else [])
+        messages = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(messages):
+                return tyro.cli(command, args=typed, prog=program, config=marks, use_underscores=True)
+        except SystemExit as stop:
+            if not stop.code:
+                raise
+            raise UsageError(_plain(messages.getvalue())) from None
+
+    def _canonical(self, name: str) -> str:
+        known = name.replace("-", "_")
+        if known not in self.types:
+            raise UsageError(f"unknown option --{name}{suggestion(known, self.types, '--')}")
+        return known
+
+    def _take_values(self, name: str, tokens: list[str]) -> list[str]:
+        """Take from the tokens what belongs to an option: one value, any number for a list, or a truth value."""
+        kind = self.types[self._canonical(name)]
+        values: list[str] = []
+        while tokens and not tokens[0].startswith("--") and (not values or typing.get_origin(kind) is list):
+            if kind is bool and tokens[0] not in ("True", "False"):
+                break
+            values.append(tokens.pop(0))
+        return values
+
+    def _set(self, name: str, values: list[str]) -> None:
+        name = self._canonical(name)
+        kind = self.types[name]
+        if typing.get_origin(kind) is list and not (len(values) == 1 and values[0].startswith("[")):
+            values = [f"[{', '.join(part for value in values for part in value.replace(',', ' ').split())}]"]
+        if kind is bool and not values:
+            values = ["True"]
+        if not values:
+            raise UsageError(f"--{name} needs a value")
+        self.given[name] = values[0]
+
+
+def _plain(message: str) -> str:
+    """Return the parser's message, which comes in a box of several parts, as one line."""
+    first = re.split(r"Argument helptext|For full helptext", message)[0]
+    words = re.sub(r"[╭╮╰╯│─]|-{5,}", " ", first).split()
+    return re.sub(r"^(Value error Error parsing|Invalid choice) ", "", " ".join(words))
+
+
+def types_of(config: type) -> dict[str, Any]:
+    """Return the type of each option of a dataclass."""
+    return typing.get_type_hints(config)
+
+
+def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
+    """Read option values from a YAML or JSON file; a run's ``config.json`` will do."""
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no options; write one 'name: value' a line")
+    options = _options_of_a_run(path, values) if isinstance(values.get("dataset"), dict) else dict(values)
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{path}: unknown option {str(name)!r}{suggestion(str(name), known)}")
+    return options
+
+
+def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
+    """Return the options that repeat the run of a ``config.json``."""
+    try:
+        dataset = config["dataset"]
+        data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
+        task = {"task": config["task"], "dynamics": config["dynamics"]}
+        return {**config["config"], **config["options"], **data, **task}
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no whole config.json of a run: {error} is missing") from None

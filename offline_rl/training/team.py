@@ -1,0 +1,186 @@
+"""The processes of a run: some train its members, others play episodes."""
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from offline_rl.data.packed import PackedRows
+from offline_rl.launch import Child, Message, wait_for
+from offline_rl.training.checkpoint import Checkpoint, select
+from offline_rl.training.evaluation import blocks
+from offline_rl.training.plan import Plan
+
+T = TypeVar("T")
+WORKER = "offline_rl.training.worker"
+
+
+class Team:
+    """The processes that train: each holds some members, all are kept at the same step.
+
+    Args:
+        plan: The run.
+        kernel: Which matrix product to use, see :mod:`offline_rl.networks.kernels`.
+        checkpoint: Where to continue from, if anywhere.
+    """
+
+    def __init__(self, plan: Plan, kernel: str, checkpoint: Checkpoint | None) -> None:
+        self.names = [f"seed-{seed}" for seed in plan.options.seeds]
+        groups = _groups(self.names, plan)
+        step = checkpoint.step if checkpoint else 0
+        state = select(checkpoint.tensors, "members/") if checkpoint else {}
+        descriptions = {f"seed-{seed}": plan.description(seed) for seed in plan.options.seeds}
+        self.children: list[Child] = []
+        try:
+            with _shared_data(plan) as data:
+                for group in groups:
+                    name = f"the process training {', '.join(group)}"
+                    self.children.append(Child(WORKER, name, [data], plan.options.threads))
+                # All started before the first is sent its state, which waits until the child listens.
+                for child, group in zip(self.children, groups, strict=True):
+                    child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
+                    mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
+                    members = {name: descriptions[name] for name in group}
+                    build = {"do": "build", "descriptions": members, "data": data, "device": plan.device, "step": step}
+                    child.send(build, mine)
+                for child in self.children:
+                    child.receive()
+                    child.receive()
+        except BaseException:
+            close_all(self.children)
+            raise
+
+    def run(self, until: int, report: bool) -> dict[str, dict[str, float]]:
+        """Train all members up to ``until``; return their metrics by name if ``report``."""
+        answers = self._ask({"do": "run", "until": until, "report": report})
+        return {name: metrics for message, _ in answers for name, metrics in message["metrics"].items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all members' full states as ``seed-N/...``."""
+        return self._merged({"do": "state"})
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what acting needs of all members as ``seed-N/...``."""
+        return self._merged({"do": "weights"})
+
+    def _merged(self, message: Message) -> dict[str, Tensor]:
+        return {name: tensor for _, tensors in self._ask(message) for name, tensor in tensors.items()}
+
+    def _ask(self, message: Message) -> list[tuple[Message, dict[str, Tensor]]]:
+        for child in self.children:
+            child.send(message)
+        return [child.receive() for child in self.children]
+
+
+def start_players(plan: Plan) -> list[Child]:
+    """Start the processes that play: as many as cores are spare, at least one, at most one for each seed."""
+    if not plan.options.evaluates:
+        return []
+    spare = (os.cpu_count() or 1) - len(_groups(plan.options.seeds, plan))
+    count = max(1, min(len(plan.options.seeds), spare))
+    return [Child(WORKER, "a process playing evaluation episodes") for _ in range(count)]
+
+
+def _groups(names: Sequence[T], plan: Plan) -> list[list[T]]:
+    """Part the members over processes; a GPU is one process's."""
+    limit = 1 if plan.device != "cpu" else plan.options.workers or 2 * (os.cpu_count() or 1)
+    count = min(len(names), limit)
+    return [list(names[start::count]) for start in range(count)]
+
+
+@contextmanager
+def _shared_data(plan: Plan) -> Iterator[int]:
+    """Give the descriptor of an unlinked file that holds the packed dataset; it is gone with its last reader."""
+    from safetensors.numpy import save
+
+    with tempfile.TemporaryFile() as file:
+        file.write(save(PackedRows.pack(plan.dataset, plan.preprocessing)))
+        file.flush()
+        yield file.fileno()
+
+
+@dataclass
+class PendingEvaluation:
+    """An evaluation under way.
+
+    Attributes:
+        key: ``{"step", "kind", "episodes"}``, its place in the record.
+        weights: What acting needs of all members, as ``seed-N/...``.
+        blocks: For each seed, its episodes' reset seeds in blocks.
+        returns: For each seed and block, what was played.
+        lengths: Likewise.
+    """
+
+    key: dict[str, Any]
+    weights: dict[str, Tensor]
+    blocks: dict[int, list[list[int]]]
+    returns: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    lengths: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+
+    def jobs(self) -> list[tuple[int, int]]:
+        """Return (seed, number of the block) for every block."""
+        return [(seed, number) for seed, parts in self.blocks.items() for number in range(len(parts))]
+
+    def done(self) -> bool:
+        """Say whether every block was played."""
+        return len(self.returns) == len(self.jobs())
+
+
+class Evaluator:
+    """Plays episodes in other processes while training goes on."""
+
+    def __init__(self, plan: Plan, children: Sequence[Child]) -> None:
+        self._plan = plan
+        self._idle = list(children)
+        self._busy: dict[Child, tuple[PendingEvaluation, tuple[int, int]]] = {}
+        self._jobs: deque[tuple[PendingEvaluation, tuple[int, int]]] = deque()
+        self.pending: list[PendingEvaluation] = []
+
+    def help(self, children: Sequence[Child]) -> None:
+        """Let more processes play."""
+        self._idle.extend(children)
+
+    def submit(self, key: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        """Begin an evaluation."""
+        parts = {seed: blocks(seed, key["step"], key["episodes"]) for seed in self._plan.options.seeds}
+        evaluation = PendingEvaluation(key, weights, parts)
+        self.pending.append(evaluation)
+        self._jobs.extend((evaluation, job) for job in evaluation.jobs())
+        self._dispatch()
+
+    def collect(self, patience: float = 0.0) -> list[PendingEvaluation]:
+        """Return the evaluations that have ended, in order, after waiting so many seconds at most for some progress."""
+        for child in wait_for(list(self._busy), patience):
+            message, _ = child.receive()
+            evaluation, job = self._busy.pop(child)
+            evaluation.returns[job], evaluation.lengths[job] = message["returns"], message["lengths"]
+            self._idle.append(child)
+        self._dispatch()
+        done = [evaluation for evaluation in self.pending if evaluation.done()]
+        self.pending = [evaluation for evaluation in self.pending if not evaluation.done()]
+        return done
+
+    def _dispatch(self) -> None:
+        while self._jobs and self._idle:
+            child, (evaluation, (seed, number)) = self._idle.pop(), self._jobs.popleft()
+            assert self._plan.task is not None
+            request = {
+                "do": "play",
+                "description": self._plan.description(seed),
+                "task": self._plan.task.name,
+                "dynamics": self._plan.options.dynamics,
+                "seeds": evaluation.blocks[seed][number],
+            }
+            child.send(request, select(evaluation.weights, f"seed-{seed}/"))
+            self._busy[child] = evaluation, (seed, number)
+
+
+def close_all(children: Sequence[Child]) -> None:
+    """End all of these processes."""
+    for child in children:
+        child.close()

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-UPDATE_FLOPS = 415e6
-"""Of one TD3+BC update, averaged over the delayed actor: 809,728 multiply-adds a row, 256 rows; 17 + 6 entries."""
+TD3_BC_FLOPS = 2 * 809_728 * 256
+"""Of one update, averaged over the delayed actor: multiply-adds a row, 256 rows; 17 + 6 entries."""
+A2PR_FLOPS = 2 * 8_190_000 * 256
+"""The same for A2PR, without what its authors' code computes and never uses."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         "windows": arguments.windows,
         "td3_bc": measure_td3_bc(arguments),
         "prdc": measure_prdc(arguments),
+        "a2pr": measure_a2pr(arguments),
     }
 
 
@@ -132,7 +135,7 @@ def measure_td3_bc(arguments: Arguments) -> dict[str, Any]:
         if competitor:
             competitor.measure(peer, max(20, arguments.updates // 5))
     gflops = 2 * 256**3 / product / 1e9
-    floor = UPDATE_FLOPS / (gflops * 1e9)
+    floor = TD3_BC_FLOPS / (gflops * 1e9)
     return {
         "what": "TD3+BC, batch 256, 17 + 6 entries, two hidden layers of 256",
         "product_gflops": round(gflops, 1),
@@ -142,6 +145,24 @@ def measure_td3_bc(arguments: Arguments) -> dict[str, Any]:
         "sampling_milliseconds": sample.milliseconds,
         "sampling_rows_milliseconds": rows.milliseconds,
         "competitor": competitor.result(peer, update) if competitor else None,
+        "window_milliseconds": [round(1e3 * seconds, 3) for seconds in update.seconds],
+    }
+
+
+def measure_a2pr(arguments: Arguments) -> dict[str, Any]:
+    """Measure A2PR against its arithmetic floor, on synthetic data."""
+    ours, update, product = Runner("a2pr", synthetic(arguments.rows)), Series(), float("inf")
+    for _ in range(arguments.windows):
+        product = min(product, time_product())
+        update.measure(ours.update, max(10, arguments.updates // 6))
+    gflops = 2 * 256**3 / product / 1e9
+    floor = A2PR_FLOPS / (gflops * 1e9)
+    return {
+        "what": "A2PR, batch 256, 17 + 6 entries, its own depths and VAE",
+        "product_gflops": round(gflops, 1),
+        "floor_updates_per_second": round(1 / floor, 1),
+        "updates_per_second": update.rate,
+        "share_of_floor": round(floor / update.best, 3),
         "window_milliseconds": [round(1e3 * seconds, 3) for seconds in update.seconds],
     }
 
@@ -297,7 +318,7 @@ def time_product() -> float:
 
 def table(result: dict[str, Any]) -> str:
     """Return a result as Markdown."""
-    td3_bc, prdc = result["td3_bc"], result["prdc"]
+    td3_bc, prdc, a2pr = result["td3_bc"], result["prdc"], result["a2pr"]
     floor = td3_bc["floor_updates_per_second"]
     lines = [
         f"One agent, one core, sampling included; {result['hardware']}, PyTorch {result['versions']['torch']}, "
@@ -317,6 +338,11 @@ def table(result: dict[str, Any]) -> str:
         share = f"{100 * numbers['updates_per_second'] / base:.0f} %"
         lines.append(f"| {name} | {numbers['updates_per_second']} | {share} |")
     lines += [
+        "",
+        f"| {a2pr['what']} | updates/s | share of the floor |",
+        "|---|---|---|",
+        f"| arithmetic floor ({a2pr['product_gflops']} GFLOP/s) | {a2pr['floor_updates_per_second']} | 100 % |",
+        f"| offline_rl | {a2pr['updates_per_second']} | {100 * a2pr['share_of_floor']:.0f} % |",
         "",
         f"Sampling includes the update's noise; 256 rows alone take {td3_bc['sampling_rows_milliseconds']:.3f} ms. "
         f"PRDC's search took {prdc['search_milliseconds']:.2f} ms in the last update, {100 * prdc['certified']:.0f} % "

@@ -214,6 +214,10 @@ class A2PR(Agent):
         """Return π(s)."""
         return self.actor(observation)  # type: ignore[no-any-return]
 
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Return π(s) with normal noise, as TD3 explores."""
+        return (self.actor(observation) + self.config.exploration_noise * noise).clamp(-1, 1)  # type: ignore[no-any-return]
+
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The README of the authors' code.
         "halfcheetah-medium-v2": {"alpha": 40.0},

@@ -37,6 +37,8 @@ class Config(AgentConfig):
     """Adam's learning rate for the actor."""
     critic_learning_rate: float = 3e-4
     """Adam's learning rate for both critics."""
+    exploration_noise: float = 0.1
+    """Standard deviation of the noise on actions in the online phase."""
     reward_scale: float = 1.0
     """Factor on every reward."""
     reward_shift: float = 0.0
@@ -45,7 +47,7 @@ class Config(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("policy_delay", at_least=1)
-        self.require("alpha", "policy_noise", "noise_clip", at_least=0)
+        self.require("alpha", "policy_noise", "noise_clip", "exploration_noise", at_least=0)
         self.require("discount", "target_rate", at_least=0, at_most=1)
         self.require("actor_learning_rate", "critic_learning_rate", above=0)
 
@@ -114,6 +116,10 @@ class TD3BC(Agent):
     def policy(self, observation: Tensor) -> Tensor:
         """Return π(s)."""
         return self.actor(observation)  # type: ignore[no-any-return]
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Return π(s) with normal noise, as TD3 explores."""
+        return (self.actor(observation) + self.config.exploration_noise * noise).clamp(-1, 1)  # type: ignore[no-any-return]
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The authors use one setting for all locomotion tasks (paper, section 6)."""

@@ -10,10 +10,11 @@ import difflib
 import functools
 import importlib.metadata
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ FORMAT = 1
 """Version of the agent folder; a file with a higher one is refused."""
 
 Metrics = dict[str, Tensor]
+Phase = Literal["offline", "online"]
 Loss = Callable[["Batch"], tuple[Tensor, Metrics]]
 
 
@@ -65,8 +67,22 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """A draw from U[0, 1) for each row of a batch; an entry of :meth:`Agent.draws`.
+
+    Attributes:
+        size: As :class:`Normal`'s.
+    """
+
+    size: str | int
+
+
+Draw = Normal | Uniform
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Some rows of the dataset and the random numbers of one update.
+    """Some rows of the dataset, or of what was collected online, and the random numbers of one update.
 
     Attributes:
         observation: ``(B, O)``, normalised.
@@ -74,7 +90,7 @@ class Batch:
         reward: ``(B,)``.
         terminated: ``(B,)``, 1 where the episode truly ended, else 0; a time limit is no end.
         next_observation: ``(B, O)``, normalised; meaningless where ``terminated``.
-        index: ``(B,)``, the rows' numbers in the dataset.
+        index: ``(B,)``, the rows' numbers; those from the dataset's size on were collected online.
         draws: What :meth:`Agent.draws` asked for, each ``(B, size)``.
     """
 
@@ -92,20 +108,27 @@ class ParameterGroup:
 
     One flat tensor makes Adam one fused call and the target's average one ``lerp_``. The fused operation is called
     directly: ``torch.optim`` would load a compiler, a second in every process, and cost 0.2 ms a step.
+
+    Args:
+        network: Whose parameters.
+        learning_rate: Adam's.
+        decay_steps: Steps in which the learning rate falls to 0 along half a cosine; None for a constant one.
     """
 
-    def __init__(self, network: nn.Module, learning_rate: float) -> None:
+    def __init__(self, network: nn.Module, learning_rate: float, decay_steps: int | None = None) -> None:
         self.network = network
         self.parameters = list(network.parameters())
         self.flat = _flatten(network)
         self.gradient = torch.zeros_like(self.flat)
         self._learning_rate = learning_rate
+        self._decay_steps = decay_steps
         self._moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._count = torch.zeros((), device=self.flat.device)
 
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step (β 0.9 and 0.999, ε 1e-8) along ``gradients``, one for each parameter."""
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.gradient)
+        learning_rate = self._rate()
         self._count += 1
         mean, square = self._moments
         torch._fused_adam_(
@@ -115,7 +138,7 @@ class ParameterGroup:
             [square],
             [],
             [self._count],
-            lr=self._learning_rate,
+            lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
             weight_decay=0.0,
@@ -123,6 +146,13 @@ class ParameterGroup:
             amsgrad=False,
             maximize=False,
         )
+
+    def _rate(self) -> float | Tensor:
+        """Return the learning rate of the coming step; one that changes is computed where the count lives."""
+        if self._decay_steps is None:
+            return self._learning_rate
+        share = (self._count.double() / self._decay_steps).clamp(max=1)
+        return (self._learning_rate / 2 * (1 + (math.pi * share).cos())).to(self.flat.dtype)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that continuing exactly needs: weights, Adam's moments and its step count."""
@@ -139,14 +169,17 @@ class Agent:
     """Base of all algorithms: optimisers, targets, saving and acting; everything else is the algorithm's.
 
     Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build``, ``draws``, their
-    losses, ``update`` and ``policy``.
+    losses, ``update`` and ``policy``; those that can be trained online, too, also write ``explore``.
+
+    ``phase`` says whether updates are ``"offline"`` or ``"online"``; the loop sets it.
 
     Args:
         config: The algorithm's settings.
         observation_size: O.
         action_size: A.
         seed: Decides the initial weights and every random draw.
-        steps: Length of the run in updates, which schedules refer to.
+        steps: Length of the offline phase in updates, which schedules refer to.
+        online_steps: Length of the online phase that follows it; 0 for none.
         preprocessing: Normalisation and action scale; by default none.
         device: Where the networks live.
         dtype: ``torch.float64`` for checks of the arithmetic.
@@ -169,6 +202,7 @@ class Agent:
         *,
         seed: int = 0,
         steps: int = 1_000_000,
+        online_steps: int = 0,
         preprocessing: Preprocessing | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -178,6 +212,8 @@ class Agent:
         self.action_size = action_size
         self.seed = seed
         self.steps = steps
+        self.online_steps = online_steps
+        self.phase: Phase = "offline"
         self.preprocessing = preprocessing or Preprocessing.identity(observation_size, action_size)
         if self.preprocessing.sizes != (observation_size, action_size):
             raise AgentError(
@@ -187,6 +223,7 @@ class Agent:
         self.dtype = dtype
         self.provenance: dict[str, Any] = {}
         self.rows: Tensor | None = None
+        self._generator = np.random.default_rng(seed)
         self.groups: dict[str, ParameterGroup] = {}
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}
         self.build()
@@ -197,7 +234,7 @@ class Agent:
         """Make the networks, and register them with :meth:`optimizer` and :meth:`target_of`."""
         raise NotImplementedError
 
-    def draws(self) -> dict[str, Normal]:
+    def draws(self) -> Mapping[str, Draw]:
         """Name the random numbers that one update needs."""
         return {}
 
@@ -212,13 +249,28 @@ class Agent:
         """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1]."""
         raise NotImplementedError
 
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1] that also try something else.
+
+        ``noise`` ``(B, A)`` is from N(0, 1). An algorithm without this method cannot be trained online.
+        """
+        raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
+
+    def signals(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
+        return {}
+
     # What an algorithm uses.
 
-    def optimizer(self, name: str, network: nn.Module, learning_rate: float) -> None:
-        """Initialise ``network`` from the agent's seed and give it an Adam optimiser that :meth:`minimize` knows."""
+    def optimizer(self, name: str, network: nn.Module, learning_rate: float, *, decays: bool = False) -> None:
+        """Initialise ``network`` from the agent's seed and give it an Adam optimiser that :meth:`minimize` knows.
+
+        With ``decays`` the learning rate falls to 0 over the run, unless an online phase follows.
+        """
         network.to(device=self.device, dtype=self.dtype)
         network.initialize(Stream(self.seed, f"init/{name}").at(0))  # type: ignore[operator]
-        self.groups[name] = ParameterGroup(network, learning_rate)
+        decay_steps = self.steps if decays and not self.online_steps else None
+        self.groups[name] = ParameterGroup(network, learning_rate, decay_steps)
 
     def target_of(self, name: str) -> Any:
         """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
@@ -246,18 +298,35 @@ class Agent:
 
     # What everybody else uses.
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
+    @classmethod
+    def explores(cls) -> bool:
+        """Say whether the algorithm can be trained online."""
+        return cls.explore is not Agent.explore
+
+    def act(self, observation: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Return the actions for raw observations.
 
         Args:
             observation: ``(O,)`` or ``(B, O)``, as the environment gives them.
+            deterministic: Act as well as possible; False explores, with noise from a generator of the agent's own.
 
         Returns:
             Environment actions ``(A,)`` or ``(B, A)``, float32.
 
         Raises:
-            AgentError: The observation has another size, or holds NaN or infinity.
+            AgentError: The observation has another size, or holds NaN or infinity; or it cannot explore.
         """
+        if deterministic:
+            return self._act(observation, self.policy)
+        shape = (*np.shape(observation)[:-1], self.action_size)
+        return self.act_with_noise(observation, self._generator.standard_normal(shape, np.float32))
+
+    def act_with_noise(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Like exploring with :meth:`act`, with ``noise`` ``(A,)`` or ``(B, A)`` from N(0, 1) given."""
+        given = torch.from_numpy(np.atleast_2d(noise)).to(self.device, self.dtype)
+        return self._act(observation, lambda rows: self.explore(rows, given))
+
+    def _act(self, observation: np.ndarray, policy: Callable[[Tensor], Tensor]) -> np.ndarray:
         try:
             raw = np.asarray(observation, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -269,7 +338,7 @@ class Agent:
             raise AgentError("observation holds NaN or infinity; check the environment that made it")
         rows = torch.from_numpy(np.atleast_2d(self.preprocessing.normalized(raw)))
         with torch.inference_mode():
-            action = self.policy(rows.to(self.device, self.dtype)).cpu().float().numpy()
+            action = policy(rows.to(self.device, self.dtype)).cpu().float().numpy()
         return self.preprocessing.to_environment(action).reshape(*raw.shape[:-1], self.action_size)
 
     def predict(
@@ -280,7 +349,7 @@ class Agent:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
         """Like :meth:`act`, spelled and returned as Stable-Baselines3 does."""
-        return self.act(observation), None
+        return self.act(observation, deterministic), None
 
     def save(self, path: str | Path) -> None:
         """Write what acting needs to the folder ``path``: ``agent.json`` and ``weights.safetensors``.
@@ -307,6 +376,7 @@ class Agent:
             action_size=self.action_size,
             seed=self.seed,
             steps=self.steps,
+            online_steps=self.online_steps,
             preprocessing=self.preprocessing,
             provenance=self.provenance,
         )
@@ -397,6 +467,7 @@ def describe(
     action_size: int,
     seed: int,
     steps: int,
+    online_steps: int,
     preprocessing: Preprocessing,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -409,6 +480,7 @@ def describe(
         "action_size": action_size,
         "seed": seed,
         "steps": steps,
+        "online_steps": online_steps,
         "preprocessing": preprocessing.to_json(),
         "provenance": dict(provenance),
     }
@@ -423,6 +495,7 @@ def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu"
         description["action_size"],
         seed=description["seed"],
         steps=description["steps"],
+        online_steps=description.get("online_steps", 0),
         preprocessing=Preprocessing.from_json(description["preprocessing"]),
         device=device,
     )

@@ -18,7 +18,9 @@ class TrainOptions:
     seeds: list[int] = field(default_factory=lambda: [0])
     """One independent agent is trained for each seed."""
     steps: int = 1_000_000
-    """Updates of each agent."""
+    """Updates of each agent on the dataset."""
+    online_steps: int = 0
+    """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
     out: str | None = None
@@ -55,7 +57,9 @@ class TrainOptions:
     def __post_init__(self) -> None:
         conform(self, RunError)
         require(self, RunError, "steps", "log_every", "threads", "eval_episodes", at_least=1)
-        require(self, RunError, "eval_every", "final_episodes", "checkpoint_seconds", "seeds", at_least=0)
+        require(
+            self, RunError, "online_steps", "eval_every", "final_episodes", "checkpoint_seconds", "seeds", at_least=0
+        )
         if self.workers is not None:
             require(self, RunError, "workers", at_least=1)
         if not self.seeds:
@@ -71,5 +75,14 @@ class TrainOptions:
         return self.eval_every > 0 or self.final_episodes > 0
 
 
-RESULT_OPTIONS = ("seeds", "steps", "eval_every", "eval_episodes", "final_episodes", "log_every", "threads")
+RESULT_OPTIONS = (
+    "seeds",
+    "steps",
+    "online_steps",
+    "eval_every",
+    "eval_episodes",
+    "final_episodes",
+    "log_every",
+    "threads",
+)
 """Options that change what a run records; a resumed run must have the same."""

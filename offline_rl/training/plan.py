@@ -73,6 +73,7 @@ class Plan:
             action_size=self.dataset.action_size,
             seed=seed,
             steps=self.options.steps,
+            online_steps=self.options.online_steps,
             preprocessing=self.preprocessing,
             provenance=self.provenance(),
         )

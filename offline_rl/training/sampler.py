@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch
+from offline_rl.agent import Agent, Batch, Draw, Uniform
 from offline_rl.data.packed import PackedRows
 from offline_rl.draws import Stream
 
@@ -30,11 +30,8 @@ class Sampler:
         self._first = 0
         self._batches: list[Batch] = []
         self._index_stream = Stream(agent.seed, "index")
-        sizes = {"action": agent.action_size, "observation": agent.observation_size}
-        self._draws = {
-            name: (Stream(agent.seed, name), sizes[draw.size] if isinstance(draw.size, str) else draw.size)
-            for name, draw in agent.draws().items()
-        }
+        self._sizes = {"action": agent.action_size, "observation": agent.observation_size}
+        self._draws = {name: (Stream(agent.seed, name), draw) for name, draw in agent.draws().items()}
 
     def batch(self, step: int) -> Batch:
         """Return the batch of update ``step``, counted from 1."""
@@ -50,7 +47,7 @@ class Sampler:
             name: column.to(self._dtype).view(*self._shape, *column.shape[1:]).unbind()
             for name, column in columns.items()
         }
-        draws = {name: self._normals(stream, size, step).unbind() for name, (stream, size) in self._draws.items()}
+        draws = {name: self._drawn(stream, draw, step).unbind() for name, (stream, draw) in self._draws.items()}
         return [
             Batch(
                 **{name: blocks[offset] for name, blocks in fields.items()},
@@ -68,8 +65,11 @@ class Sampler:
         indices = torch.from_numpy((uniform * self._row_count).astype(np.int64)).to(self._device)
         return indices if self._subset is None else self._subset[indices]
 
-    def _normals(self, stream: Stream, size: int, step: int) -> Tensor:
+    def _drawn(self, stream: Stream, draw: Draw, step: int) -> Tensor:
+        size = self._sizes[draw.size] if isinstance(draw.size, str) else draw.size
         block = np.empty((*self._shape, size), np.float32)
         for offset, values in enumerate(block):
-            stream.at(step + offset).standard_normal(dtype=np.float32, out=values)
+            generator = stream.at(step + offset)
+            fill = generator.random if isinstance(draw, Uniform) else generator.standard_normal
+            fill(dtype=np.float32, out=values)
         return torch.from_numpy(block).to(self._device, self._dtype)

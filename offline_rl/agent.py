@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.data.windows import RecordedSteps, Rows, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.files import replace_folder, write_json
@@ -32,7 +34,7 @@ FORMAT = 1
 
 Metrics = dict[str, Tensor]
 Phase = Literal["offline", "online"]
-Loss = Callable[["Batch"], tuple[Tensor, Metrics]]
+Loss = Callable[[Any], tuple[Tensor, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,29 @@ class Batch:
     draws: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class WindowBatch(Batch):
+    """Some rows with the steps around them; the fields of :class:`Batch` are those of the rows themselves.
+
+    Attributes:
+        steps: ``(B, K + F - 1, ...)``, from the history's first step to the future's last.
+        place: K - 1, where the rows stand in ``steps``.
+    """
+
+    steps: RecordedSteps
+    place: int
+
+    @property
+    def history(self) -> RecordedSteps:
+        """The last K steps up to and including the rows, ``(B, K, ...)``."""
+        return self.steps.part(0, self.place + 1)
+
+    @property
+    def future(self) -> RecordedSteps:
+        """The F steps from the rows on, ``(B, F, ...)``."""
+        return self.steps.part(self.place)
+
+
 class ParameterGroup:
     """The parameters that one optimiser moves, as views of one flat tensor, and Adam.
 
@@ -113,25 +138,47 @@ class ParameterGroup:
         network: Whose parameters.
         learning_rate: Adam's.
         decay_steps: Steps in which the learning rate falls to 0 along half a cosine; None for a constant one.
+        warmup_steps: Steps in which the learning rate grows in proportion before that.
+        weight_decay: AdamW's: every step takes this times the learning rate off each parameter's share.
+        gradient_clip: Longest gradient of the whole group, a longer one is shortened to it; None for any.
     """
 
-    def __init__(self, network: nn.Module, learning_rate: float, decay_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float,
+        decay_steps: int | None = None,
+        *,
+        warmup_steps: int = 0,
+        weight_decay: float = 0.0,
+        gradient_clip: float | None = None,
+    ) -> None:
         self.network = network
         self.parameters = list(network.parameters())
         self.flat = _flatten(network)
         self.gradient = torch.zeros_like(self.flat)
         self._learning_rate = learning_rate
         self._decay_steps = decay_steps
+        self._warmup_steps = warmup_steps
+        self._weight_decay = weight_decay
+        self._gradient_clip = gradient_clip
         self._moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._count = torch.zeros((), device=self.flat.device)
+
+    @property
+    def count(self) -> Tensor:
+        """Steps taken so far, a number on the device: what a ramp in a loss is computed from."""
+        return self._count
 
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step (β 0.9 and 0.999, ε 1e-8) along ``gradients``, one for each parameter."""
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.gradient)
+        if self._gradient_clip is not None:
+            self.gradient *= (self._gradient_clip / self.gradient.norm().clamp_min(1e-12)).clamp(max=1)
         learning_rate = self._rate()
         self._count += 1
         mean, square = self._moments
-        torch._fused_adam_(
+        torch._fused_adamw_(
             [self.flat],
             [self.gradient],
             [mean],
@@ -141,7 +188,7 @@ class ParameterGroup:
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
-            weight_decay=0.0,
+            weight_decay=self._weight_decay,
             eps=1e-8,
             amsgrad=False,
             maximize=False,
@@ -149,10 +196,13 @@ class ParameterGroup:
 
     def _rate(self) -> float | Tensor:
         """Return the learning rate of the coming step; one that changes is computed where the count lives."""
-        if self._decay_steps is None:
-            return self._learning_rate
-        share = (self._count.double() / self._decay_steps).clamp(max=1)
-        return (self._learning_rate / 2 * (1 + (math.pi * share).cos())).to(self.flat.dtype)
+        rate: float | Tensor = self._learning_rate
+        if self._decay_steps is not None:
+            share = (self._count.double() / self._decay_steps).clamp(max=1)
+            rate = rate / 2 * (1 + (math.pi * share).cos())
+        if self._warmup_steps:
+            rate = rate * ((self._count.double() + 1) / self._warmup_steps).clamp(max=1)
+        return rate.to(self.flat.dtype) if isinstance(rate, Tensor) else rate
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that continuing exactly needs: weights, Adam's moments and its step count."""
@@ -189,8 +239,12 @@ class Agent:
     config_class: ClassVar[type[AgentConfig]]
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
+    batch: Rows | Windows = Rows()
+    """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`; ``build`` may set it from the config."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
+    history: History | None = None
+    """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
 
     config: Any
 
@@ -223,6 +277,7 @@ class Agent:
         self.dtype = dtype
         self.provenance: dict[str, Any] = {}
         self.rows: Tensor | None = None
+        self.condition = np.asarray(0)
         self._generator = np.random.default_rng(seed)
         self.groups: dict[str, ParameterGroup] = {}
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}
@@ -241,7 +296,7 @@ class Agent:
     def prepare(self, rows: PackedRows) -> None:
         """Look at the whole dataset once before training; may set ``self.rows`` ``(N,)`` to train on a part of it."""
 
-    def update(self, batch: Batch, step: int) -> Metrics:
+    def update(self, batch: Any, step: int) -> Metrics:
         """Make update number ``step``, counted from 1, without ever waiting for the device."""
         raise NotImplementedError
 
@@ -256,21 +311,44 @@ class Agent:
         """
         raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
 
+    @classmethod
+    def conditions(cls, config: Any) -> Sequence[str]:
+        """Name the ways in which the agent can be asked to act, see :meth:`reset`; most agents know one, unnamed."""
+        return ("",)
+
     def signals(self, observation: Tensor) -> dict[str, Tensor]:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
 
     # What an algorithm uses.
 
-    def optimizer(self, name: str, network: nn.Module, learning_rate: float, *, decays: bool = False) -> None:
+    def optimizer(
+        self,
+        name: str,
+        network: nn.Module,
+        learning_rate: float,
+        *,
+        decays: bool = False,
+        warmup: float = 0.0,
+        weight_decay: float = 0.0,
+        gradient_clip: float | None = None,
+    ) -> None:
         """Initialise ``network`` from the agent's seed and give it an Adam optimiser that :meth:`minimize` knows.
 
-        With ``decays`` the learning rate falls to 0 over the run, unless an online phase follows.
+        With ``decays`` the learning rate falls to 0 over the run, unless an online phase follows. It grows to its value
+        in the share ``warmup`` of the run. For the rest see :class:`ParameterGroup`.
         """
         network.to(device=self.device, dtype=self.dtype)
         network.initialize(Stream(self.seed, f"init/{name}").at(0))  # type: ignore[operator]
         decay_steps = self.steps if decays and not self.online_steps else None
-        self.groups[name] = ParameterGroup(network, learning_rate, decay_steps)
+        self.groups[name] = ParameterGroup(
+            network,
+            learning_rate,
+            decay_steps,
+            warmup_steps=round(warmup * self.steps),
+            weight_decay=weight_decay,
+            gradient_clip=gradient_clip,
+        )
 
     def target_of(self, name: str) -> Any:
         """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
@@ -303,11 +381,27 @@ class Agent:
         """Say whether the algorithm can be trained online."""
         return cls.explore is not Agent.explore
 
-    def act(self, observation: np.ndarray, deterministic: bool = True) -> np.ndarray:
+    def reset(self, mask: np.ndarray | None = None, condition: int | np.ndarray = 0) -> None:
+        """Say that new episodes begin; only agents with a ``history`` need to know.
+
+        Args:
+            mask: ``(B,)``, True for the environments where one begins; None for all, of which there may then be another
+                number than before.
+            condition: How to act, a place in :meth:`conditions`, one or ``(B,)``; kept where only some are reset.
+        """
+        if mask is None:
+            self.condition = np.asarray(condition)
+        if self.history is not None:
+            self.history.reset(mask)
+
+    def act(
+        self, observation: np.ndarray, reward: np.ndarray | float | None = None, *, deterministic: bool = True
+    ) -> np.ndarray:
         """Return the actions for raw observations.
 
         Args:
             observation: ``(O,)`` or ``(B, O)``, as the environment gives them.
+            reward: What the last actions earned, one or ``(B,)``; only agents with a ``history`` use it. None: unknown.
             deterministic: Act as well as possible; False explores, with noise from a generator of the agent's own.
 
         Returns:
@@ -316,6 +410,8 @@ class Agent:
         Raises:
             AgentError: The observation has another size, or holds NaN or infinity; or it cannot explore.
         """
+        if self.history is not None:
+            self.history.hear(reward)
         if deterministic:
             return self._act(observation, self.policy)
         shape = (*np.shape(observation)[:-1], self.action_size)
@@ -349,7 +445,9 @@ class Agent:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
         """Like :meth:`act`, spelled and returned as Stable-Baselines3 does."""
-        return self.act(observation, deterministic), None
+        if episode_start is not None:
+            self.reset(None if np.all(episode_start) else np.asarray(episode_start))
+        return self.act(observation, deterministic=deterministic), None
 
     def save(self, path: str | Path) -> None:
         """Write what acting needs to the folder ``path``: ``agent.json`` and ``weights.safetensors``.

@@ -35,6 +35,7 @@ class PackedRows:
     Attributes:
         episode_bounds: ``(E + 1,)`` int64; rows of episode e are ``episode_bounds[e]:episode_bounds[e + 1]``.
         episode_returns: ``(E,)`` float64, of the episodes as recorded.
+        episode_complete: ``(E,)`` bool, False for a fragment cut by the end of the recording.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class PackedRows:
         self._matrix = arrays["matrix"].to(device)
         self.episode_bounds = arrays["episode_bounds"].numpy()
         self.episode_returns = arrays["episode_returns"].numpy()
+        self.episode_complete = arrays["episode_complete"].numpy()
         self._shared: dict[Hashable, Any] = {}
         self._sizes = [observation_size, action_size, 1, 1, observation_size]
 
@@ -64,6 +66,7 @@ class PackedRows:
             "matrix": np.concatenate(columns, axis=1, dtype=np.float32),
             "episode_bounds": dataset.episode_bounds.copy(),
             "episode_returns": dataset.episode_returns.copy(),
+            "episode_complete": dataset.episode_complete.copy(),
         }
 
     @classmethod

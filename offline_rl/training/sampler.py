@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Draw, Uniform
-from offline_rl.data.packed import PackedRows
+from offline_rl.agent import Agent, Batch, Draw, Uniform, WindowBatch
+from offline_rl.data.packed import Columns, PackedRows
+from offline_rl.data.windows import EpisodeWindows, RecordedSteps, Windows
 from offline_rl.draws import Stream
 
 BLOCK = 16
@@ -26,6 +27,11 @@ class Sampler:
         self._device, self._dtype = agent.device, agent.dtype
         self._subset = agent.rows
         self._row_count = len(rows) if agent.rows is None else len(agent.rows)
+        self._windows: Windows | None = None
+        if isinstance(agent.batch, Windows):
+            self._windows = agent.batch
+            self._episodes = rows.shared("windows", lambda: EpisodeWindows(rows))
+            block = max(1, block // agent.batch.length)  # as much memory as rows alone take, or one batch
         self._shape = block, agent.config.batch_size
         self._first = 0
         self._batches: list[Batch] = []
@@ -42,12 +48,17 @@ class Sampler:
 
     def _make(self, step: int) -> list[Batch]:
         index = self._indices(step)
+        draws = {name: self._drawn(stream, draw, step).unbind() for name, (stream, draw) in self._draws.items()}
+        if self._windows is not None:
+            return [
+                self._window_batch(rows, self._windows, {name: blocks[offset] for name, blocks in draws.items()})
+                for offset, rows in enumerate(index.unbind())
+            ]
         columns = self._rows.columns(index.reshape(-1))._asdict()
         fields = {
             name: column.to(self._dtype).view(*self._shape, *column.shape[1:]).unbind()
             for name, column in columns.items()
         }
-        draws = {name: self._drawn(stream, draw, step).unbind() for name, (stream, draw) in self._draws.items()}
         return [
             Batch(
                 **{name: blocks[offset] for name, blocks in fields.items()},
@@ -56,6 +67,12 @@ class Sampler:
             )
             for offset, rows in enumerate(index.unbind())
         ]
+
+    def _window_batch(self, index: Tensor, windows: Windows, draws: dict[str, Tensor]) -> WindowBatch:
+        steps: RecordedSteps = self._episodes.around(index, windows, self._dtype)
+        place = windows.history - 1
+        own = {name: vars(steps)[name][:, place] for name in Columns._fields}
+        return WindowBatch(**own, index=index, draws=draws, steps=steps, place=place)
 
     def _indices(self, step: int) -> Tensor:
         uniform = np.empty(self._shape)

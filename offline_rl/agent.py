@@ -391,6 +391,9 @@ class Agent:
         """
         if mask is None:
             self.condition = np.asarray(condition)
+            known = len(self.conditions(self.config))
+            if ((self.condition < 0) | (self.condition >= known)).any():
+                raise AgentError(f"condition is {condition}; {self.name} has {known}, counted from 0")
         if self.history is not None:
             self.history.reset(mask)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Observations (E, O) to actions (E, A); row e is always the episode of the e-th seed."""
 
+RewardedPolicy = Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.float32]]
+"""Observations (E, O), and what the last actions earned (E,), 0 before the first, to actions (E, A)."""
+
 
 @dataclass(frozen=True)
 class RolloutResult:
@@ -33,7 +36,9 @@ class RolloutResult:
     lengths: NDArray[np.int64]
 
 
-def rollout(policy: Policy, task: Task, dynamics: Dynamics, seeds: Sequence[int]) -> RolloutResult:
+def rollout(
+    policy: Policy | RewardedPolicy, task: Task, dynamics: Dynamics, seeds: Sequence[int], *, tell_rewards: bool = False
+) -> RolloutResult:
     """Plays one episode per seed, from reset to termination or the task's time limit.
 
     An episode depends on its seed and on the policy's answers to its own row alone: environments are reused from call
@@ -45,6 +50,7 @@ def rollout(policy: Policy, task: Task, dynamics: Dynamics, seeds: Sequence[int]
         task: the task to play.
         dynamics: see `offline_rl.envs.make_env`.
         seeds: one non-negative reset seed per episode, E in all.
+        tell_rewards: call the policy with the rewards of the last step as well; an ended episode's are 0.
 
     Returns:
         Returns and lengths, in the order of the seeds.
@@ -60,15 +66,19 @@ def rollout(policy: Policy, task: Task, dynamics: Dynamics, seeds: Sequence[int]
     for row, (environment, seed) in enumerate(zip(environments, seeds, strict=True)):
         observations[row], _ = environment.reset(seed=int(seed))
     running = list(range(len(seeds)))
+    rewards = np.zeros(len(seeds), np.float64)
     for _ in range(task.robot.max_episode_steps):
         if not running:
             break
-        # A copy, because a policy may keep what it is given, and the rows are overwritten below.
-        actions = _checked_actions(policy(observations.copy()), task.robot, len(seeds))
+        # Copies, because a policy may keep what it is given, and the rows are overwritten below.
+        told: Any = (observations.copy(), rewards.copy()) if tell_rewards else (observations.copy(),)
+        actions = _checked_actions(policy(*told), task.robot, len(seeds))
         still_running = []
+        rewards[:] = 0
         for row in running:
             observations[row], reward, terminated, _, _ = environments[row].step(actions[row])
-            returns[row] += float(reward)
+            rewards[row] = float(reward)
+            returns[row] += rewards[row]
             lengths[row] += 1
             if not terminated:
                 still_running.append(row)

@@ -50,15 +50,8 @@ class TrajectoryTransformer(nn.Module):
         self.last_norm = nn.LayerNorm(width)
 
     def initialize(self, generator: np.random.Generator) -> None:
-        """Draw weights from N(0, 0.02²); biases are 0, norms begin as none."""
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                values = generator.standard_normal(tuple(module.weight.shape)) * INITIAL_STD
-                module.weight.data.copy_(torch.from_numpy(values))
-            elif isinstance(module, nn.LayerNorm):
-                module.weight.data.fill_(1)
-            if isinstance(module, (nn.Linear, nn.LayerNorm)):
-                module.bias.data.zero_()
+        """Draw all parameters from ``generator``."""
+        draw_weights(self, generator)
 
     def forward(self, tokens: Sequence[Tensor], time: Tensor, mask: Tensor, dropout: Dropout | None = None) -> Tensor:
         """Return the features ``(B, T, J, W)`` of all tokens; those of padded steps mean nothing.
@@ -77,6 +70,18 @@ class TrajectoryTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, visible, dropped)
         return self.last_norm(x).unflatten(1, (mask.shape[1], len(tokens)))  # type: ignore[no-any-return]
+
+
+def draw_weights(network: nn.Module, generator: np.random.Generator) -> None:
+    """Draw the weights of linear maps and tables from N(0, 0.02²); biases are 0, norms change nothing at first."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            values = generator.standard_normal(tuple(module.weight.shape)) * INITIAL_STD
+            module.weight.data.copy_(torch.from_numpy(values))
+        elif isinstance(module, nn.LayerNorm):
+            module.weight.data.fill_(1)
+        if isinstance(module, (nn.Linear, nn.LayerNorm)):
+            module.bias.data.zero_()
 
 
 class Block(nn.Module):

@@ -1,11 +1,11 @@
 """What an agent is worth: episodes in the simulator, as a pure function of (weights, seed, step)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from offline_rl.agent import Agent
+from offline_rl.agent import Agent, AgentConfig
 from offline_rl.draws import derived_seed
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.tasks import find_task, normalized_score
@@ -17,11 +17,15 @@ BLOCK = 10
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The returns of some episodes of one agent, and their normalised scores, each ``(E,)``."""
+    """The returns of some episodes of one agent, and their normalised scores, each ``(E,)``.
+
+    ``by_condition`` has the returns ``(E,)`` under each of the agent's conditions; the other fields are the first's.
+    """
 
     returns: np.ndarray
     lengths: np.ndarray
     scores: np.ndarray
+    by_condition: Mapping[str, np.ndarray]
 
 
 def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
@@ -30,12 +34,28 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
     return [seeds[start : start + BLOCK] for start in range(0, episodes, BLOCK)]
 
 
-def play(agent: Agent, task: str, dynamics: Dynamics, seeds: Sequence[int]) -> tuple[list[float], list[int]]:
-    """Play one block of episodes; return their returns and lengths."""
+def play(
+    agent: Agent, task: str, dynamics: Dynamics, seeds: Sequence[int]
+) -> tuple[list[list[float]], list[list[int]]]:
+    """Play one block of episodes under each of the agent's conditions, all together.
+
+    Returns:
+        For each episode, its returns, one for each condition; and its lengths likewise.
+    """
     from offline_rl.envs.vector import rollout
 
-    result = rollout(agent.act, find_task(task), dynamics, seeds)
-    return result.returns.tolist(), result.lengths.tolist()
+    count = len(agent.conditions(agent.config))
+    agent.reset(condition=np.arange(count).repeat(len(seeds)))
+    result = rollout(agent.act, find_task(task), dynamics, [*seeds] * count, tell_rewards=True)
+    shape = count, len(seeds)
+    return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
+
+
+def by_condition(agent: type[Agent], config: AgentConfig, values: Sequence[object]) -> dict[str, np.ndarray]:
+    """Return what :func:`play` gave for E episodes as one array ``(E,)`` for each condition; of NaN after a failure."""
+    names = agent.conditions(config)
+    columns = np.asarray(values, np.float64).reshape(len(values), -1)
+    return {name: columns[:, min(place, columns.shape[1] - 1)] for place, name in enumerate(names)}
 
 
 def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: int = 100, seed: int = 0) -> Evaluation:
@@ -55,6 +75,8 @@ def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: 
     if episodes < 1:
         raise AgentError(f"episodes is {episodes}; it must be at least 1")
     played = [play(agent, task, dynamics, block) for block in blocks(seed, 0, episodes)]
-    returns = np.array([value for block, _ in played for value in block])
-    lengths = np.array([value for _, block in played for value in block])
-    return Evaluation(returns, lengths, np.asarray(normalized_score(task, returns)))
+    all_returns, all_lengths = (
+        by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
+    )
+    returns, lengths = next(iter(all_returns.values())), next(iter(all_lengths.values())).astype(np.int64)
+    return Evaluation(returns, lengths, np.asarray(normalized_score(task, returns)), all_returns)

@@ -119,8 +119,8 @@ class PendingEvaluation:
     key: dict[str, Any]
     weights: dict[str, Tensor]
     blocks: dict[int, list[list[int]]]
-    returns: dict[tuple[int, int], list[float]] = field(default_factory=dict)
-    lengths: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    returns: dict[tuple[int, int], list[list[float]]] = field(default_factory=dict)
+    lengths: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
 
     def jobs(self) -> list[tuple[int, int]]:
         """Return (seed, number of the block) for every block."""

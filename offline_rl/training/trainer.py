@@ -19,6 +19,7 @@ from torch import Tensor
 from offline_rl.agent import agent_from_description
 from offline_rl.errors import Interrupted
 from offline_rl.training.checkpoint import Checkpoint, prefixed, select
+from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
 from offline_rl.training.plan import Plan
 from offline_rl.training.progress import Progress
@@ -147,9 +148,13 @@ class Trainer:
 
     def _evaluation_row(self, evaluation: PendingEvaluation, seed: int) -> Row:
         parts = range(len(evaluation.blocks[seed]))
-        returns = np.concatenate([evaluation.returns[seed, part] for part in parts])
-        lengths = np.concatenate([evaluation.lengths[seed, part] for part in parts])
+        returns_by, lengths_by = (
+            by_condition(self._plan.algorithm, self._plan.config, [row for part in parts for row in played[seed, part]])
+            for played in (evaluation.returns, evaluation.lengths)
+        )
+        returns, lengths = next(iter(returns_by.values())), next(iter(lengths_by.values()))
         mean = float(returns.mean())
+        others = {name: float(values.mean()) for name, values in returns_by.items()} if len(returns_by) > 1 else {}
         return {
             "kind": evaluation.key["kind"],
             "step": evaluation.key["step"],
@@ -159,6 +164,8 @@ class Trainer:
             "return_std": float(returns.std()),
             "score": self._plan.score(mean),
             "length": float(lengths.mean()),
+            **{f"return/{name}": value for name, value in others.items()},
+            **{f"score/{name}": self._plan.score(value) for name, value in others.items()},
             "seconds": self._seconds(),
         }
 

@@ -125,7 +125,7 @@ class Worker:
         An agent whose training has diverged cannot act; its returns are NaN, and its neighbours go on.
         """
         if not all(bool(weight.isfinite().all()) for weight in tensors.values()):
-            return {"returns": [math.nan] * len(seeds), "lengths": [math.nan] * len(seeds)}, {}
+            return {"returns": [[math.nan]] * len(seeds), "lengths": [[math.nan]] * len(seeds)}, {}
         # Episodes are played the same way in every process: which one plays a block hangs on the moment.
         use_kernel("default", 1)
         try:

@@ -1,0 +1,189 @@
+r"""Decision Transformer: imitation of actions, given the return that was still to come.
+
+Paper: Lili Chen, Kevin Lu, Aravind Rajeswaran, Kimin Lee, Aditya Grover, Michael Laskin, Pieter Abbeel, Aravind
+Srinivas, Igor Mordatch. Decision Transformer: Reinforcement Learning via Sequence Modeling. NeurIPS 2021, arXiv
+2106.01345. Authors' code: github.com/kzl/decision-transformer. Details are those of CORL (github.com/tinkoff-ai/CORL).
+
+``--encoder mlp`` makes it the perceptron of one state and a return of RvS (Scott Emmons et al., ICLR 2022, arXiv
+2112.10751): enough where the state says all, and quick.
+
+Deviations: observations are normalised as for every algorithm here, by the standard deviation + 1e-3 instead of 1e-6;
+the attention's first weights begin at N(0, 0.02²) like all others, as in the authors' code, but not in CORL's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offline_rl.agent import Agent, AgentConfig, Metrics, Uniform, WindowBatch
+from offline_rl.data.history import History
+from offline_rl.data.packed import PackedRows
+from offline_rl.data.windows import Steps, Windows
+from offline_rl.networks import MLP
+from offline_rl.networks.dropout import KEY_SIZE, Dropout
+from offline_rl.networks.transformer import TrajectoryTransformer, draw_weights
+
+
+@dataclass(frozen=True)
+class Config(AgentConfig):
+    """Settings of the Decision Transformer; the defaults are the authors', CORL's differ in two, see ``docs/dt.md``."""
+
+    batch_size: int = 64
+    """Windows in a batch, drawn uniformly with replacement from all that begin in a complete episode; CORL: 4096."""
+    learning_rate: float = 1e-4
+    """AdamW's learning rate; CORL: 8e-4."""
+    warmup: float = 0.1
+    """Share of the run in which the learning rate grows to its value."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay."""
+    gradient_clip: float = 0.25
+    """Longest gradient of all parameters together; a longer one is shortened to it."""
+    encoder: Literal["transformer", "mlp"] = "transformer"
+    """The transformer, or a perceptron with ``hidden_dims`` that sees one state and one return."""
+    length: int = 20
+    """Steps in a window, and steps that the acting agent remembers; the perceptron has 1."""
+    width: int = 128
+    """Size of the transformer's features."""
+    layers: int = 3
+    """The transformer's blocks."""
+    heads: int = 1
+    """Attention heads in each block."""
+    dropout: float = 0.1
+    """Share of the transformer's activations that each update drops."""
+    return_scale: float = 0.001
+    """Factor on returns before they enter the network."""
+    target_returns: list[float] = field(default_factory=list)
+    """Returns to ask for, the first one by default; an evaluation plays them all. None given: the best in the data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("length", "width", "layers", "heads", at_least=1)
+        self.require("learning_rate", "gradient_clip", "return_scale", above=0)
+        self.require("weight_decay", at_least=0)
+        self.require("warmup", "dropout", at_least=0, at_most=0.99)
+
+
+class ActionModel(nn.Module):
+    """Maps steps and the returns still to come to actions; holds the best return of the data as well."""
+
+    best_return: Tensor
+
+    def __init__(self, observation_size: int, action_size: int, config: Config) -> None:
+        super().__init__()
+        self.register_buffer("best_return", torch.zeros(()))
+        self.scale = config.return_scale
+        self.transformer: TrajectoryTransformer | None = None
+        if config.encoder == "transformer":
+            sizes = 1, observation_size, action_size
+            self.transformer = TrajectoryTransformer(
+                sizes, width=config.width, layers=config.layers, heads=config.heads
+            )
+            self.head = nn.Linear(config.width, action_size)
+        else:
+            self.mlp = MLP(observation_size + 1, action_size, config.hidden_dims)
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Draw all parameters from ``generator``."""
+        if self.transformer is None:
+            self.mlp.initialize(generator)
+        else:
+            draw_weights(self, generator)
+
+    def forward(self, steps: Steps, return_to_go: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """Return an action ``(B, T, A)`` in (-1, 1) for each step, which knows nothing of later ones.
+
+        Args:
+            steps: ``(B, T, ...)``.
+            return_to_go: ``(B, T)``, what is asked for, or what came.
+            dropout: None for acting.
+        """
+        wish = self.scale * return_to_go[:, :, None]
+        if self.transformer is None:
+            inputs = torch.cat((steps.observation, wish), 2)
+            return self.mlp(inputs.flatten(0, 1))[0].tanh().unflatten(0, inputs.shape[:2])  # type: ignore[no-any-return]
+        tokens = wish, steps.observation, steps.action
+        features = self.transformer(tokens, steps.time, steps.mask, dropout)
+        return self.head(features[:, :, 1]).tanh()  # type: ignore[no-any-return]
+
+
+class DT(Agent):
+    r"""min_π  E[1/K Σ_i m_i (π(R̂_1, s_1, a_1, …, R̂_i, s_i) - a_i)²] over windows of K steps.
+
+    R̂_i is the return still to come at step i, undiscounted; m_i is 0 for padded steps, else 1; the square is a mean
+    over action entries. To act, R̂ begins at the return that is asked for, and every reward received is taken off it.
+    """
+
+    name = "dt"
+    config_class = Config
+    config: Config
+    history: History
+    acting_networks = ("model",)
+
+    def build(self) -> None:
+        """Make the model and the memory of the episodes in play."""
+        c = self.config
+        length = c.length if c.encoder == "transformer" else 1
+        self.batch = Windows(history=1, future=length)
+        self.history = History(length, self.action_size)
+        self.model = ActionModel(self.observation_size, self.action_size, c)
+        self.optimizer(
+            "model",
+            self.model,
+            c.learning_rate,
+            warmup=c.warmup,
+            weight_decay=c.weight_decay,
+            gradient_clip=c.gradient_clip,
+        )
+
+    def draws(self) -> dict[str, Uniform]:
+        """Ask for the keys of dropout."""
+        return {"dropout": Uniform(KEY_SIZE)}
+
+    def prepare(self, rows: PackedRows) -> None:
+        """Leave out an episode that the recording cut, for its return is not known; note the best return."""
+        complete = rows.episode_complete if rows.episode_complete.any() else ~rows.episode_complete
+        kept = np.repeat(complete, np.diff(rows.episode_bounds))
+        self.rows = None if kept.all() else torch.from_numpy(np.flatnonzero(kept)).to(self.device)
+        self.model.best_return.fill_(rows.episode_returns[complete].max())
+
+    def model_loss(self, batch: WindowBatch) -> tuple[Tensor, Metrics]:
+        """Return the mean of m (π - a)² over all steps, padded or not, and action entries."""
+        steps = batch.future
+        dropout = Dropout(self.config.dropout, batch.draws["dropout"])
+        error = (self.model(steps, steps.return_to_go, dropout) - steps.action).square()
+        mask = steps.mask.to(self.dtype)
+        return (error * mask[:, :, None]).mean(), {"padded": 1 - mask.mean()}
+
+    def update(self, batch: WindowBatch, step: int) -> Metrics:
+        """Update the model."""
+        return self.minimize(batch, model=self.model_loss)
+
+    def policy(self, observation: Tensor) -> Tensor:
+        """Return the newest action, and remember both."""
+        steps = self.history.see(observation)
+        action: Tensor = self.model(steps, self.target_return() + steps.return_to_go)[:, -1]
+        self.history.did(action)
+        return action
+
+    def target_return(self) -> Tensor:
+        """Return what is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``."""
+        known = torch.tensor(self.config.target_returns, dtype=self.dtype, device=self.device)
+        known = known if len(known) else self.model.best_return[None]
+        return known[torch.from_numpy(self.condition).to(self.device)].reshape(-1, 1)
+
+    @classmethod
+    def conditions(cls, config: Config) -> Sequence[str]:
+        """Name the returns that can be asked for."""
+        return [f"{target:g}" for target in config.target_returns] or [""]
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # CORL's settings.
+        "halfcheetah-*": {"target_returns": [12000.0, 6000.0]},
+        "hopper-*": {"target_returns": [3600.0, 1800.0]},
+        "walker2d-*": {"target_returns": [5000.0, 2500.0]},
+    }
+    """Published scores are the better target's; here the first one's is the score, and the others stand beside it."""

@@ -13,47 +13,28 @@ the attention's first weights begin at N(0, 0.02²) like all others, as in the a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Agent, AgentConfig, Metrics, Uniform, WindowBatch
+from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
-from offline_rl.data.windows import Steps, Windows
+from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.networks import MLP
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.transformer import TrajectoryTransformer, draw_weights
+from offline_rl.sequence import SequenceConfig
 
 
 @dataclass(frozen=True)
-class Config(AgentConfig):
-    """Settings of the Decision Transformer; the defaults are the authors', CORL's differ in two, see ``docs/dt.md``."""
+class Config(SequenceConfig):
+    """Settings of the Decision Transformer; the defaults are the authors'. CORL: batches of 4096, rate 8e-4."""
 
-    batch_size: int = 64
-    """Windows in a batch, drawn uniformly with replacement from all that begin in a complete episode; CORL: 4096."""
-    learning_rate: float = 1e-4
-    """AdamW's learning rate; CORL: 8e-4."""
-    warmup: float = 0.1
-    """Share of the run in which the learning rate grows to its value."""
-    weight_decay: float = 1e-4
-    """AdamW's weight decay."""
-    gradient_clip: float = 0.25
-    """Longest gradient of all parameters together; a longer one is shortened to it."""
-    encoder: Literal["transformer", "mlp"] = "transformer"
-    """The transformer, or a perceptron with ``hidden_dims`` that sees one state and one return."""
     length: int = 20
     """Steps in a window, and steps that the acting agent remembers; the perceptron has 1."""
-    width: int = 128
-    """Size of the transformer's features."""
-    layers: int = 3
-    """The transformer's blocks."""
-    heads: int = 1
-    """Attention heads in each block."""
-    dropout: float = 0.1
-    """Share of the transformer's activations that each update drops."""
     return_scale: float = 0.001
     """Factor on returns before they enter the network."""
     target_returns: list[float] = field(default_factory=list)
@@ -61,10 +42,8 @@ class Config(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("length", "width", "layers", "heads", at_least=1)
-        self.require("learning_rate", "gradient_clip", "return_scale", above=0)
-        self.require("weight_decay", at_least=0)
-        self.require("warmup", "dropout", at_least=0, at_most=0.99)
+        self.require("length", at_least=1)
+        self.require("return_scale", above=0)
 
 
 class ActionModel(nn.Module):
@@ -79,9 +58,7 @@ class ActionModel(nn.Module):
         self.transformer: TrajectoryTransformer | None = None
         if config.encoder == "transformer":
             sizes = 1, observation_size, action_size
-            self.transformer = TrajectoryTransformer(
-                sizes, width=config.width, layers=config.layers, heads=config.heads
-            )
+            self.transformer = TrajectoryTransformer(sizes, **config.transformer)
             self.head = nn.Linear(config.width, action_size)
         else:
             self.mlp = MLP(observation_size + 1, action_size, config.hidden_dims)
@@ -130,14 +107,7 @@ class DT(Agent):
         self.batch = Windows(history=1, future=length)
         self.history = History(length, self.action_size)
         self.model = ActionModel(self.observation_size, self.action_size, c)
-        self.optimizer(
-            "model",
-            self.model,
-            c.learning_rate,
-            warmup=c.warmup,
-            weight_decay=c.weight_decay,
-            gradient_clip=c.gradient_clip,
-        )
+        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
 
     def draws(self) -> dict[str, Uniform]:
         """Ask for the keys of dropout."""
@@ -145,10 +115,9 @@ class DT(Agent):
 
     def prepare(self, rows: PackedRows) -> None:
         """Leave out an episode that the recording cut, for its return is not known; note the best return."""
-        complete = rows.episode_complete if rows.episode_complete.any() else ~rows.episode_complete
-        kept = np.repeat(complete, np.diff(rows.episode_bounds))
-        self.rows = None if kept.all() else torch.from_numpy(np.flatnonzero(kept)).to(self.device)
-        self.model.best_return.fill_(rows.episode_returns[complete].max())
+        self.rows = complete_rows(rows)
+        known = rows.episode_returns[rows.episode_complete]
+        self.model.best_return.fill_((known if len(known) else rows.episode_returns).max())
 
     def model_loss(self, batch: WindowBatch) -> tuple[Tensor, Metrics]:
         """Return the mean of m (π - a)² over all steps, padded or not, and action entries."""

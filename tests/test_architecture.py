@@ -10,6 +10,7 @@ FLOORS = [
     {f"offline_rl.{name}" for name in ("errors", "files", "draws", "settings", "interpreter")},
     {"offline_rl.networks", "offline_rl.data", "offline_rl.envs", "offline_rl.analysis", "offline_rl.launch"},
     {"offline_rl.agent"},
+    {"offline_rl.sequence"},
     {"algos", "offline_rl.training"},
     {"benchmarks"},
     {"offline_rl.arguments"},

@@ -121,3 +121,9 @@ class EpisodeWindows:
             time=age + offset,
             mask=offset == wanted,
         )
+
+
+def complete_rows(rows: PackedRows) -> Tensor | None:
+    """Return the rows of complete episodes, whose returns are known; None for all, also if no episode is complete."""
+    kept = np.repeat(rows.episode_complete, np.diff(rows.episode_bounds))
+    return None if kept.all() or not kept.any() else torch.from_numpy(np.flatnonzero(kept)).to(rows.device)

@@ -1,0 +1,49 @@
+"""What algorithms that learn from windows of episodes share: the settings of their transformers and optimiser."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from offline_rl.agent import AgentConfig
+
+
+@dataclass(frozen=True)
+class SequenceConfig(AgentConfig):
+    """Settings of algorithms with transformers; the defaults are the Decision Transformer's."""
+
+    batch_size: int = 64
+    """Windows in a batch, drawn uniformly with replacement from all those of complete episodes."""
+    encoder: Literal["transformer", "mlp"] = "transformer"
+    """What reads windows: transformers, or quick perceptrons with ``hidden_dims`` that see one state of the past."""
+    width: int = 128
+    """Size of a transformer's features."""
+    layers: int = 3
+    """Blocks of a transformer."""
+    heads: int = 1
+    """Attention heads in each block."""
+    dropout: float = 0.1
+    """Share of a transformer's activations that each update drops."""
+    learning_rate: float = 1e-4
+    """AdamW's learning rate."""
+    warmup: float = 0.1
+    """Share of the run in which the learning rate grows to its value."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay."""
+    gradient_clip: float = 0.25
+    """Longest gradient of all that AdamW moves; a longer one is shortened to it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("width", "layers", "heads", at_least=1)
+        self.require("learning_rate", "gradient_clip", above=0)
+        self.require("weight_decay", at_least=0)
+        self.require("warmup", "dropout", at_least=0, at_most=0.99)
+
+    @property
+    def transformer(self) -> dict[str, Any]:
+        """The size of a transformer, as its class takes it."""
+        return {"width": self.width, "layers": self.layers, "heads": self.heads}
+
+    @property
+    def adamw(self) -> dict[str, Any]:
+        """The optimiser's settings but the learning rate, as :meth:`offline_rl.agent.Agent.optimizer` takes them."""
+        return {"warmup": self.warmup, "weight_decay": self.weight_decay, "gradient_clip": self.gradient_clip}

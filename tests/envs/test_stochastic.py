@@ -47,3 +47,24 @@ def test_recorded_actions_are_those_that_were_wanted():
     )
     calm = rollout(policy, task, "d4rl", [3, 4])
     assert calm.returns.tolist() != played.returns.tolist()
+
+
+def test_a_policy_is_told_its_rewards():
+    """Broken by rewards of the step before last, or by those of an ended episode told again and again."""
+    task, told = find_task("walker2d"), []
+
+    def policy(observations, rewards):
+        told.append(rewards)
+        return np.full((len(observations), 6), 0.5, np.float32)
+
+    result = rollout(policy, task, "d4rl", [0, 1, 2], tell_rewards=True)
+    assert (told[0] == 0).all()
+    rewards = np.array(told[1:])
+    for row, length in enumerate(result.lengths):
+        assert (rewards[length:, row] == 0).all()
+        assert (rewards[: length - 1, row] != 0).all()
+    shortest = int(result.lengths.argmin())
+    assert rewards[:, shortest].sum() == result.returns[shortest]
+    assert len(set(result.lengths.tolist())) > 1
+    silent = rollout(lambda observations: policy(observations, None), task, "d4rl", [0, 1, 2])
+    assert silent.returns.tolist() == result.returns.tolist()

@@ -16,7 +16,7 @@ FLOORS = [
     {"offline_rl.arguments"},
     {"offline_rl.cli"},
 ]
-ALLOWED_ON_ONE_FLOOR = {("offline_rl.data", "offline_rl.envs")}
+ALLOWED_ON_ONE_FLOOR = {("offline_rl.data", "offline_rl.envs"), ("offline_rl.networks", "offline_rl.data")}
 """Pairs of neighbours of which the first may import the second."""
 
 

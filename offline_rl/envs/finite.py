@@ -199,10 +199,10 @@ def _one_pull(name: str, probability: FloatArray, pays: FloatArray, behavior: Fl
 
 
 def two_step() -> FiniteProblem:
-    """Return a problem whose luck shows in the next state only; both actions and both steps are drawn evenly.
+    """Return a problem whose luck shows in the next state only.
 
     In state 0, action 0 leads to the lucky state 1 (10 %) or to state 2, action 1 to state 3; this pays nothing. Then
-    any action ends the episode and pays 10, 0 or 2, by the state.
+    any action ends the episode and pays 10, 0 or 2, by the state. Data has both first actions evenly, then action 0.
     """
     probability, reward = np.zeros((4, 2, 2)), np.zeros((4, 2, 2))
     next_state, terminated = np.zeros((4, 2, 2), np.int64), np.ones((4, 2, 2), bool)
@@ -212,9 +212,10 @@ def two_step() -> FiniteProblem:
     terminated[0] = False
     next_state[1:] = np.arange(1, 4)[:, None, None]
     reward[1:] = np.array([10.0, 0.0, 2.0])[:, None, None]
-    start = np.array([1.0, 0.0, 0.0, 0.0])
+    start, behavior = np.eye(4)[0], np.eye(2)[[0, 0, 0, 0]]
+    behavior[0] = 0.5
     return FiniteProblem(
-        "two-step", start, probability, reward, next_state, terminated, time_limit=2, behavior=np.full((4, 2), 0.5)
+        "two-step", start, probability, reward, next_state, terminated, time_limit=2, behavior=behavior
     )
 
 

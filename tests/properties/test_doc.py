@@ -331,6 +331,18 @@ def test_what_is_saved_is_enough_to_act(dataset, rows):
     assert agent.model.return_scale == np.abs(dataset.episode_returns).max()
 
 
+def test_rewards_enter_networks_at_one_scale(rows):
+    """Broken by scaling the rewards of the future, but not those of the past."""
+    agent = make(rows, "mlp")
+    steps = EpisodeWindows(rows).around(torch.arange(len(rows)), Windows(2, 1), torch.float64)
+    scaled = agent.model.scaled(steps)
+    assert float(scaled.reward[:, 1].mean()) == pytest.approx(0, abs=1e-6)
+    assert float(scaled.reward[:, 1].std()) == pytest.approx(1, abs=0.01)
+    known = steps.mask[:, 0]
+    assert torch.allclose(scaled.previous_reward[known, 1], scaled.reward[known, 0])
+    assert not torch.allclose(scaled.previous_reward, steps.previous_reward)
+
+
 def test_likelihoods_are_those_of_the_distributions(rows):
     """Broken by a likelihood without its constant, which would change what β means, or by a mean over entries."""
     agent = make(rows, "mlp")

@@ -380,7 +380,7 @@ LEARNING = {
     "beta_ramp": 0.0,
     "gradient_clip": 100.0,
 }
-STEPS = 3000
+STEPS = 2000
 
 
 def trained(problem, seed, steps=STEPS, episodes=2000, **settings):
@@ -410,8 +410,16 @@ def test_the_better_arm_is_found_where_success_does_not_tell(bandits):
 
 @pytest.mark.slow
 def test_the_prior_learns_the_aggregate_posterior(bandits):
-    """Broken as in the authors' code, where the prior gets no gradient."""
+    """Broken as in the authors' code, where the prior gets no gradient.
+
+    The last steps are the prior's alone, because q keeps turning a little while f chases it.
+    """
     for agent, rows, _ in bandits:
+        prior_parameters, sampler = parameters_of_prior(agent), Sampler(agent, rows)
+        for step in range(STEPS + 1, STEPS + 301):
+            loss = agent.prior_loss(agent.view(sampler.batch(step)))
+            for parameter, gradient in zip(prior_parameters, torch.autograd.grad(loss, prior_parameters), strict=True):
+                parameter.data.sub_(0.02 * gradient)
         windows = EpisodeWindows(rows).around(torch.arange(len(rows)), agent.batch)
         steps = agent.model.scaled(windows)
         with torch.no_grad():
@@ -429,7 +437,7 @@ def test_the_energy_of_a_shuffled_z_is_the_information_of_the_action():
     agent, rows, _ = trained(bernoulli_bandit(0.1), 0, steps=1, negatives=63)
     sampler = Sampler(agent, rows)
     found = []
-    for step in range(1, 1501):
+    for step in range(1, 1001):
         batch = sampler.batch(step)
         view = agent.view(batch)
         shuffled = dataclasses.replace(view, latent=view.latent.roll(1, 0))

@@ -30,6 +30,8 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
         steps = sorted({row["step"] for row in played})
         means = [_mean([row["score"] for row in played if row["step"] == step]) for step in steps]
         axes.plot(steps, means, lw=2.5, color="black", label="mean")
+    if config["options"].get("online_steps"):
+        axes.axvline(config["options"]["steps"], color="gray", lw=1, label="online from here")
     axes.axhline(config["dataset"]["mean_score"], color="gray", ls="--", lw=1, label="mean of the data")
     axes.set_xlabel("updates")
     axes.set_ylabel("normalised score")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from offline_rl.agent import Agent, Batch, Draw, Uniform
 from offline_rl.data.packed import PackedRows
+from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
 
 BLOCK = 16
@@ -17,15 +18,14 @@ class Sampler:
 
     Args:
         agent: Says how many rows, which of them, and which draws.
-        rows: The dataset.
+        rows: The dataset, or one that grows from batch to batch.
         block: How many batches are made, and moved to the device, at once.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, block: int = BLOCK) -> None:
+    def __init__(self, agent: Agent, rows: PackedRows | Replay, block: int = BLOCK) -> None:
         self._rows = rows
         self._device, self._dtype = agent.device, agent.dtype
         self._subset = agent.rows
-        self._row_count = len(rows) if agent.rows is None else len(agent.rows)
         self._shape = block, agent.config.batch_size
         self._first = 0
         self._batches: list[Batch] = []
@@ -61,8 +61,9 @@ class Sampler:
         uniform = np.empty(self._shape)
         for offset, values in enumerate(uniform):
             self._index_stream.at(step + offset).random(out=values)
+        count = len(self._rows if self._subset is None else self._subset)
         # floor(u N) rather than integers(N): the draw stays the same when N grows.
-        indices = torch.from_numpy((uniform * self._row_count).astype(np.int64)).to(self._device)
+        indices = torch.from_numpy((uniform * count).astype(np.int64)).to(self._device)
         return indices if self._subset is None else self._subset[indices]
 
     def _drawn(self, stream: Stream, draw: Draw, step: int) -> Tensor:

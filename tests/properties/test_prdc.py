@@ -11,7 +11,7 @@ from algos.prdc import PRDC, Config
 from algos.td3_bc import TD3BC
 from algos.td3_bc import Config as TD3BCConfig
 from offline_rl.data import Dataset
-from offline_rl.data.nearest import NearestRows
+from offline_rl.data.nearest import NearestRows, Query
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.training.sampler import Sampler
@@ -35,7 +35,11 @@ def make(rows, **settings):
 
 
 def find(rows, beta, index, action, rank=1):
-    return NearestRows(rows, beta, "lists", 64).find(index, action, rank).rows
+    return NearestRows(rows, beta, "lists", 64).find(query(rows, index, action), rank).rows
+
+
+def query(rows, index, action):
+    return Query(index, rows.columns(index).observation, action)
 
 
 def test_a_large_beta_gives_td3_bc_bit_for_bit(rows):
@@ -138,8 +142,8 @@ def test_agents_never_share_a_search_by_accident(rows):
     other = packed(random_dataset(rows=100, seed=5))
     second, _ = make(other)
     index, action = torch.arange(20), torch.zeros(20, 2)
-    before = first.nearest.find(index, action, 1).rows
-    assert not torch.equal(before, second.nearest.find(index, action, 1).rows)
+    before = first.nearest.find(query(rows, index, action), 1).rows
+    assert not torch.equal(before, second.nearest.find(query(other, index, action), 1).rows)
     assert torch.equal(before, find(rows, 2.0, index, action))
     third, _ = make(rows)
     assert third.nearest._search is first.nearest._search

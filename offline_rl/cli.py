@@ -179,6 +179,7 @@ def evaluate_command(arguments: list[str]) -> None:
         task: str | None = None,
         dynamics: Dynamics = "d4rl",
         seed: int = 0,
+        figure: str | None = None,
         json: bool = False,
     ) -> dict[str, Any]:
         """Score a saved agent, or all agents of a run.
@@ -189,6 +190,7 @@ def evaluate_command(arguments: list[str]) -> None:
             task: Task to play; by default the one the agent was trained for.
             dynamics: Physics: D4RL's own, or Gymnasium's stock v4 environments.
             seed: Decides the initial states.
+            figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
             json: Print JSON.
         """
         return locals()
@@ -197,7 +199,9 @@ def evaluate_command(arguments: list[str]) -> None:
     _evaluate(**line.parse(command, "offline-rl evaluate"))
 
 
-def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics, seed: int, json: bool) -> None:
+def _evaluate(
+    *, path: str, episodes: int, task: str | None, dynamics: Dynamics, seed: int, figure: str | None, json: bool
+) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.errors import AgentError
     from offline_rl.training.evaluation import evaluate
@@ -206,12 +210,12 @@ def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics,
         raise AgentError(f"{path} is a run that has no agents yet; it is training, or was stopped")
     folders = Path(path).glob("agents/seed-*")
     found = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-"))) or [Path(path)]
+    if figure:
+        _draw_episode(found[0], task, dynamics, seed, Path(figure))
     results = []
     for folder in found:
         agent = load_agent(folder)
-        name = task or agent.provenance.get("task")
-        if name is None:
-            raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
+        name = _task_of(agent, task, folder)
         result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed)
         results.append(
             {
@@ -233,6 +237,30 @@ def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics,
             )
     if json:
         print_json(results)
+
+
+def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics, seed: int, figure: Path) -> None:
+    from offline_rl.agent import load_agent
+    from offline_rl.analysis.curves import draw_signals
+    from offline_rl.training.evaluation import trace
+
+    agent = load_agent(folder)
+    name = _task_of(agent, task, folder)
+    signals = trace(agent, name, dynamics=dynamics, seed=seed)
+    try:
+        draw_signals(signals, f"{agent.name}, {folder}, one episode of {name}", figure)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{figure} cannot be written ({error}); choose another --figure") from None
+    print(f"drawn to {figure}", file=sys.stderr)
+
+
+def _task_of(agent: Any, task: str | None, folder: Path) -> str:
+    from offline_rl.errors import AgentError
+
+    name = task or agent.provenance.get("task")
+    if name is None:
+        raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
+    return str(name)
 
 
 def print_json(value: Any) -> None:

@@ -66,7 +66,7 @@ def wait_for_checkpoint(out, step=0):
     raise AssertionError("no checkpoint appeared")
 
 
-def kill_once(algorithm, out, dataset, settings, delay, step=0):
+def kill_once(algorithm, out, dataset, settings, *, delay, step=0):
     """Kill a run so many seconds after its first checkpoint at or after ``step``, and resume it.
 
     Return the step it resumed at; None if the run had ended before, or was closing down.
@@ -103,7 +103,7 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
     steps = []
     for attempt in range(20):
         out = tmp_path / f"run-{attempt}"
-        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, generator.uniform(0, 0.9 * length)))
+        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, delay=generator.uniform(0, 0.9 * length)))
         assert content(out) == expected, f"attempt {attempt}, killed near step {steps[-1]}"
     killed = [step for step in steps if step is not None]
     assert len(killed) >= 15, steps
@@ -116,7 +116,7 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
 def test_one_kill(algorithm, more, tmp_path):
     settings = {**SHORT, **more}
     assert start(algorithm, tmp_path / "straight", "hopper-demo", settings).wait(timeout=100) == 0
-    step = kill_once(algorithm, tmp_path / "killed", "hopper-demo", settings, 0.0)
+    step = kill_once(algorithm, tmp_path / "killed", "hopper-demo", settings, delay=0.0)
     assert step is not None
     assert step > 0
     assert content(tmp_path / "killed") == content(tmp_path / "straight")
@@ -128,7 +128,8 @@ def test_a_kill_in_each_phase(algorithm, tmp_path):
     settings = {**SHORT, **ONLINE}
     assert start(algorithm, tmp_path / "straight", "hopper-demo", settings).wait(timeout=100) == 0
     steps = [
-        kill_once(algorithm, tmp_path / f"killed-{first}", "hopper-demo", settings, 0.0, first) for first in (1, 1501)
+        kill_once(algorithm, tmp_path / f"killed-{first}", "hopper-demo", settings, delay=0.0, step=first)
+        for first in (1, 1501)
     ]
     assert None not in steps
     assert 0 < steps[0] <= 1500 < steps[1]

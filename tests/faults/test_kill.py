@@ -123,7 +123,7 @@ def test_one_kill(algorithm, more, tmp_path):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("algorithm", ["td3_bc"])
+@pytest.mark.parametrize("algorithm", ["famo2o"])
 def test_a_kill_in_each_phase(algorithm, tmp_path):
     settings = {**SHORT, **ONLINE}
     assert start(algorithm, tmp_path / "straight", "hopper-demo", settings).wait(timeout=100) == 0

@@ -135,5 +135,5 @@ def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], member: in
     h = x
     for weight, bias, scale, shift in zip(layers[:-2:2], layers[1:-2:2], norms[0::2], norms[1::2], strict=True):
         h = nn.functional.linear(h, weight[member], bias[member])
-        h = nn.functional.layer_norm(h, h.shape[1:], scale[member], shift[member], LAYER_NORM_EPSILON).relu()
+        h = nn.functional.layer_norm(h, h.shape[1:], scale[member], shift[member], LAYER_NORM_EPSILON).relu_()
     return nn.functional.linear(h, layers[-2][member], layers[-1][member])

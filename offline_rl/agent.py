@@ -308,7 +308,7 @@ class Agent:
         """Say whether the algorithm can be trained online."""
         return cls.explore is not Agent.explore
 
-    def act(self, observation: np.ndarray, deterministic: bool = True) -> np.ndarray:
+    def act(self, observation: np.ndarray, *, deterministic: bool = True) -> np.ndarray:
         """Return the actions for raw observations.
 
         Args:
@@ -354,7 +354,7 @@ class Agent:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
         """Like :meth:`act`, spelled and returned as Stable-Baselines3 does."""
-        return self.act(observation, deterministic), None
+        return self.act(observation, deterministic=deterministic), None
 
     def save(self, path: str | Path) -> None:
         """Write what acting needs to the folder ``path``: ``agent.json`` and ``weights.safetensors``.

@@ -139,7 +139,7 @@ def test_help_is_everywhere(command):
 def test_help_of_an_algorithm_has_a_sentence_for_each_setting():
     text = " ".join(run("train", "td3_bc", "--help").stdout.replace("│", " ").split())
     assert "Weight of the Q term against the behaviour-cloning term." in text
-    assert "Updates of each agent." in text
+    assert "Updates of each agent on the dataset." in text
 
 
 @pytest.fixture(scope="module")

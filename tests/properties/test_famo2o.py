@@ -284,6 +284,15 @@ def test_policy_and_balance_model_see_each_other_as_before_the_update(base):
     assert changed(*found) == set()
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_learning_rates_are_constant(base):
+    """Broken by IQL's decay, which would end the policy's learning after the offline phase."""
+    agent = FamO2O(Config(**SMALL, base=base), 5, 2, steps=2)
+    for step, batch in enumerate(make_batches(agent, 5), start=1):
+        last = moved(agent, partial(agent.update, batch, step))
+    assert {"actor", "balance", "temperature", "critic"} <= last
+
+
 # The balance model's choice.
 
 
@@ -353,6 +362,16 @@ def test_the_temperature_rises_below_the_target_entropy(log_std, sign):
     assert np.sign(agent.log_temperature().item() - before) == sign
 
 
+def test_the_balance_model_seeks_q_on_cql():
+    """Broken by the loss's sign."""
+    agent = make("cql", balance_learning_rate=1e-2, actor_learning_rate=1e-9, critic_learning_rate=1e-9)
+    scale(agent.actor.mlp, 2.0)
+    scale(agent.critic.mlp, 2.0)
+    batch = batch_for(agent)
+    values = [float(agent.update(batch, step)["balance_q"]) for step in range(1, 31)]
+    assert values[-1] > values[0]
+
+
 # The family.
 
 
@@ -404,11 +423,13 @@ def test_the_next_states_balance_is_its_own(released):
     agent = make("cql", released_next_balance=released)
     batch = batch_for(agent)
     seen = []
-    agent.actor.forward = lambda inputs, forward=agent.actor.forward: seen.append(inputs[:, 5:]) or forward(inputs)
+    agent.actor.forward = lambda inputs, forward=agent.actor.forward: seen.append(inputs) or forward(inputs)
     shifted = batch.observation + 1
     for changes in ({}, {"next_observation": shifted}, {"observation": shifted}):
         agent.next_policy(dataclasses.replace(batch, **changes))
-    first, after_next, after_state = seen
+    assert torch.equal(seen[0][:, :5], batch.next_observation)
+    assert torch.equal(seen[1][:, :5], shifted)
+    first, after_next, after_state = (inputs[:, 5:] for inputs in seen)
     assert torch.equal(first, after_next) == released
     assert torch.equal(first, after_state) != released
 

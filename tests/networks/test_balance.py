@@ -59,7 +59,7 @@ def test_the_released_mapping_leaves_the_interval():
 def test_no_state_gives_a_balance_outside_the_interval(low, high):
     """Broken by the released mapping, or by an unsquashed sample."""
     balance = model(low, high)
-    observation, noise = 30 * torch.randn(2000, 5), 3 * torch.randn(2000, 1)
+    observation, noise = 100 * torch.randn(2000, 5), 3 * torch.randn(2000, 1)
     for beta in (balance.sampled(observation, noise), balance.chosen(observation)):
         assert beta.shape == (2000,)
         assert low <= beta.min() < low + 0.01 * (high - low)

@@ -287,8 +287,9 @@ def algos_command(arguments: list[str]) -> None:
         return
     algorithm = find_algorithm(name)
     print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")
-    for field, value in dataclasses.asdict(algorithm.config_class()).items():
-        print(f"  {field:22} {value}")
+    settings = dataclasses.asdict(algorithm.config_class())
+    for field, value in settings.items():
+        print(f"  {field:{max(map(len, settings))}} {value}")
     print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
     for task, values in algorithm.PRESETS.items():
         print(f"  {task:28} {values}")

@@ -71,11 +71,14 @@ class OnlineEnvironment:
     def state(self) -> dict[str, Tensor]:
         """Return all that continuing exactly needs.
 
-        The physics are MuJoCo's whole integration state: positions and velocities lack the solver's warm start.
+        The physics are MuJoCo's whole integration state: positions and velocities lack the solver's warm start. The
+        ant's reward also reads the bodies' positions before a step; MuJoCo leaves them at the last part of the step
+        before, so they do not follow from the state.
         """
         counters = [self._episode, self._elapsed, self._return, self._last_return, self._last_length]
         return {
             "physics": torch.from_numpy(self._physics()),
+            "bodies": torch.from_numpy(self._environment.data.xpos.copy()),  # type: ignore[attr-defined]
             "observation": torch.from_numpy(self.observation.copy()),
             "counters": torch.tensor(counters, dtype=torch.float64),
         }
@@ -86,9 +89,7 @@ class OnlineEnvironment:
 
         model, data = self._environment.model, self._environment.data  # type: ignore[attr-defined]
         mujoco.mj_setState(model, data, state["physics"].numpy(), mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_forward(model, data)
-        # Computing what follows from the state has moved the warm start, which is a part of it.
-        mujoco.mj_setState(model, data, state["physics"].numpy(), mujoco.mjtState.mjSTATE_INTEGRATION)
+        data.xpos[:] = state["bodies"].numpy()
         self.observation = state["observation"].numpy().copy()
         episode, elapsed, *returns = state["counters"].tolist()
         self._episode, self._elapsed = int(episode), int(elapsed)

@@ -18,7 +18,7 @@ def finetune(
     run: Run | str | Path,
     *,
     options: FinetuneOptions | None = None,
-    dataset: Dataset | None = None,
+    dataset: Dataset | str | Path | None = None,
     **settings: Any,
 ) -> Run:
     """Continue a finished run online: a new run folder begins where the old one ended, the old one stays as it is.
@@ -29,7 +29,7 @@ def finetune(
     Args:
         run: The finished run, or its folder.
         options: Options; instead, they may be given one by one as keywords.
-        dataset: The run's dataset, if it was trained on one in memory.
+        dataset: The run's dataset, if it was trained on one in memory; or where it is now, if it has moved.
         **settings: Fields of :class:`FinetuneOptions` and of the algorithm's ``Config``, for instance
             ``steps=100_000, alpha=5.0``; by default the algorithm's settings stay.
 
@@ -37,19 +37,22 @@ def finetune(
         The new run.
 
     Raises:
-        OfflineRLError: The run is not finished, was online before, explores in no way, or its dataset is not found.
+        OfflineRLError: The run is not finished, was online before, cannot explore, or its dataset is not found; a
+            setting is unknown, or given twice.
         Interrupted: SIGINT or SIGTERM arrived; the new run can be resumed.
     """
     old = run if isinstance(run, Run) else Run(Path(run))
     config = old.config
     own = {field.name for field in dataclasses.fields(FinetuneOptions)}
+    if options is not None and (twice := sorted(own & set(settings))):
+        raise RunError(f"give {twice[0]} within options, or no options object")
     options = options or FinetuneOptions(**{name: value for name, value in settings.items() if name in own})
     rest = {name: value for name, value in settings.items() if name not in own}
     run_settings, agent_settings = split_settings(config["algorithm"], rest)
     if run_settings:
         raise RunError(f"{sorted(run_settings)[0]} is that of the run and cannot be changed when it goes on online")
     train_options = _train_options(old, options)
-    data = dataset if dataset is not None else _source(config, options)
+    data = dataset or _source(config, options)
     overrides = {**config["config"], **agent_settings}
     out = Path(str(train_options.out))
     if not options.resume or not out.exists():

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from agents import snapshot
 from datasets import random_dataset
 from parity.harness import make_batches
 
@@ -43,10 +44,6 @@ def batch_for(agent, seed=0):
 
 def with_draws(batch, **draws):
     return dataclasses.replace(batch, draws={**batch.draws, **draws})
-
-
-def snapshot(agent):
-    return {name: tensor.clone() for name, tensor in agent.training_state().items()}
 
 
 def moved(agent, change):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from agents import snapshot
 from datasets import random_dataset
 from parity.harness import make_batches
 
@@ -32,10 +33,6 @@ def agent():
 @pytest.fixture
 def batch(agent):
     return make_batches(agent, 1)[0]
-
-
-def snapshot(agent):
-    return {name: tensor.clone() for name, tensor in agent.training_state().items()}
 
 
 def rows_of(dataset):

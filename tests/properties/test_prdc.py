@@ -14,6 +14,7 @@ from offline_rl.data import Dataset
 from offline_rl.data.nearest import NearestRows, Query
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.data.replay import Replay
 from offline_rl.training.sampler import Sampler
 
 SMALL = {"hidden_dims": [32, 32], "batch_size": 64}
@@ -154,3 +155,23 @@ def test_agents_never_share_a_search_by_accident(rows):
 def test_bad_settings_are_refused(settings):
     with pytest.raises(Exception, match="must be at least"):
         Config(**settings)
+
+
+@pytest.mark.parametrize("search_online", [False, True])
+def test_online_the_dataset_alone_constrains_unless_told_otherwise(rows, search_online):
+    """Broken by a search that never looks at collected rows, always does, or takes their actions from the dataset."""
+    agent, sampler = make(rows, search_online=search_online)
+    batch = sampler.batch(1)
+    replay = Replay(rows, 40)
+    agent.go_online(replay)
+    action = agent.actor(batch.observation).detach()
+    # What is collected is exactly what is asked for, in the same states.
+    filler = torch.zeros(len(action), 2 + rows.columns().observation.shape[1])
+    replay.append(torch.cat([batch.observation, action, filler], 1)[:40].numpy())
+    reference, _ = agent.reference_action(batch, action)
+    nearest = agent.nearest.find(Query(batch.index, batch.observation, action), 1)
+    count = min(40, len(action))
+    assert bool((nearest.rows[:count] >= len(rows)).all()) is search_online
+    assert torch.equal(reference[:count], action[:count]) is search_online
+    assert torch.equal(reference, replay.columns(nearest.rows).action)
+    assert agent.phase == "online"

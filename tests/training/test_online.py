@@ -13,7 +13,7 @@ from settings import TINY, without_timings
 
 import offline_rl as orl
 from offline_rl.training.checkpoint import ReplayFile
-from offline_rl.training.options import TrainOptions
+from offline_rl.training.options import FinetuneOptions, TrainOptions
 
 SETTINGS = {**TINY, "steps": 200, "eval_every": 100, "log_every": 50, "final_episodes": 3}
 ONLINE = 150
@@ -190,6 +190,7 @@ def test_an_agent_that_has_diverged_stands_still_and_its_neighbours_go_on(tmp_pa
         (lambda out, old: orl.train("bc", "hopper-demo", online_steps=5, out=out), "bc has no way to explore"),
         (lambda out, old: orl.finetune(old.path / "agents", out=out), "config.json cannot be read"),
         (lambda out, old: orl.finetune(old, out=out, seeds=[5]), "seeds is that of the run"),
+        (lambda out, old: orl.finetune(old, options=FinetuneOptions(out=out), steps=5), "give steps within options"),
         (
             lambda out, old: orl.finetune(old, out=out, alfa=5),
             "unknown setting 'alfa' for td3_bc; did you mean alpha",

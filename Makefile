@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?= td3_bc --dataset hopper-demo --steps 10000 --eval_every 2500
 RELEASE := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-all lint bench report
+.PHONY: train test test-all lint bench report scores
 
 train: .venv/run.stamp
 	$(BIN)/offline-rl train $(ARGS)
@@ -27,6 +27,9 @@ bench: .venv/dev.stamp .venv-peers/peers.stamp
 
 report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.throughput --show results/throughput.json
+
+scores: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.results table results/comparison
 
 .venv/run.stamp: $(RELEASE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -10,7 +10,7 @@ where the paper has the distance of the whole vector; λ is computed from Q₁(s
 takes the k-th neighbour alone. Not verified: how the paper averages its scores, and its settings for AntMaze.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from algos import td3_bc
 from offline_rl.agent import Batch, Metrics
-from offline_rl.data.nearest import NearestRows
-from offline_rl.data.packed import PackedRows
+from offline_rl.data.nearest import NearestRows, Query
+from offline_rl.data.packed import Columns, PackedRows
+from offline_rl.data.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Config(td3_bc.Config):
     """How neighbours are found; all ways are exact and give the same rows, "lists" is the fastest."""
     list_length: int = 64
     """Candidates kept for each row by "lists", 8 bytes each."""
+    search_online: bool = False
+    """In an online phase, search among the rows collected there, too; by default only the dataset constrains."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,24 +57,33 @@ class PRDC(td3_bc.TD3BC):
 
     def prepare(self, rows: PackedRows) -> None:
         """Build the search structure, or take the one another member has built for the same rows."""
-        self._actions = rows.columns().action
+        self._columns: Callable[[Tensor], Columns] = rows.columns
         self.nearest = NearestRows(rows, self.config.beta, self.config.neighbors, self.config.list_length)
+
+    def go_online(self, replay: Replay) -> None:
+        """Begin the online phase; the constraint keeps to the dataset unless told otherwise."""
+        super().go_online(replay)
+        if self.config.search_online:
+            self._columns = replay.columns
+            self.nearest.include(replay)
 
     def reference_action(self, batch: Batch, action: Tensor) -> tuple[Tensor, Metrics]:
         """Return the actions ``(B, A)`` of the rows nearest to (s, π(s)), and what the search measured."""
-        found = self.nearest.find(batch.index, action, self.config.neighbor_rank)
+        query = Query(batch.index, batch.observation, action)
+        found = self.nearest.find(query, self.config.neighbor_rank)
         metrics = {
             "cloning_constraint": (action.detach() - batch.action).square().mean(),
             "neighbor_distance": found.distance.mean(),
         }
         metrics |= {f"timing/{name}": value for name, value in found.metrics.items()}
-        return self._actions[found.rows].to(self.dtype), metrics
+        return self._columns(found.rows).action.to(self.dtype), metrics
 
     def update(self, batch: Batch, step: int) -> Metrics:
         """Update as TD3+BC does; π(s) does not depend on the critics, so the search runs beside their update."""
         if step % self.config.policy_delay == 0:
             with torch.no_grad():
-                self.nearest.begin(batch.index, self.actor(batch.observation), self.config.neighbor_rank)
+                query = Query(batch.index, batch.observation, self.actor(batch.observation))
+                self.nearest.begin(query, self.config.neighbor_rank)
         return super().update(batch, step)
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"halfcheetah-*": {"alpha": 40.0}}

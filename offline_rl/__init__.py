@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from offline_rl.envs import make_env, normalized_score
     from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
     from offline_rl.training.evaluation import evaluate
+    from offline_rl.training.finetune import finetune
     from offline_rl.training.run import Run, train
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RunError",
     "TaskError",
     "evaluate",
+    "finetune",
     "load_agent",
     "load_dataset",
     "make_env",
@@ -39,6 +41,7 @@ _HOMES = {
     "make_env": "envs",
     "normalized_score": "envs",
     "evaluate": "training.evaluation",
+    "finetune": "training.finetune",
     "Run": "training.run",
     "train": "training.run",
     **dict.fromkeys(("AgentError", "DatasetError", "OfflineRLError", "RunError", "TaskError"), "errors"),

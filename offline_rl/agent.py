@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.data.replay import Replay
 from offline_rl.data.windows import RecordedSteps, Rows, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
@@ -221,7 +222,7 @@ class Agent:
     Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build``, ``draws``, their
     losses, ``update`` and ``policy``; those that can be trained online, too, also write ``explore``.
 
-    ``phase`` says whether updates are ``"offline"`` or ``"online"``; the loop sets it.
+    ``phase`` says whether updates are ``"offline"`` or, after :meth:`go_online`, ``"online"``.
 
     Args:
         config: The algorithm's settings.
@@ -295,6 +296,10 @@ class Agent:
 
     def prepare(self, rows: PackedRows) -> None:
         """Look at the whole dataset once before training; may set ``self.rows`` ``(N,)`` to train on a part of it."""
+
+    def go_online(self, replay: Replay) -> None:
+        """Begin the online phase; ``replay`` holds the dataset's rows and, growing, what is collected."""
+        self.phase = "online"
 
     def update(self, batch: Any, step: int) -> Metrics:
         """Make update number ``step``, counted from 1, without ever waiting for the device."""

@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | evaluate | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -20,6 +20,7 @@ Dynamics = typing.Literal["d4rl", "plain"]
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
 
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
+  offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
@@ -95,27 +96,70 @@ def train_command(arguments: list[str]) -> None:
     print_report(train(algorithm.name, options=options, **overrides))
 
 
+def finetune_command(arguments: list[str]) -> None:
+    """Go on online with a finished run."""
+    from offline_rl.agent import find_algorithm
+    from offline_rl.training.finetune import finetune
+    from offline_rl.training.options import FinetuneOptions
+    from offline_rl.training.run import Run
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise UsageError("name the run first: offline-rl finetune RUN --steps N")
+        print("usage: offline-rl finetune RUN --steps N [options]\n\nRUN is the folder of a finished run;")
+        print("offline-rl finetune RUN --help lists all options, with the run's own settings as defaults")
+        return
+    old = Run(Path(arguments[0]))
+    config_class = find_algorithm(old.config["algorithm"]).config_class
+
+    def command(
+        run: FinetuneOptions = FinetuneOptions(),  # noqa: B008 (frozen)
+        agent: Any = config_class(**old.config["config"]),  # noqa: B008 (frozen)
+    ) -> tuple[FinetuneOptions, Any]:
+        """Train the agents of a finished run online, in a new run folder; evaluate, save; print the scores.
+
+        Args:
+            run: The run.
+            agent: The algorithm's settings.
+        """
+        return run, agent
+
+    command.__annotations__["agent"] = config_class
+    line = CommandLine(arguments[1:], {**types_of(FinetuneOptions), **types_of(config_class)})
+    options, settings = line.parse(command, "offline-rl finetune RUN")
+    overrides = {name: getattr(settings, name) for name in line.given if name in types_of(config_class)}
+    print_report(finetune(old, options=options, **overrides))
+
+
 def print_report(run: Any) -> None:
-    """Print what a run came to, next to the data and an untrained agent."""
+    """Print what a run came to, phase by phase, next to the data and an untrained agent."""
     config, rows = run.config, run.rows
     final = [row for row in rows if row["kind"] == "final"]
-    data, options = config["dataset"], config["options"]
-    print(f"\n{config['algorithm']} on {data['name']}, {options['steps']:,} updates")
+    data, steps, online_steps = config["dataset"], config["options"]["steps"], config["options"]["online_steps"]
+    online = f" and {online_steps:,} online" if online_steps else ""
+    print(f"\n{config['algorithm']} on {data['name']}, {steps:,} updates{online}")
     if final:
         print(f"  {'':22}{'return':>18}  {'normalised score':>17}   ({config['dynamics']} dynamics)")
         untrained = [row for row in rows if row["kind"] == "evaluation" and row["step"] == 0]
-        for row in final:
-            what = f"seed {row['seed']}, {row['episodes']} episodes"
-            print(_score_line(what, row["return"], row["return_std"], row["score"]))
-        if len(final) > 1 and all(row["score"] is not None for row in final):
-            mean = {name: statistics.fmean(row[name] for row in final) for name in ("return", "score")}
-            print(_score_line("mean of seeds", mean["return"], None, mean["score"]))
+        for step in sorted({row["step"] for row in final}):
+            if online_steps:
+                print("  after the offline phase" if step == steps else "  after the online phase")
+            _print_final([row for row in final if row["step"] == step])
         print(_score_line("mean of the data", data["mean_return"], None, data["mean_score"]))
         if untrained:
             row = untrained[0]
             print(_score_line("untrained agent", row["return"], row["return_std"], row["score"]))
     curve = ", curve.png" if (run.path / "curve.png").exists() else ""
     print(f"saved in {run.path}: agents/seed-N, metrics.jsonl{curve}")
+
+
+def _print_final(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        what = f"seed {row['seed']}, {row['episodes']} episodes"
+        print(_score_line(what, row["return"], row["return_std"], row["score"]))
+    if len(rows) > 1 and all(row["score"] is not None for row in rows):
+        mean = {name: statistics.fmean(row[name] for row in rows) for name in ("return", "score")}
+        print(_score_line("mean of seeds", mean["return"], None, mean["score"]))
 
 
 def _score_line(what: str, mean: float | None, spread: float | None, score: float | None) -> str:
@@ -135,6 +179,7 @@ def evaluate_command(arguments: list[str]) -> None:
         task: str | None = None,
         dynamics: Dynamics = "d4rl",
         seed: int = 0,
+        figure: str | None = None,
         json: bool = False,
     ) -> dict[str, Any]:
         """Score a saved agent, or all agents of a run.
@@ -145,6 +190,7 @@ def evaluate_command(arguments: list[str]) -> None:
             task: Task to play; by default the one the agent was trained for.
             dynamics: Physics: D4RL's own, or Gymnasium's stock v4 environments.
             seed: Decides the initial states.
+            figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
             json: Print JSON.
         """
         return locals()
@@ -153,7 +199,9 @@ def evaluate_command(arguments: list[str]) -> None:
     _evaluate(**line.parse(command, "offline-rl evaluate"))
 
 
-def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics, seed: int, json: bool) -> None:
+def _evaluate(
+    *, path: str, episodes: int, task: str | None, dynamics: Dynamics, seed: int, figure: str | None, json: bool
+) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.errors import AgentError
     from offline_rl.training.evaluation import evaluate
@@ -162,12 +210,12 @@ def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics,
         raise AgentError(f"{path} is a run that has no agents yet; it is training, or was stopped")
     folders = Path(path).glob("agents/seed-*")
     found = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-"))) or [Path(path)]
+    if figure:
+        _draw_episode(found[0], task, dynamics, seed, Path(figure))
     results = []
     for folder in found:
         agent = load_agent(folder)
-        name = task or agent.provenance.get("task")
-        if name is None:
-            raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
+        name = _task_of(agent, task, folder)
         result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed)
         results.append(
             {
@@ -189,6 +237,30 @@ def _evaluate(*, path: str, episodes: int, task: str | None, dynamics: Dynamics,
             )
     if json:
         print_json(results)
+
+
+def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics, seed: int, figure: Path) -> None:
+    from offline_rl.agent import load_agent
+    from offline_rl.analysis.curves import draw_signals
+    from offline_rl.training.evaluation import trace
+
+    agent = load_agent(folder)
+    name = _task_of(agent, task, folder)
+    signals = trace(agent, name, dynamics=dynamics, seed=seed)
+    try:
+        draw_signals(signals, f"{agent.name}, {folder}, one episode of {name}", figure)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{figure} cannot be written ({error}); choose another --figure") from None
+    print(f"drawn to {figure}", file=sys.stderr)
+
+
+def _task_of(agent: Any, task: str | None, folder: Path) -> str:
+    from offline_rl.errors import AgentError
+
+    name = task or agent.provenance.get("task")
+    if name is None:
+        raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
+    return str(name)
 
 
 def print_json(value: Any) -> None:
@@ -215,8 +287,9 @@ def algos_command(arguments: list[str]) -> None:
         return
     algorithm = find_algorithm(name)
     print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")
-    for field, value in dataclasses.asdict(algorithm.config_class()).items():
-        print(f"  {field:22} {value}")
+    settings = dataclasses.asdict(algorithm.config_class())
+    for field, value in settings.items():
+        print(f"  {field:{max(map(len, settings))}} {value}")
     print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
     for task, values in algorithm.PRESETS.items():
         print(f"  {task:28} {values}")
@@ -288,6 +361,7 @@ def _describe_dataset(name: str, mode: str | None) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
+    "finetune": finetune_command,
     "evaluate": evaluate_command,
     "algos": algos_command,
     "datasets": datasets_command,

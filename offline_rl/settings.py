@@ -37,10 +37,10 @@ def require(
     above: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """Refuse numbers, or lists that hold numbers, outside a range."""
+    """Refuse numbers, or lists that hold numbers, outside a range; None is in every range."""
     for name in names:
         value = getattr(settings, name)
-        for number in value if isinstance(value, list) else [value]:
+        for number in value if isinstance(value, list) else [] if value is None else [value]:
             if at_least is not None and number < at_least:
                 raise error(f"{name} is {value}; it must be at least {at_least}")
             if above is not None and number <= above:

@@ -9,6 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import offline_rl as orl
+from algos.bc import BC
+from algos.bc import Config as BCConfig
+from algos.iql import IQL
+from algos.iql import Config as IQLConfig
 from algos.td3_bc import TD3BC, Config
 from offline_rl.agent import find_algorithm, preset
 from offline_rl.data.preprocessing import Preprocessing
@@ -48,6 +52,53 @@ def test_shapes_of_one_and_many(agent):
     action, state = agent.predict(many, deterministic=True)
     assert np.array_equal(action, agent.act(many))
     assert state is None
+
+
+def test_exploring_adds_noise_of_the_configured_size_and_stays_in_range(agent):
+    observation = np.tile(agent.preprocessing.observation_mean, (4000, 1))
+    best = agent.act(observation)
+    tried = agent.act(observation, deterministic=False)
+    low, high = agent.preprocessing.action_low, agent.preprocessing.action_high
+    assert (np.abs(best - (low + high) / 2) < 0.5 * (high - low) / 2).all(), "far from the bounds"
+    noise = (tried - best) / ((high - low) / 2)
+    assert np.allclose(noise.std(0), agent.config.exploration_noise, rtol=0.1)
+    assert np.allclose(noise.mean(0), 0, atol=0.01)
+    far = TD3BC(Config(hidden_dims=[8], exploration_noise=50.0), 3, 2).act(observation, deterministic=False)
+    assert (np.abs(far) <= 1).all()
+    assert not np.array_equal(agent.predict(observation[0], deterministic=False)[0], best[0])
+    assert np.array_equal(agent.predict(observation[0])[0], agent.act(observation[0]))
+
+
+def test_given_noise_explores_the_same_way_each_time(agent):
+    observation, noise = np.zeros(agent.observation_size), np.ones(agent.action_size, np.float32)
+    first, second = (agent.act_with_noise(observation, noise) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, agent.act(observation))
+
+
+def test_an_algorithm_without_exploration_says_so():
+    cloned = BC(BCConfig(hidden_dims=[4]), 3, 2)
+    assert not BC.explores()
+    assert TD3BC.explores()
+    with pytest.raises(orl.AgentError, match="bc has no way to explore"):
+        cloned.act(np.zeros(3), deterministic=False)
+
+
+def test_a_learning_rate_that_decays_ends_at_zero_unless_an_online_phase_follows():
+    """Half a cosine over the offline steps; broken by decaying towards the end of both phases."""
+    moves = {}
+    for online_steps in (0, 10):
+        settings = {"hidden_dims": [4], "scale_rewards": False}
+        agent = IQL(IQLConfig(**settings), 3, 2, steps=20, online_steps=online_steps)
+        group = agent.groups["actor"]
+        sizes = []
+        for _ in range(20):
+            before = group.flat.clone()
+            group.step(tuple(torch.ones_like(parameter) for parameter in group.parameters))
+            sizes.append(float((group.flat - before).abs().mean()))
+        moves[online_steps] = np.array(sizes) / sizes[0]
+    assert np.allclose(moves[0], 0.5 * (1 + np.cos(np.pi * np.arange(20) / 20)), atol=1e-3)
+    assert np.allclose(moves[10], 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(4), np.zeros((2, 4)), np.zeros((1, 2, 3)), 0.0])

@@ -4,9 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from settings import TINY
 
+import offline_rl as orl
 from offline_rl.arguments import CommandLine, UsageError
 from offline_rl.cli import main
+from offline_rl.training.evaluation import evaluate, trace
 
 
 def run(*arguments, cwd=None):
@@ -136,7 +139,7 @@ def test_help_is_everywhere(command):
 def test_help_of_an_algorithm_has_a_sentence_for_each_setting():
     text = " ".join(run("train", "td3_bc", "--help").stdout.replace("│", " ").split())
     assert "Weight of the Q term against the behaviour-cloning term." in text
-    assert "Updates of each agent." in text
+    assert "Updates of each agent on the dataset." in text
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +203,20 @@ def test_algos_and_datasets_describe(capsys):
     assert "walker2d-full-replay-v2" in capsys.readouterr().out
     assert main(["datasets", "hopper-demo"]) == 0
     assert "normalised score" in capsys.readouterr().out
+
+
+def test_evaluate_draws_what_an_agent_decides(tmp_path):
+    settings = {**TINY, "steps": 20, "eval_every": 0, "final_episodes": 0}
+    trained = orl.train("famo2o", "hopper-demo", out=str(tmp_path / "run"), **settings)
+    figure = tmp_path / "balance.png"
+    done = run("evaluate", str(trained.path), "--episodes", "1", "--figure", str(figure))
+    assert done.returncode == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    agent = trained.agents[0]
+    values = trace(agent, "hopper")["balance"]
+    assert len(values) == int(evaluate(agent, "hopper", episodes=1).lengths[0])
+    assert all(1 <= value <= 5 for value in values)
+    assert len(set(values)) > 1
+    missing = run("evaluate", str(trained.path), "--figure", str(tmp_path / "no" / "x.png"))
+    assert missing.returncode == 2
+    assert "choose another --figure" in missing.stderr

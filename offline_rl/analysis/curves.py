@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture."""
+"""The learning curve of a run, and an episode of an agent, as pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,12 +30,29 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
         steps = sorted({row["step"] for row in played})
         means = [_mean([row["score"] for row in played if row["step"] == step]) for step in steps]
         axes.plot(steps, means, lw=2.5, color="black", label="mean")
+    if config["options"].get("online_steps"):
+        axes.axvline(config["options"]["steps"], color="gray", lw=1, label="online from here")
     axes.axhline(config["dataset"]["mean_score"], color="gray", ls="--", lw=1, label="mean of the data")
     axes.set_xlabel("updates")
     axes.set_ylabel("normalised score")
     axes.set_title(f"{config['algorithm']} on {config['dataset']['name']}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def draw_signals(signals: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
+    """Draw what a policy decided during an episode, one panel for each signal, and write the picture to ``path``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1 + 2.5 * len(signals)), layout="constrained")
+    for number, (name, values) in enumerate(signals.items(), start=1):
+        axes = figure.add_subplot(len(signals), 1, number)
+        axes.plot(values, lw=1)
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("step of the episode")
+    figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
 
 

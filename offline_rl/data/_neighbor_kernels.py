@@ -127,12 +127,14 @@ class Queries(NamedTuple):
     """A batch of queries [beta states[rows] ; actions].
 
     Args:
-        rows: (B,) dataset rows whose states are the queries' states.
+        rows: (B,) dataset rows whose states are the queries' states, -1 for a state of no row.
+        states: (B, O) the queries' states times beta, read where there is no row; (0, 0) if that is nowhere.
         actions: (B, A) the queries' actions.
         k: which neighbour is asked for, 1 is the nearest.
     """
 
     rows: Int64
+    states: Float32
     actions: Float32
     k: int
 
@@ -401,11 +403,12 @@ def search_batch(data: Data, tree: Tree, lists: Lists, queries: Queries, answers
     certified = 0
     for position in range(len(queries.rows)):
         own = queries.rows[position]
-        query[0, :states] = keys[own, :states]
+        query[0, :states] = keys[own, :states] if own >= 0 else queries.states[position]
         query[0, states:] = queries.actions[position]
         best.distances[:] = np.inf
         best.rows[:] = -1
-        _offer(key_distance(query[0], keys[own]), own, best)
+        if own >= 0:
+            _offer(key_distance(query[0], keys[own]), own, best)
         if lists.listed[position] and _scan_list(lists.entries[own], data, query[0], best):
             certified += 1
         else:
@@ -425,7 +428,11 @@ def brute_force(columns: Float32, queries: Queries, answers: Found) -> None:
     block = np.empty(1024)
     best = Found(np.empty(queries.k), np.empty(queries.k, np.int64))
     for position in range(len(queries.rows)):
-        query[:states] = columns[:states, queries.rows[position]]
+        own = queries.rows[position]
+        if own >= 0:
+            query[:states] = columns[:states, own]
+        else:
+            query[:states] = queries.states[position]
         query[states:] = queries.actions[position]
         best.distances[:] = np.inf
         best.rows[:] = -1

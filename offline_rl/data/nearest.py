@@ -1,6 +1,7 @@
 """Nearest rows for tensors: what PRDC asks for at every actor update, whatever the device."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,11 +10,14 @@ import torch
 from torch import Tensor
 
 from offline_rl.data.neighbors import NeighborIndex
-from offline_rl.data.packed import PackedRows
+from offline_rl.data.packed import Columns, PackedRows
+from offline_rl.data.replay import Replay
 from offline_rl.files import cache_folder
 
 TILE = 16_384
 """Rows in one product of a search on a GPU."""
+RENEWAL = 4096
+"""Rows collected online between two structures made of them."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,34 @@ class Nearest:
     metrics: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Query:
+    """States and actions whose neighbours are asked for.
+
+    Attributes:
+        index: ``(B,)`` rows whose states these are; a number beyond the dataset's rows says that they are of no row.
+        observation: ``(B, O)`` the states, normalised.
+        action: ``(B, A)`` the actions.
+    """
+
+    index: Tensor
+    observation: Tensor
+    action: Tensor
+
+
 class Search(Protocol):
     """A way to search."""
 
     def wait(self) -> None:
         """See :meth:`NearestRows.wait`."""
 
-    def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
+    def find(self, query: Query, rank: int) -> Nearest:
         """See :meth:`NearestRows.find`."""
         ...
 
 
 class NearestRows:
-    """Finds the row whose (β state, action) is the k-th nearest to that of a row's state with another action.
+    """Finds the row whose (β state, action) is the k-th nearest to a state, mostly a row's, with another action.
 
     Agents on the same rows share one structure; searching changes nothing in it.
 
@@ -57,31 +76,30 @@ class NearestRows:
     def __init__(self, rows: PackedRows, beta: float, method: str, list_length: int) -> None:
         def make() -> Search:
             if rows.device.type != "cpu":
-                return ProductSearch(rows, beta)
-            return HostSearch(rows, beta, method, list_length)
+                return ProductSearch(rows.columns(), beta)
+            return HostSearch(rows.columns(), beta, method, list_length)
 
         self._search = rows.shared(("neighbors", beta, method, list_length), make)
         self._begun: Future[Nearest] | None = None
+        self._beta = beta
+
+    def include(self, replay: Replay) -> None:
+        """Search among rows collected online from now on, too."""
+        self._search = GrowingSearch(self._search, replay, self._beta)
 
     def wait(self) -> None:
         """Wait until the search is as fast as it gets."""
         self._search.wait()
 
-    def begin(self, index: Tensor, action: Tensor, rank: int) -> None:
+    def begin(self, query: Query, rank: int) -> None:
         """Begin a search beside other work; the next :meth:`find` waits for its end and returns what it found."""
-        if index.device.type == "cpu":
-            self._begun = _thread().submit(self._search.find, index, action, rank)
+        if query.index.device.type == "cpu":
+            self._begun = _thread().submit(self._search.find, query, rank)
 
-    def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
-        """Return the k-th nearest rows.
-
-        Args:
-            index: ``(B,)`` rows whose states are the queries' states.
-            action: ``(B, A)`` the queries' actions.
-            rank: k; 1 is the nearest.
-        """
+    def find(self, query: Query, rank: int) -> Nearest:
+        """Return the k-th nearest rows; ``rank`` is k, 1 is the nearest."""
         if self._begun is None:
-            return self._search.find(index, action, rank)
+            return self._search.find(query, rank)
         begun, self._begun = self._begun, None
         return begun.result()
 
@@ -89,8 +107,8 @@ class NearestRows:
 class HostSearch:
     """Search on the CPU, by :class:`offline_rl.data.neighbors.NeighborIndex`."""
 
-    def __init__(self, rows: PackedRows, beta: float, method: str, list_length: int) -> None:
-        columns = rows.columns()
+    def __init__(self, columns: Columns, beta: float, method: str, list_length: int) -> None:
+        self._count = len(columns.observation)
         self._index = NeighborIndex(
             columns.observation.numpy(),
             columns.action.numpy(),
@@ -106,10 +124,13 @@ class HostSearch:
         """Wait for the candidate lists."""
         self._index.wait_for_lists()
 
-    def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
+    def find(self, query: Query, rank: int) -> Nearest:
         """See :meth:`NearestRows.find`."""
         begin = time.perf_counter()
-        found = self._index.search(index.numpy(), action.detach().float().numpy(), rank)
+        own = torch.where(query.index < self._count, query.index, -1).numpy()
+        found = self._index.search(
+            own, query.action.detach().float().numpy(), rank, states=query.observation.float().numpy()
+        )
         milliseconds = 1e3 * (time.perf_counter() - begin)
         metrics = {"search_ms": torch.tensor(milliseconds), "certified": torch.tensor(found.certified)}
         return Nearest(torch.from_numpy(found.index), torch.from_numpy(found.distance), metrics)
@@ -123,11 +144,9 @@ class ProductSearch:
     rounding, 1e-13, another one may win; where keys are equal, so is the action.
     """
 
-    def __init__(self, rows: PackedRows, beta: float, tile: int = TILE) -> None:
-        columns = rows.columns()
-        scale = torch.tensor(beta, dtype=torch.float32, device=rows.device)
-        self._state_keys = scale * columns.observation
-        self._keys = torch.cat((self._state_keys, columns.action), 1)
+    def __init__(self, columns: Columns, beta: float, tile: int = TILE) -> None:
+        self._scale = torch.tensor(beta, dtype=torch.float32, device=columns.observation.device)
+        self._keys = torch.cat((self._scale * columns.observation, columns.action), 1)
         # Centered, because a product loses what the keys have in common.
         self._center = self._keys.double().mean(0)
         self._tiles = [part.double() - self._center for part in torch.split(self._keys, tile)]
@@ -136,14 +155,14 @@ class ProductSearch:
     def wait(self) -> None:
         """Return at once: nothing is built."""
 
-    def find(self, index: Tensor, action: Tensor, rank: int) -> Nearest:
+    def find(self, query: Query, rank: int) -> Nearest:
         """See :meth:`NearestRows.find`."""
-        query = torch.cat((self._state_keys[index], action.detach().float()), 1)
-        candidates = self._candidates(query.double() - self._center, rank)
-        squared = torch.zeros(candidates.shape, dtype=torch.float64, device=query.device)
+        keys = torch.cat((self._scale * query.observation.float(), query.action.detach().float()), 1)
+        candidates = self._candidates(keys.double() - self._center, rank)
+        squared = torch.zeros(candidates.shape, dtype=torch.float64, device=keys.device)
         # Column after column, as the host's search adds: then equal distances are equal on both.
-        for column in range(query.shape[1]):
-            squared += (query[:, column, None].double() - self._keys[candidates, column].double()).square()
+        for column in range(keys.shape[1]):
+            squared += (keys[:, column, None].double() - self._keys[candidates, column].double()).square()
         candidates, order = candidates.sort(dim=1)
         squared, order = squared.gather(1, order).sort(dim=1, stable=True)
         place = order[:, rank - 1, None]
@@ -157,6 +176,63 @@ class ProductSearch:
             found.append(first + distances.topk(min(rank, len(tile)), dim=1, largest=False).indices)
             first += len(tile)
         return torch.cat(found, 1)
+
+
+class GrowingSearch:
+    """Search among the dataset's rows and those of a replay that grows.
+
+    The replay's rows are searched by a structure that is made anew every ``RENEWAL`` rows, the latest by another one,
+    made for each search. What is found depends on neither.
+
+    Args:
+        offline: The search among the dataset's rows.
+        replay: What grows.
+        beta: As in :class:`NearestRows`.
+    """
+
+    def __init__(self, offline: Search, replay: Replay, beta: float) -> None:
+        self._offline, self._replay, self._beta = offline, replay, beta
+        self._count = 0
+        self._settled: Search | None = None
+
+    def wait(self) -> None:
+        """See :meth:`NearestRows.wait`."""
+        self._offline.wait()
+
+    def find(self, query: Query, rank: int) -> Nearest:
+        """See :meth:`NearestRows.find`."""
+        parts = [_ranks(self._offline, query, rank, 0), *self._online_parts(query, rank)]
+        rows, distance = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("rows", "distance"))
+        # Stable, and rows are in order: of rows at equal distance the lowest is the nearer.
+        place = distance.argsort(dim=1, stable=True)[:, rank - 1, None]
+        return Nearest(rows.gather(1, place)[:, 0], distance.gather(1, place)[:, 0], parts[0].metrics)
+
+    def _online_parts(self, query: Query, rank: int) -> Iterator[Nearest]:
+        size = len(self._replay.offline)
+        online = self._replay.offline.split(self._replay.online())
+        total = len(online.observation)
+        if total - self._count >= RENEWAL:
+            self._count = total // RENEWAL * RENEWAL
+            self._settled = self._search(Columns(*(column[: self._count] for column in online)), "tree")
+        # To a search among other rows the queries' states are of no row.
+        foreign = Query(torch.full_like(query.index, total), query.observation, query.action)
+        if self._settled is not None:
+            yield _ranks(self._settled, foreign, min(rank, self._count), size)
+        if total > self._count:
+            latest = self._search(Columns(*(column[self._count :] for column in online)), "brute")
+            yield _ranks(latest, foreign, min(rank, total - self._count), size + self._count)
+
+    def _search(self, columns: Columns, method: str) -> Search:
+        if columns.observation.device.type != "cpu":
+            return ProductSearch(columns, self._beta)
+        return HostSearch(columns, self._beta, method, 1)
+
+
+def _ranks(search: Search, query: Query, count: int, first: int) -> Nearest:
+    """Return the ``count`` nearest rows ``(B, count)``, numbered from ``first`` on."""
+    found = [search.find(query, rank) for rank in range(1, count + 1)]
+    rows, distance = (torch.stack([getattr(part, name) for part in found], 1) for name in ("rows", "distance"))
+    return Nearest(first + rows, distance, found[0].metrics)
 
 
 def _thread() -> ThreadPoolExecutor:

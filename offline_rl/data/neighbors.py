@@ -141,20 +141,21 @@ class NeighborIndex:
         if self._lists:
             self._lists.cancel()
 
-    def search(self, rows: ArrayLike, actions: ArrayLike, k: int = 1) -> SearchResult:
+    def search(self, rows: ArrayLike, actions: ArrayLike, k: int = 1, states: ArrayLike | None = None) -> SearchResult:
         """Find the k-th nearest key of [β states[rows] ; actions]: the k-th alone, not the k nearest.
 
         Args:
-            rows: (B,) dataset rows whose states are the queries' states.
+            rows: (B,) dataset rows whose states are the queries' states; -1 for a state of no row.
             actions: (B, A) the queries' actions.
             k: which neighbour, 1 is the nearest.
+            states: (B, O) the queries' states, needed only where there is no row.
 
         Returns:
             The rows found, their distances, and the share proven by candidates alone.
         """
         from offline_rl.data._neighbor_kernels import Found
 
-        queries = self._check_query(rows, actions, k)
+        queries = self._check_query(rows, actions, k, states)
         size = len(queries.rows)
         answers = Found(np.empty(size), np.empty(size, np.int64))
         if self._flat is not None:
@@ -180,17 +181,17 @@ class NeighborIndex:
 
     def _search_flat(self, flat: "_FaissFlat", queries: "Queries", answers: "Found") -> int:
         """Take faiss' answers where they are proven and look at every key where they are not."""
-        from offline_rl.data._neighbor_kernels import Found, Queries
-
         states = self._data.keys[queries.rows, : -queries.actions.shape[1]]
+        if len(queries.states):
+            states = np.where(queries.rows[:, None] >= 0, states, queries.states)
         proven = flat.search(np.concatenate([states, queries.actions], axis=1), queries.k, answers)
         rest = np.flatnonzero(~proven)
-        found = Found(np.empty(len(rest)), np.empty(len(rest), np.int64))
-        self._search_part(Queries(queries.rows[rest], queries.actions[rest], queries.k), found)
+        unproven, found = _cut(rest, queries, answers)
+        self._search_part(unproven, found)
         answers.distances[rest], answers.rows[rest] = found
         return int(proven.sum())
 
-    def _check_query(self, rows: ArrayLike, actions: ArrayLike, k: int) -> "Queries":
+    def _check_query(self, rows: ArrayLike, actions: ArrayLike, k: int, states: ArrayLike | None) -> "Queries":
         """Check the queries and pack them as the kernels, which check nothing, need them."""
         from offline_rl.data._neighbor_kernels import LIMIT, Queries
 
@@ -204,11 +205,23 @@ class NeighborIndex:
             )
         if not 1 <= k <= size:
             raise AgentError(f"There is no neighbour number {k} among {size} rows; choose k from 1 to {size}.")
-        if len(rows) and (rows.min() < 0 or rows.max() >= size):
+        if len(rows) and (rows.min() < (0 if states is None else -1) or rows.max() >= size):
             raise AgentError(f"A neighbour search names a row outside 0 to {size - 1}.")
         if not (np.abs(actions) <= LIMIT).all():
             raise AgentError("The actions of a neighbour search hold NaN or huge values; the policy has diverged.")
-        return Queries(np.ascontiguousarray(rows, np.int64), actions, k)
+        known = states is None or not len(rows) or rows.min() >= 0
+        scaled = np.empty((0, 0), np.float32) if known else self._scaled(states, len(rows))
+        return Queries(np.ascontiguousarray(rows, np.int64), scaled, actions, k)
+
+    def _scaled(self, states: ArrayLike | None, size: int) -> "Float32":
+        """Check the states (B, O) of queries and give them the keys' scale."""
+        from offline_rl.data._neighbor_kernels import LIMIT
+
+        shape = size, self._data.keys.shape[1] - self._data.actions.shape[1]
+        scaled: Float32 = np.float32(self._data.beta) * np.ascontiguousarray(states, np.float32)
+        if scaled.shape != shape or not (np.abs(scaled) <= LIMIT).all():
+            raise AgentError(f"The states of a neighbour search must be finite numbers of shape {shape}.")
+        return scaled
 
 
 class _CandidateLists:
@@ -242,7 +255,7 @@ class _CandidateLists:
             return _no_lists(rows)
         entries, filled = self._content
         # Read under the interpreter's lock, as it was set: whoever sees True here sees the entries, too.
-        return Lists(entries, filled[rows])
+        return Lists(entries, filled[rows] & (rows >= 0))
 
     def share(self) -> float:
         """Return the share of rows that have their list."""
@@ -471,12 +484,13 @@ def _no_lists(rows: "Int64") -> "Lists":
     return Lists(np.empty((0, 0), LIST_ENTRY), np.zeros(len(rows), np.bool_))
 
 
-def _cut(part: slice, queries: "Queries", answers: "Found") -> "tuple[Queries, Found]":
-    """Cut a part out of a batch, as views."""
+def _cut(part: "slice | Int64", queries: "Queries", answers: "Found") -> "tuple[Queries, Found]":
+    """Cut a part out of a batch."""
     from offline_rl.data._neighbor_kernels import Found, Queries
 
+    states = queries.states[part] if len(queries.states) else queries.states
     return (
-        Queries(queries.rows[part], queries.actions[part], queries.k),
+        Queries(queries.rows[part], states, queries.actions[part], queries.k),
         Found(answers.distances[part], answers.rows[part]),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -55,15 +56,15 @@ class PackedRows:
     @staticmethod
     def pack(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, np.ndarray]:
         """Lay a dataset out for training."""
-        columns = (
-            preprocessing.normalized(dataset.observations),
-            preprocessing.to_network(dataset.actions),
-            dataset.rewards[:, None],
-            dataset.terminated[:, None],
-            preprocessing.normalized(dataset.next_observations),
-        )
         return {
-            "matrix": np.concatenate(columns, axis=1, dtype=np.float32),
+            "matrix": packed(
+                preprocessing,
+                observations=dataset.observations,
+                actions=dataset.actions,
+                rewards=dataset.rewards,
+                terminated=dataset.terminated,
+                next_observations=dataset.next_observations,
+            ),
             "episode_bounds": dataset.episode_bounds.copy(),
             "episode_returns": dataset.episode_returns.copy(),
             "episode_complete": dataset.episode_complete.copy(),
@@ -74,6 +75,11 @@ class PackedRows:
         """Pack a dataset and put it on ``device``: the short way for scripts and tests."""
         arrays = {name: torch.from_numpy(array) for name, array in cls.pack(dataset, preprocessing).items()}
         return cls(arrays, dataset.observation_size, dataset.action_size, device)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a packed row."""
+        return self._matrix.shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -91,6 +97,33 @@ class PackedRows:
 
     def columns(self, index: Tensor | None = None) -> Columns:
         """Return the columns of the rows at ``index`` ``(B,)``, or of all rows."""
-        rows = self._matrix if index is None else self._matrix.index_select(0, index)
+        return self.split(self._matrix if index is None else self.gather(index))
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Return the packed rows at ``index`` ``(B,)``."""
+        return self._matrix.index_select(0, index)
+
+    def split(self, rows: Tensor) -> Columns:
+        """Return the columns of packed rows."""
         observation, action, reward, terminated, next_observation = torch.split(rows, self._sizes, dim=1)
         return Columns(observation, action, reward[:, 0], terminated[:, 0], next_observation)
+
+
+def packed(
+    preprocessing: Preprocessing,
+    *,
+    observations: npt.ArrayLike,
+    actions: npt.ArrayLike,
+    rewards: npt.ArrayLike,
+    terminated: npt.ArrayLike,
+    next_observations: npt.ArrayLike,
+) -> npt.NDArray[np.float32]:
+    """Lay N raw transitions out as rows ``(N, 2 O + A + 2)``."""
+    columns = (
+        preprocessing.normalized(np.asarray(observations, np.float32)),
+        preprocessing.to_network(np.asarray(actions, np.float32)),
+        np.asarray(rewards)[:, None],
+        np.asarray(terminated)[:, None],
+        preprocessing.normalized(np.asarray(next_observations, np.float32)),
+    )
+    return np.concatenate(columns, axis=1, dtype=np.float32)

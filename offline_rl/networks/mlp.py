@@ -6,13 +6,17 @@ put in without touching an algorithm.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from offline_rl.networks.initializers import Initializer, uniform
+
+LAYER_NORM_EPSILON = 1e-6
+"""Added to the variance in a layer normalisation; Flax's default."""
 
 
 class _Perceptron(torch.autograd.Function):
@@ -70,27 +74,44 @@ class MLP(nn.Module):
         output_size: Size of each output vector.
         hidden_dims: Widths of the hidden layers; an empty list makes a linear map.
         count: How many networks, for instance two critics.
+        initializer: How weights and biases start.
+        layer_norm: Normalise each hidden layer before its ReLU, with a scale and a shift that are learned.
     """
 
-    def __init__(self, input_size: int, output_size: int, hidden_dims: Sequence[int], count: int = 1) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        hidden_dims: Sequence[int],
+        count: int = 1,
+        *,
+        initializer: Initializer = uniform,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
+        self._initializer = initializer
         sizes = [input_size, *hidden_dims, output_size]
-        self.layers = nn.ParameterList()
+        self.layers, self.norms = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise(sizes):
             self.layers.append(nn.Parameter(torch.empty(count, fan_out, fan_in)))
             self.layers.append(nn.Parameter(torch.empty(count, fan_out)))
+        for width in hidden_dims if layer_norm else ():
+            self.norms.extend([nn.Parameter(torch.empty(count, width)) for _ in ("scale", "shift")])
 
     def initialize(self, generator: np.random.Generator) -> None:
-        """Draw weights and biases from U(-1/√fan_in, 1/√fan_in), the default of PyTorch's linear layer."""
-        for weight, bias in zip(self.layers[0::2], self.layers[1::2], strict=True):
-            bound = 1 / math.sqrt(weight.shape[-1])
-            for parameter in (weight, bias):
-                values = generator.uniform(-bound, bound, size=tuple(parameter.shape))
-                parameter.data.copy_(torch.from_numpy(values))
+        """Draw weights and biases from ``generator``; normalisations start with scale 1 and shift 0."""
+        for index in range(0, len(self.layers), 2):
+            weight, bias = self.layers[index : index + 2]
+            values = self._initializer(generator, tuple(weight.shape), index == len(self.layers) - 2)
+            for parameter, start in zip((weight, bias), values, strict=True):
+                parameter.data.copy_(torch.from_numpy(start))
+        for scale, shift in zip(self.norms[0::2], self.norms[1::2], strict=True):
+            scale.data.fill_(1.0)
+            shift.data.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, input_size)`` to ``(count, B, output_size)``."""
-        return _apply(x, list(self.layers))
+        return _apply(x, list(self.layers), list(self.norms))
 
     def frozen(self, x: Tensor, count: int | None = None) -> Tensor:
         """Like calling the network, but its parameters are constants: only the input's gradient is computed.
@@ -99,8 +120,20 @@ class MLP(nn.Module):
             x: Input ``(B, input_size)``.
             count: Evaluate only the first ``count`` networks.
         """
-        return _apply(x, [layer.detach()[:count] for layer in self.layers])
+        layers, norms = ([own.detach()[:count] for own in group] for group in (self.layers, self.norms))
+        return _apply(x, layers, norms)
 
 
-def _apply(x: Tensor, layers: list[Tensor]) -> Tensor:
+def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
+    if norms:
+        return torch.stack([_normalized(x, layers, norms, member) for member in range(len(layers[0]))])
     return _Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], member: int) -> Tensor:
+    """Apply one network with normalised layers ``(B, in)`` → ``(B, out)``; few need it, so autograd may keep books."""
+    h = x
+    for weight, bias, scale, shift in zip(layers[:-2:2], layers[1:-2:2], norms[0::2], norms[1::2], strict=True):
+        h = nn.functional.linear(h, weight[member], bias[member])
+        h = nn.functional.layer_norm(h, h.shape[1:], scale[member], shift[member], LAYER_NORM_EPSILON).relu_()
+    return nn.functional.linear(h, layers[-2][member], layers[-1][member])

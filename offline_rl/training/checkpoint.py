@@ -1,11 +1,14 @@
 """A run's state in one file that appears whole or not at all: safetensors, with one JSON value as metadata."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from offline_rl.errors import RunError
@@ -67,6 +70,50 @@ class Checkpoint:
         if values.get("format", 0) > FORMAT:
             raise RunError(f"{path} has format {values['format']}, this version reads up to {FORMAT}; upgrade")
         return cls(**values, tensors=tensors)
+
+
+class ReplayFile:
+    """The rows that one member collected online, as little-endian float32; only ever appended to.
+
+    Rows come before the checkpoint that counts them, so what a killed run has left beyond that is cut off.
+
+    Args:
+        folder: The run's.
+        member: Whose rows.
+        width: Numbers in a row.
+        count: Rows to keep.
+
+    Raises:
+        RunError: There are fewer.
+    """
+
+    def __init__(self, folder: Path, member: str, width: int, count: int) -> None:
+        self.count = count
+        self._path = _path(folder).with_name(f"replay-{member}.f32")
+        self._width = width
+        self._path.parent.mkdir(exist_ok=True)
+        self._path.touch()
+        if self._path.stat().st_size < self._bytes:
+            raise RunError(f"{self._path} holds fewer than {count} rows; it was changed, start the run anew elsewhere")
+        os.truncate(self._path, self._bytes)
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows ``(N, width)`` and make them durable."""
+        if len(rows):
+            with self._path.open("ab") as file:
+                file.write(rows.numpy().astype("<f4").tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            self.count += len(rows)
+
+    def read(self) -> Tensor:
+        """Return all rows."""
+        values = np.fromfile(self._path, "<f4", self.count * self._width).astype(np.float32)
+        return torch.from_numpy(values).view(-1, self._width)
+
+    @property
+    def _bytes(self) -> int:
+        return 4 * self.count * self._width
 
 
 def _path(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from offline_rl.agent import Agent, AgentConfig
 from offline_rl.draws import derived_seed
@@ -56,6 +57,33 @@ def by_condition(agent: type[Agent], config: AgentConfig, values: Sequence[objec
     names = agent.conditions(config)
     columns = np.asarray(values, np.float64).reshape(len(values), -1)
     return {name: columns[:, min(place, columns.shape[1] - 1)] for place, name in enumerate(names)}
+
+
+def trace(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", seed: int = 0) -> dict[str, list[float]]:
+    """Play the first episode of :func:`evaluate` and record what the policy decided on the way to its actions.
+
+    Returns:
+        For each of the agent's signals, see :meth:`offline_rl.agent.Agent.signals`, its value at each step.
+
+    Raises:
+        TaskError: As :func:`evaluate`.
+        AgentError: The agent has no signals.
+    """
+    from offline_rl.envs.vector import rollout
+
+    values: dict[str, list[float]] = {}
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        rows = torch.from_numpy(agent.preprocessing.normalized(observation)).to(agent.device, agent.dtype)
+        with torch.inference_mode():
+            for name, value in agent.signals(rows).items():
+                values.setdefault(name, []).append(float(value))
+        return agent.act(observation)
+
+    rollout(act, find_task(task), dynamics, blocks(seed, 0, 1)[0])
+    if not values:
+        raise AgentError(f"{agent.name} decides nothing but actions, so there is nothing to draw")
+    return values
 
 
 def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: int = 100, seed: int = 0) -> Evaluation:

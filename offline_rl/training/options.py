@@ -8,23 +8,13 @@ from offline_rl.settings import conform, require
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Options of a training run."""
+class LoopOptions:
+    """Options of every run, whatever begins it."""
 
-    dataset: str = ""
-    """A D4RL id, a file in D4RL's layout, "hopper-demo", or several of these joined by "+"."""
-    task: str | None = None
-    """Task to score on and take presets for; by default what the dataset names."""
-    seeds: list[int] = field(default_factory=lambda: [0])
-    """One independent agent is trained for each seed."""
-    steps: int = 1_000_000
-    """Updates of each agent on the dataset."""
-    online_steps: int = 0
-    """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
     out: str | None = None
-    """Folder of the run; by default a new one below runs/."""
+    """Folder of the run; by default a new one."""
     resume: bool = False
     """Continue the run in --out from its last checkpoint."""
     eval_every: int = 5000
@@ -32,15 +22,11 @@ class TrainOptions:
     eval_episodes: int = 10
     """Episodes of each evaluation along the way."""
     final_episodes: int = 100
-    """Episodes of the evaluation after the last update; 0 for none."""
+    """Episodes of the evaluation after the last update of a phase; 0 for none."""
     log_every: int = 1000
     """Updates between rows of training metrics."""
     checkpoint_seconds: float = 5.0
     """Seconds between checkpoints."""
-    dynamics: Literal["d4rl", "plain"] = "d4rl"
-    """Physics of the evaluation: D4RL's own, or Gymnasium's stock v4 environments."""
-    data_mode: Literal["d4rl", "exact"] | None = None
-    """Rows as D4RL's qlearning_dataset makes them, or exact next observations; by default as fits the file."""
     workers: int | None = None
     """Training processes on a CPU; by default one for each seed, at most two for each core."""
     threads: int = 1
@@ -56,12 +42,35 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         conform(self, RunError)
-        require(self, RunError, "steps", "log_every", "threads", "eval_episodes", at_least=1)
-        require(
-            self, RunError, "online_steps", "eval_every", "final_episodes", "checkpoint_seconds", "seeds", at_least=0
-        )
+        require(self, RunError, "log_every", "threads", "eval_episodes", at_least=1)
+        require(self, RunError, "eval_every", "final_episodes", "checkpoint_seconds", at_least=0)
         if self.workers is not None:
             require(self, RunError, "workers", at_least=1)
+
+
+@dataclass(frozen=True)
+class TrainOptions(LoopOptions):
+    """Options of a training run."""
+
+    dataset: str = ""
+    """A D4RL id, a file in D4RL's layout, "hopper-demo", or several of these joined by "+"."""
+    task: str | None = None
+    """Task to score on and take presets for; by default what the dataset names."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """One independent agent is trained for each seed."""
+    steps: int = 1_000_000
+    """Updates of each agent on the dataset."""
+    online_steps: int = 0
+    """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
+    dynamics: Literal["d4rl", "plain"] = "d4rl"
+    """Physics of evaluation and of the online phase: D4RL's own, or Gymnasium's stock v4 environments."""
+    data_mode: Literal["d4rl", "exact"] | None = None
+    """Rows as D4RL's qlearning_dataset makes them, or exact next observations; by default as fits the file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, RunError, "steps", at_least=1)
+        require(self, RunError, "online_steps", "seeds", at_least=0)
         if not self.seeds:
             raise RunError("seeds is empty; give at least one, for instance --seeds 0")
         if len(set(self.seeds)) < len(self.seeds):
@@ -70,9 +79,33 @@ class TrainOptions:
             raise RunError("resume needs to know the run; name its folder with --out")
 
     @property
+    def total_steps(self) -> int:
+        """Updates of both phases."""
+        return self.steps + self.online_steps
+
+    @property
+    def ends(self) -> list[int]:
+        """The last update of each phase."""
+        return sorted({self.steps, self.total_steps})
+
+    @property
     def evaluates(self) -> bool:
         """Whether the run plays any episode."""
         return self.eval_every > 0 or self.final_episodes > 0
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(LoopOptions):
+    """Options of going on online with a finished run."""
+
+    steps: int = 1_000_000
+    """Environment steps of each agent, each followed by one update."""
+    dataset: str | None = None
+    """Where the run's dataset is now, if it has moved."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, RunError, "steps", at_least=1)
 
 
 RESULT_OPTIONS = (

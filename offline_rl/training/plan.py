@@ -54,6 +54,10 @@ class Plan:
             OfflineRLError: Something is unknown, does not fit, or is not supported.
         """
         found = find_algorithm(algorithm)
+        if options.online_steps and not found.explores():
+            raise RunError(
+                f"{found.name} has no way to explore, so it cannot be trained online; leave out online_steps"
+            )
         source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
         data = dataset if isinstance(dataset, Dataset) else _load(dataset or options.dataset, options)
         task = _task(options, data)
@@ -168,11 +172,11 @@ def _load(dataset: str | Path, options: TrainOptions) -> Dataset:
 def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
     name = options.task or dataset.task
     if name is None:
+        hint = f"dataset {dataset.name} names no task; give --task, for instance --task hopper"
+        if options.online_steps:
+            raise TaskError(hint)
         if options.evaluates:
-            raise TaskError(
-                f"dataset {dataset.name} names no task; give --task, for instance --task hopper,"
-                " or train without evaluation by --eval_every 0 --final_episodes 0"
-            )
+            raise TaskError(f"{hint}, or train without evaluation by --eval_every 0 --final_episodes 0")
         return None
     task = find_task(name)
     check_fits(task, dataset.observation_size, dataset.action_size)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from offline_rl.agent import Agent, Batch, Draw, Uniform, WindowBatch
 from offline_rl.data.packed import Columns, PackedRows
+from offline_rl.data.replay import Replay
 from offline_rl.data.windows import EpisodeWindows, RecordedSteps, Windows
 from offline_rl.draws import Stream
 
@@ -18,17 +19,17 @@ class Sampler:
 
     Args:
         agent: Says how many rows, which of them, and which draws.
-        rows: The dataset.
+        rows: The dataset, or one that grows from batch to batch.
         block: How many batches are made, and moved to the device, at once.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, block: int = BLOCK) -> None:
+    def __init__(self, agent: Agent, rows: PackedRows | Replay, block: int = BLOCK) -> None:
         self._rows = rows
         self._device, self._dtype = agent.device, agent.dtype
         self._subset = agent.rows
-        self._row_count = len(rows) if agent.rows is None else len(agent.rows)
         self._windows: Windows | None = None
         if isinstance(agent.batch, Windows):
+            assert isinstance(rows, PackedRows), "windows are cut out of recorded episodes; nothing is added to these"
             self._windows = agent.batch
             self._episodes = rows.shared("windows", lambda: EpisodeWindows(rows))
             block = max(1, block // agent.batch.length)  # as much memory as rows alone take, or one batch
@@ -78,8 +79,9 @@ class Sampler:
         uniform = np.empty(self._shape)
         for offset, values in enumerate(uniform):
             self._index_stream.at(step + offset).random(out=values)
+        count = len(self._rows if self._subset is None else self._subset)
         # floor(u N) rather than integers(N): the draw stays the same when N grows.
-        indices = torch.from_numpy((uniform * self._row_count).astype(np.int64)).to(self._device)
+        indices = torch.from_numpy((uniform * count).astype(np.int64)).to(self._device)
         return indices if self._subset is None else self._subset[indices]
 
     def _drawn(self, stream: Stream, draw: Draw, step: int) -> Tensor:

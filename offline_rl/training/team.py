@@ -47,6 +47,7 @@ class Team:
                     mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
                     members = {name: descriptions[name] for name in group}
                     build = {"do": "build", "descriptions": members, "data": data, "device": plan.device, "step": step}
+                    build |= {"task": plan.task.name if plan.task else None, "dynamics": plan.options.dynamics}
                     child.send(build, mine)
                 for child in self.children:
                     child.receive()
@@ -60,9 +61,9 @@ class Team:
         answers = self._ask({"do": "run", "until": until, "report": report})
         return {name: metrics for message, _ in answers for name, metrics in message["metrics"].items()}
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all members' full states as ``seed-N/...``."""
-        return self._merged({"do": "state"})
+    def state(self, stored: int) -> dict[str, Tensor]:
+        """Return all members' full states as ``seed-N/...``, but not the first ``stored`` rows collected online."""
+        return self._merged({"do": "state", "stored": stored})
 
     def weights(self) -> dict[str, Tensor]:
         """Return what acting needs of all members as ``seed-N/...``."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from offline_rl.agent import agent_from_description
 from offline_rl.errors import Interrupted
-from offline_rl.training.checkpoint import Checkpoint, prefixed, select
+from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
 from offline_rl.training.plan import Plan
@@ -29,6 +29,8 @@ CHUNK_SECONDS = 0.25
 """How long the parent looks away: a signal is answered after about so long."""
 PENDING_LIMIT = 4
 """Evaluations that may be under way before training waits for them."""
+REPLAY = "online/replay"
+"""The part of a member's state that has a file of its own, because it grows."""
 
 
 class Trainer:
@@ -51,6 +53,7 @@ class Trainer:
         self._begin = time.monotonic()
         self._stop_signal = 0
         self._diverged: set[str] = set()
+        self._replay: dict[str, ReplayFile] = {}
 
     def run(self) -> None:
         """Train to the end and leave the agents in ``agents/``.
@@ -64,14 +67,27 @@ class Trainer:
             # Players first: then all processes start side by side.
             players = start_players(self._plan)
             stack.callback(close_all, players)
+            self._open_replay()
             self._team = Team(self._plan, self._kernel, self._checkpoint)
             stack.callback(close_all, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
-            self._progress = Progress(self._options.steps, self._step, self._options.quiet)
+            self._progress = Progress(self._options.total_steps, self._step, self._options.quiet)
             stack.callback(self._progress.close)
             self._restore()
             self._train()
             self._finish()
+
+    def _open_replay(self) -> None:
+        """Open what members collect online; give a checkpoint back what it left there."""
+        if not self._options.online_steps:
+            return
+        count = max(0, self._step - self._options.steps)
+        width = 2 * self._plan.dataset.observation_size + self._plan.dataset.action_size + 2
+        for seed in self._options.seeds:
+            name = f"seed-{seed}"
+            self._replay[name] = ReplayFile(self._out, name, width, count)
+            if self._checkpoint and count:
+                self._checkpoint.tensors[f"members/{name}/{REPLAY}"] = self._replay[name].read()
 
     def _restore(self) -> None:
         """Take up what was pending, or evaluate the untrained agents."""
@@ -87,7 +103,7 @@ class Trainer:
 
     def _train(self) -> None:
         chunk, last_save = 1, -np.inf
-        while self._step < self._options.steps:
+        while self._step < self._options.total_steps:
             target = min(self._step + chunk, self._next_boundary())
             begin = time.monotonic()
             report = target % self._options.log_every == 0
@@ -98,6 +114,8 @@ class Trainer:
                 self._log(metrics)
             if self._evaluates_at(target):
                 self._evaluate("evaluation", self._options.eval_episodes)
+            if self._phase_ends(target) and target < self._options.total_steps:
+                self._evaluate("final", self._options.final_episodes)
             self._collect()
             while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop_signal:
                 self._collect(wait=True)
@@ -105,7 +123,7 @@ class Trainer:
             if self._stop_signal:
                 self._save()
                 raise Interrupted(self._step, self._stop_signal, self._out)
-            if time.monotonic() - last_save >= self._options.checkpoint_seconds or target == self._options.steps:
+            if time.monotonic() - last_save >= self._options.checkpoint_seconds or target in self._options.ends:
                 self._save()
                 last_save = time.monotonic()
 
@@ -127,13 +145,17 @@ class Trainer:
 
     def _evaluates_at(self, step: int) -> bool:
         every = self._options.eval_every
-        # The final evaluation stands for one that would fall on the last update.
-        final = step == self._options.steps and self._options.final_episodes > 0
-        return every > 0 and step % every == 0 and not final
+        # A phase's final evaluation stands for one that would fall on its last update.
+        return every > 0 and step % every == 0 and not self._phase_ends(step)
+
+    def _phase_ends(self, step: int) -> bool:
+        """Say whether a final evaluation belongs to ``step``."""
+        return step in self._options.ends and self._options.final_episodes > 0
 
     def _next_boundary(self) -> int:
         every = [self._options.log_every, *([self._options.eval_every] if self._options.eval_every else [])]
-        return min(self._options.steps, *((self._step // n + 1) * n for n in every))
+        ends = [end for end in self._options.ends if end > self._step]
+        return min(*ends, *((self._step // n + 1) * n for n in every))
 
     def _evaluate(self, kind: str, episodes: int, weights: dict[str, Tensor] | None = None) -> None:
         key = {"step": self._step, "kind": kind, "episodes": episodes}
@@ -190,7 +212,12 @@ class Trainer:
             for evaluation in self._evaluator.pending
             for name, tensor in evaluation.weights.items()
         }
-        tensors = {**prefixed(self._team.state(), "members/"), **prefixed(evaluations, "evaluation/")}
+        stored = next((file.count for file in self._replay.values()), 0)
+        members = self._team.state(stored)
+        for name, file in self._replay.items():
+            if (rows := members.pop(f"{name}/{REPLAY}", None)) is not None:
+                file.append(rows)
+        tensors = {**prefixed(members, "members/"), **prefixed(evaluations, "evaluation/")}
         pending, length = self._record.pending(), self._record.sync()
         Checkpoint(self._step, length, pending, self._seconds(), finished, tensors=tensors).save(self._out)
 

@@ -17,24 +17,36 @@ from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.checkpoint import prefixed, select
 from offline_rl.training.evaluation import play
+from offline_rl.training.online import Interaction
 from offline_rl.training.sampler import Sampler
 
 Reply = tuple[Message, Mapping[str, Tensor]]
 
 
 class Member:
-    """One agent in training: its sampler and the latest value of each of its metrics."""
+    """One agent in training: its sampler, the latest value of each of its metrics, and what it does online.
 
-    def __init__(self, agent: Agent, rows: PackedRows) -> None:
+    Args:
+        agent: Who is trained.
+        rows: The dataset.
+        task: What is played in the online phase, if there is one.
+        dynamics: Its physics.
+    """
+
+    def __init__(self, agent: Agent, rows: PackedRows, task: str | None = None, dynamics: Dynamics = "d4rl") -> None:
         self.agent = agent
         agent.prepare(rows)
+        self._rows, self._task, self._dynamics = rows, task, dynamics
         self._sampler = Sampler(agent, rows)
+        self._interaction: Interaction | None = None
         self._metrics: dict[str, Tensor] = {}
         self._timings: dict[str, list[Tensor]] = {}
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
         for step in range(first, last + 1):
+            if step > self.agent.steps:
+                self._online().step(step)
             for name, value in self.agent.update(self._sampler.batch(step), step).items():
                 # Kept over updates, because a delayed actor has no metrics on some of them.
                 self._metrics[name] = value
@@ -45,16 +57,31 @@ class Member:
         """Return the latest metrics, and the means of timings since the last report; this waits for the device."""
         means = {name: torch.stack(values).mean() for name, values in self._timings.items()}
         self._timings = {}
-        return {name: float(value) for name, value in sorted({**self._metrics, **means}.items())}
+        values = {name: float(value) for name, value in {**self._metrics, **means}.items()}
+        online = self._interaction.metrics() if self._interaction else {}
+        return dict(sorted({**values, **online}.items()))
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that continuing exactly needs."""
-        return self.agent.training_state() | prefixed(self._metrics, "metrics.")
+    def state(self, stored: int = 0) -> dict[str, Tensor]:
+        """Return all that continuing exactly needs; of rows collected online those after the first ``stored``."""
+        online = self._interaction.state(stored) if self._interaction else {}
+        return self.agent.training_state() | prefixed(self._metrics, "metrics.") | prefixed(online, "online/")
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`state` returned."""
+        """Put back what :meth:`state` returned, with all rows collected online."""
         self.agent.load_training_state(state)
         self._metrics = select(state, "metrics.")
+        if online := select(state, "online/"):
+            self._online().load_state(online)
+
+    def _online(self) -> Interaction:
+        """Return the online phase, which begins with the first call."""
+        if self._interaction is None:
+            assert self._task is not None
+            self._interaction = Interaction(self.agent, self._rows, self._task, self._dynamics)
+            self.agent.go_online(self._interaction.replay)
+            # One batch at a time: each may hold the row collected just before.
+            self._sampler = Sampler(self.agent, self._interaction.replay, block=1)
+        return self._interaction
 
 
 class Worker:
@@ -84,8 +111,15 @@ class Worker:
         use_kernel(*self._arithmetic)
         return {}, {}
 
-    def build(
-        self, descriptions: dict[str, Any], data: int, device: str, step: int, tensors: dict[str, Tensor]
+    def build(  # noqa: PLR0917
+        self,
+        descriptions: dict[str, Any],
+        data: int,
+        device: str,
+        step: int,
+        task: str | None,
+        dynamics: Dynamics,
+        tensors: dict[str, Tensor],
     ) -> Reply:
         """Build members on the data in the file descriptor ``data``; with a ``step``, continue from the tensors."""
         from safetensors.torch import load_file
@@ -96,7 +130,7 @@ class Worker:
         first = next(iter(agents.values()))
         rows = PackedRows(arrays, first.observation_size, first.action_size, device)
         for name, agent in agents.items():
-            self._members[name] = member = Member(agent, rows)
+            self._members[name] = member = Member(agent, rows, task, dynamics)
             if step:
                 member.load_state(select(tensors, f"{name}/"))
         self._step = step
@@ -109,9 +143,9 @@ class Worker:
         self._step = until
         return {"metrics": {name: member.metrics() for name, member in self._members.items()} if report else {}}, {}
 
-    def state(self, tensors: dict[str, Tensor]) -> Reply:
-        """Return every member's full state."""
-        return {}, self._gather(lambda member: member.state())
+    def state(self, stored: int, tensors: dict[str, Tensor]) -> Reply:
+        """Return every member's full state; of rows collected online those after the first ``stored``."""
+        return {}, self._gather(lambda member: member.state(stored))
 
     def weights(self, tensors: dict[str, Tensor]) -> Reply:
         """Return what acting needs of every member."""

@@ -28,6 +28,8 @@ SETTINGS = {
 
 
 SHORT = {**SETTINGS, "steps": 4000, "hidden_dims": [8], "batch_size": 8, "eval_every": 500, "final_episodes": 5}
+SMALL_A2PR = {"steps": 1500, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
+ONLINE = {"steps": 1000, "online_steps": 1000, "checkpoint_seconds": 0.2}
 
 
 def command(algorithm, out, dataset, settings):
@@ -55,22 +57,22 @@ def kill_and_check_that_nothing_survives(process):
     return len(family)
 
 
-def wait_for_checkpoint(out):
+def wait_for_checkpoint(out, step=0):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if out.exists() and Checkpoint.load(out):
+        if out.exists() and (checkpoint := Checkpoint.load(out)) and checkpoint.step >= step:
             return
         time.sleep(0.02)
     raise AssertionError("no checkpoint appeared")
 
 
-def kill_once(algorithm, out, dataset, settings, delay):
-    """Kill a run so many seconds after its first checkpoint, and resume it.
+def kill_once(algorithm, out, dataset, settings, *, delay, step=0):
+    """Kill a run so many seconds after its first checkpoint at or after ``step``, and resume it.
 
     Return the step it resumed at; None if the run had ended before, or was closing down.
     """
     process = start(algorithm, out, dataset, settings)
-    wait_for_checkpoint(out)
+    wait_for_checkpoint(out, step)
     time.sleep(delay)
     if process.poll() is not None:
         return None
@@ -81,7 +83,7 @@ def kill_once(algorithm, out, dataset, settings, delay):
         assert "is finished" in output
         return None
     # One process for each seed and one that plays, unless the run was closing them down already.
-    assert children > len(settings["seeds"]) or checkpoint.step == settings["steps"]
+    assert children > len(settings["seeds"]) or checkpoint.step == settings["steps"] + settings.get("online_steps", 0)
     assert f"resumed at step {checkpoint.step}\n" in output
     return checkpoint.step
 
@@ -91,17 +93,19 @@ def kill_once(algorithm, out, dataset, settings, delay):
 def test_twenty_kills_at_random_moments(tmp_path, data_folder):
     dataset = data_folder / "hopper_medium_replay.hdf5"
     begin = time.monotonic()
-    straight = start("td3_bc", tmp_path / "straight", dataset, SETTINGS)
-    wait_for_checkpoint(tmp_path / "straight")
-    first = time.monotonic()
-    assert straight.wait(timeout=300) == 0
-    length = time.monotonic() - first
+    assert start("td3_bc", tmp_path / "straight", dataset, SETTINGS).wait(timeout=300) == 0
     expected = content(tmp_path / "straight")
     generator = random.Random(0)
     steps = []
     for attempt in range(20):
         out = tmp_path / f"run-{attempt}"
-        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, generator.uniform(0, 0.9 * length)))
+        # Moments counted in steps, then in seconds within one checkpoint's interval: seconds alone, measured on another
+        # run, say little on a machine whose speed changes.
+        step, delay = (
+            generator.randrange(3 * SETTINGS["steps"] // 4),
+            generator.uniform(0, SETTINGS["checkpoint_seconds"]),
+        )
+        steps.append(kill_once("td3_bc", out, dataset, SETTINGS, step=step, delay=delay))
         assert content(out) == expected, f"attempt {attempt}, killed near step {steps[-1]}"
     killed = [step for step in steps if step is not None]
     assert len(killed) >= 15, steps
@@ -110,10 +114,26 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("algorithm", ["td3_bc", "prdc"])
-def test_one_kill(algorithm, tmp_path):
-    assert start(algorithm, tmp_path / "straight", "hopper-demo", SHORT).wait(timeout=100) == 0
-    step = kill_once(algorithm, tmp_path / "killed", "hopper-demo", SHORT, 0.0)
+@pytest.mark.parametrize(("algorithm", "more"), [("td3_bc", {}), ("prdc", {}), ("a2pr", SMALL_A2PR)])
+def test_one_kill(algorithm, more, tmp_path):
+    settings = {**SHORT, **more}
+    assert start(algorithm, tmp_path / "straight", "hopper-demo", settings).wait(timeout=100) == 0
+    step = kill_once(algorithm, tmp_path / "killed", "hopper-demo", settings, delay=0.0)
     assert step is not None
     assert step > 0
     assert content(tmp_path / "killed") == content(tmp_path / "straight")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("algorithm", ["famo2o"])
+def test_a_kill_in_each_phase(algorithm, tmp_path):
+    settings = {**SHORT, **ONLINE}
+    assert start(algorithm, tmp_path / "straight", "hopper-demo", settings).wait(timeout=100) == 0
+    steps = [
+        kill_once(algorithm, tmp_path / f"killed-{first}", "hopper-demo", settings, delay=0.0, step=first)
+        for first in (1, 1001)
+    ]
+    assert None not in steps
+    assert 0 < steps[0] <= 1000 < steps[1]
+    assert content(tmp_path / "killed-1") == content(tmp_path / "straight")
+    assert content(tmp_path / "killed-1001") == content(tmp_path / "straight")

@@ -4,13 +4,14 @@ Nothing here is shared with the package: networks are lists of arrays, Adam is w
 on plain operations.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from offline_rl.agent import Agent, Batch
+from offline_rl.agent import Agent, Batch, Uniform
 
 UPDATES = 20
 ROUNDING = 1e-7
@@ -70,6 +71,23 @@ class Layers:
                 own.copy_(rate * theirs + (1 - rate) * own)
 
 
+class NormedLayers(Layers):
+    """A plain network whose hidden layers are normalised before their ReLU; ``norms`` are scales and shifts."""
+
+    def __init__(self, views, norms, group=None):
+        super().__init__([*views, *norms], group)
+        self.depth = len(views)
+
+    def __call__(self, x):
+        for layer in range(0, self.depth - 2, 2):
+            x = x @ self.tensors[layer].T + self.tensors[layer + 1]
+            centred = x - x.mean(1, keepdim=True)
+            x = centred / ((centred**2).mean(1, keepdim=True) + 1e-6) ** 0.5
+            scale, shift = self.tensors[self.depth + layer : self.depth + layer + 2]
+            x = Kinks.relu(scale * x + shift)
+        return x @ self.tensors[self.depth - 2].T + self.tensors[self.depth - 1]
+
+
 def _same_place(flat_tensor, view):
     """Take from a flat tensor what lies where ``view`` lies in the flat parameters."""
     return flat_tensor.as_strided(view.shape, view.stride(), view.storage_offset()).double().clone()
@@ -93,7 +111,12 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
             "terminated": (generator.random(size) < 0.1).astype(float),
             "next_observation": generator.standard_normal((size, agent.observation_size)),
         }
-        draws = {name: generator.standard_normal((size, width)) for name, width in draw_sizes(agent).items()}
+        draws = {
+            name: (generator.random if isinstance(agent.draws()[name], Uniform) else generator.standard_normal)(
+                (size, width)
+            )
+            for name, width in draw_sizes(agent).items()
+        }
         # Rounded to float32 first, so that both precisions see the very same numbers.
         as_tensor = lambda array: torch.from_numpy(array.astype(np.float32)).to(agent.dtype)  # noqa: E731
         batches.append(
@@ -104,6 +127,12 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
             )
         )
     return batches
+
+
+def saturate(batches: list[Batch], every: int = 4) -> list[Batch]:
+    """Put the actions of some rows on the border, where recorded ones often lie."""
+    border = [torch.where(batch.index[:, None] % every == 0, batch.action.sign(), batch.action) for batch in batches]
+    return [dataclasses.replace(batch, action=action) for batch, action in zip(batches, border, strict=True)]
 
 
 def draw_sizes(agent: Agent) -> dict[str, int]:

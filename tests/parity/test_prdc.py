@@ -54,8 +54,8 @@ def prepared(settings, dtype):
     sampler = Sampler(agent, agent.test_rows)
     find = agent.nearest.find
 
-    def spy(index, action, rank):
-        found = find(index, action, rank)
+    def spy(query, rank):
+        found = find(query, rank)
         agent.test_found = found.rows
         return found
 

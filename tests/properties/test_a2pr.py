@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from agents import snapshot
 from datasets import random_dataset
 from parity.harness import make_batches
 
@@ -59,10 +60,6 @@ def with_value(judgement, value):
 def gradient(loss, network):
     found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, retain_graph=True)
     return torch.cat([g.reshape(-1) for g in found if g is not None])
-
-
-def snapshot(agent):
-    return {name: tensor.clone() for name, tensor in agent.training_state().items()}
 
 
 def moved(agent, change):

@@ -11,9 +11,10 @@ from algos.prdc import PRDC, Config
 from algos.td3_bc import TD3BC
 from algos.td3_bc import Config as TD3BCConfig
 from offline_rl.data import Dataset
-from offline_rl.data.nearest import NearestRows
+from offline_rl.data.nearest import NearestRows, Query
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.data.replay import Replay
 from offline_rl.training.sampler import Sampler
 
 SMALL = {"hidden_dims": [32, 32], "batch_size": 64}
@@ -35,7 +36,11 @@ def make(rows, **settings):
 
 
 def find(rows, beta, index, action, rank=1):
-    return NearestRows(rows, beta, "lists", 64).find(index, action, rank).rows
+    return NearestRows(rows, beta, "lists", 64).find(query(rows, index, action), rank).rows
+
+
+def query(rows, index, action):
+    return Query(index, rows.columns(index).observation, action)
 
 
 def test_a_large_beta_gives_td3_bc_bit_for_bit(rows):
@@ -138,8 +143,8 @@ def test_agents_never_share_a_search_by_accident(rows):
     other = packed(random_dataset(rows=100, seed=5))
     second, _ = make(other)
     index, action = torch.arange(20), torch.zeros(20, 2)
-    before = first.nearest.find(index, action, 1).rows
-    assert not torch.equal(before, second.nearest.find(index, action, 1).rows)
+    before = first.nearest.find(query(rows, index, action), 1).rows
+    assert not torch.equal(before, second.nearest.find(query(other, index, action), 1).rows)
     assert torch.equal(before, find(rows, 2.0, index, action))
     third, _ = make(rows)
     assert third.nearest._search is first.nearest._search
@@ -150,3 +155,23 @@ def test_agents_never_share_a_search_by_accident(rows):
 def test_bad_settings_are_refused(settings):
     with pytest.raises(Exception, match="must be at least"):
         Config(**settings)
+
+
+@pytest.mark.parametrize("search_online", [False, True])
+def test_online_the_dataset_alone_constrains_unless_told_otherwise(rows, search_online):
+    """Broken by a search that never looks at collected rows, always does, or takes their actions from the dataset."""
+    agent, sampler = make(rows, search_online=search_online)
+    batch = sampler.batch(1)
+    replay = Replay(rows, 40)
+    agent.go_online(replay)
+    action = agent.actor(batch.observation).detach()
+    # What is collected is exactly what is asked for, in the same states.
+    filler = torch.zeros(len(action), 2 + rows.columns().observation.shape[1])
+    replay.append(torch.cat([batch.observation, action, filler], 1)[:40].numpy())
+    reference, _ = agent.reference_action(batch, action)
+    nearest = agent.nearest.find(Query(batch.index, batch.observation, action), 1)
+    count = min(40, len(action))
+    assert bool((nearest.rows[:count] >= len(rows)).all()) is search_online
+    assert torch.equal(reference[:count], action[:count]) is search_online
+    assert torch.equal(reference, replay.columns(nearest.rows).action)
+    assert agent.phase == "online"

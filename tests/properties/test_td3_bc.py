@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from agents import snapshot
 from parity.harness import make_batches
 
 from algos.td3_bc import TD3BC, Config
@@ -12,10 +13,6 @@ from algos.td3_bc import TD3BC, Config
 @pytest.fixture
 def agent():
     return TD3BC(Config(hidden_dims=[32, 32], batch_size=32), 5, 2)
-
-
-def snapshot(agent):
-    return {name: tensor.clone() for name, tensor in agent.training_state().items()}
 
 
 def test_actor_and_targets_move_on_even_steps_only(agent):

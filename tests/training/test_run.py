@@ -19,7 +19,7 @@ from algos.td3_bc import TD3BC, Config
 from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record
-from offline_rl.training.options import TrainOptions
+from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.worker import Worker
 
 STEPS = 400
@@ -357,13 +357,13 @@ def test_bad_settings_are_one_sentence_and_write_nothing(tmp_path, settings, mes
     assert not (tmp_path / "x").exists()
 
 
-def test_every_option_has_a_sentence():
+@pytest.mark.parametrize("options", [TrainOptions, FinetuneOptions])
+def test_every_option_has_a_sentence(options):
     """The docstrings of options are their help."""
     import inspect
 
-    source = inspect.getsource(TrainOptions)
-    names = list(TrainOptions.__dataclass_fields__)
-    for name in names:
+    source = inspect.getsource(LoopOptions) + inspect.getsource(options)
+    for name in options.__dataclass_fields__:
         _, _, after = source.partition(f"    {name}: ")
         assert after.split("\n", 1)[1].lstrip().startswith('"""'), name
 

@@ -1,6 +1,8 @@
 import numpy as np
+import torch
 from datasets import random_dataset
 
+import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -28,3 +30,25 @@ def test_episodes_depend_on_seed_and_step_and_come_in_fixed_blocks():
     assert len(set(episodes.tolist())) == 100
     assert drawn[0, 5000] == blocks(0, 5000, 25)
     assert np.concatenate(blocks(0, 5000, 12)).tolist() == np.concatenate(drawn[0, 5000])[:12].tolist()
+
+
+def test_a_member_goes_online_after_its_offline_steps_and_explores_anew_at_each():
+    """Broken by a phase that is never set, one step too early or late, or by one noise for all steps."""
+    dataset = orl.load_dataset("hopper-demo")
+    rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
+    # Learning rates so small that the policy stays: what is left of the actions is noise.
+    settings = {"hidden_dims": [8], "batch_size": 8, "actor_learning_rate": 1e-12, "exploration_noise": 0.1}
+    member = Member(TD3BC(Config(**settings), 11, 3, steps=5, online_steps=60), rows, "hopper")
+    agent = member.agent
+    member.run(1, 5)
+    assert agent.phase == "offline"
+    assert "online/replay" not in member.state()
+    member.run(6, 65)
+    assert agent.phase == "online"
+    collected = rows.split(member.state()["online/replay"])
+    assert len(collected.reward) == 60
+    with torch.no_grad():
+        noise = (collected.action - agent.actor(collected.observation)) / 0.1
+    assert len({tuple(row) for row in noise.round(decimals=4).tolist()}) == 60
+    assert 0.8 < float(noise.std()) < 1.2
+    assert len(member.state(stored=50)["online/replay"]) == 10

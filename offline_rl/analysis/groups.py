@@ -1,0 +1,100 @@
+"""Which results are seeds of the same thing, and may be averaged."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offline_rl.analysis.results import Result
+from offline_rl.errors import RunError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Seeds of the same thing: results that differ in nothing that could move their mean.
+
+    Attributes:
+        dataset: The dataset's name.
+        label: The algorithm, and what tells it apart from the other groups at hand.
+        results: One for each seed.
+    """
+
+    dataset: str
+    label: str
+    results: list[Result]
+
+    @property
+    def online(self) -> bool:
+        """Whether a phase in the environment followed the one on the dataset."""
+        return "offline" in self.results[0]
+
+
+def grouped(results: Sequence[Result]) -> list[Group]:
+    """Part results into groups, in the order of datasets and algorithms.
+
+    Raises:
+        RunError: A seed is there twice.
+    """
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in sorted(results, key=lambda result: (*_names(result), result["seed"])):
+        same = json.dumps([conditions(result), identity(result)], sort_keys=True)
+        groups.setdefault((*_names(result), same), []).append(result)
+    for (dataset, algorithm, _), members in groups.items():
+        seeds = [member["seed"] for member in members]
+        if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+            raise RunError(f"seed {twice[0]} of {algorithm} on {dataset} is there twice; remove one of the results")
+    apart = varying(conditions(result) for result in results)
+    return [Group(names[0], _label(names, members[0], results, apart), members) for names, members in groups.items()]
+
+
+def _names(result: Result) -> tuple[str, str]:
+    return result["dataset"]["name"], result["algorithm"]
+
+
+def _label(names: tuple[str, ...], member: Result, results: Sequence[Result], apart: set[str]) -> str:
+    """Name the algorithm, and every condition and setting in which its results differ from those it stands beside."""
+    within = varying(identity(result) for result in results if _names(result) == names[:2])
+    facts = [fact(name, value) for name, value in conditions(member).items() if name in apart]
+    facts += [fact(name, value) for name, value in identity(member).items() if name in within]
+    return ", ".join([names[1], *facts])
+
+
+def varying(settings: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the names that do not have the same value everywhere."""
+    every = list(settings)
+    names = {name for each in every for name in each}
+    return {name for name in names if any(each.get(name) != every[0].get(name) for each in every)}
+
+
+def conditions(result: Result) -> dict[str, Any]:
+    """Return what must be equal for results of different algorithms to compare."""
+    options = result["options"]
+    return {
+        "dynamics": result["dynamics"],
+        "steps": options["steps"],
+        "online_steps": options.get("online_steps", 0),
+        "final_episodes": final_episodes(result),
+        **result["versions"],
+    }
+
+
+def identity(result: Result) -> dict[str, Any]:
+    """Return what must be equal for results to be seeds of the same thing, beside its :func:`conditions`."""
+    data = {"data_mode": result["dataset"]["mode"], "fingerprint": result["dataset"]["fingerprint"][:12]}
+    settings = {**result["config"], "task": result["task"], **data}
+    # A run that went on online with other settings than its agents began with.
+    before = result["offline_run"]
+    began = {**before["config"], **before["versions"]} if before else {}
+    here = {**settings, **conditions(result)}
+    return settings | {f"offline {name}": value for name, value in began.items() if value != here.get(name)}
+
+
+def final_episodes(result: Result) -> str:
+    """Return how many episodes each phase's final evaluation had, once if it is the same."""
+    counts = [f"{result[phase]['episodes']:,}" for phase in ("offline", "final") if phase in result]
+    return " then ".join(dict.fromkeys(counts))
+
+
+def fact(name: str, value: Any) -> str:
+    """Return a setting in words."""
+    return f"{name} {value:,}" if type(value) is int else f"{name} {value}"

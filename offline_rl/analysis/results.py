@@ -1,0 +1,135 @@
+"""A result: what one seed of a finished run was trained with, on what, and what it came to, as one small JSON value."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from offline_rl.errors import RunError
+
+FORMAT = 1
+Result = dict[str, Any]
+COPIED = ("algorithm", "config", "options", "task", "dynamics", "compute", "versions", "hardware")
+"""What a result takes from its run's ``config.json`` as it is."""
+
+
+def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Make one result for each seed of a finished run.
+
+    Args:
+        run: What to call the run in messages.
+        config: Its ``config.json``.
+        rows: The rows of its ``metrics.jsonl``.
+
+    Raises:
+        RunError: The run has not finished, or was told to play no final episodes.
+    """
+    options = config["options"]
+    if not (options["final_episodes"] and config.get("offline", config)["options"]["final_episodes"]):
+        raise RunError(f"{run} was made with final_episodes 0 and lacks a final score; train it anew with some")
+    results = []
+    for seed in options["seeds"]:
+        own = [row for row in rows if row["seed"] == seed]
+        final = {row["step"]: row for row in own if row["kind"] == "final"}
+        for step in phase_ends(options):
+            if step not in final:
+                raise RunError(
+                    f"{run} is not finished: seed {seed} has no final evaluation at step {step:,}; wait for it, or"
+                    " continue it with --resume"
+                )
+        results.append(_result(config, seed, own, final))
+    return results
+
+
+def phase_ends(options: Mapping[str, Any]) -> list[int]:
+    """Return the last step of each phase: of the one on the dataset, and of the online one if there is one."""
+    online = options.get("online_steps", 0)
+    return [options["steps"], options["steps"] + online] if online else [options["steps"]]
+
+
+def _result(
+    config: Mapping[str, Any], seed: int, rows: list[Mapping[str, Any]], final: dict[int, Mapping[str, Any]]
+) -> Result:
+    """Return one seed's result.
+
+    The final evaluation stands for the one along the way that would fall on the same step. The mean of the last
+    evaluations (ten, or as many as there are) leaves out the untrained agent and phases before the last. The best score
+    is an oracle's: it is chosen by looking at the scores. A score or return is None where the agent has diverged.
+    """
+    ends = phase_ends(config["options"])
+    along = {row["step"]: row for row in rows if row["kind"] == "evaluation"}
+    curve = [[step, row["return"], row["score"]] for step, row in sorted({**along, **final}.items())]
+    last = [score for step, _, score in curve if step > (0, *ends)[-2]][-10:]
+    train = [row for row in rows if row["kind"] == "train"]
+    best = max((point for point in curve if point[2] is not None), key=lambda point: point[2], default=None)
+    played = [_without(final[step], "kind", "seed", "seconds") for step in ends]
+    finals = dict(zip(("offline", "final")[-len(ends) :], played, strict=True))
+    return {
+        "format": FORMAT,
+        **{name: config[name] for name in COPIED},
+        "dataset": _dataset(config["dataset"]),
+        "offline_run": _offline_run(config),
+        "seed": seed,
+        "score_last": finals["final"]["score"],
+        "score_mean_of_last": {"evaluations": len(last), "score": None if None in last else sum(last) / len(last)},
+        "score_best": {"oracle": True, "step": best[0] if best else None, "score": best[2] if best else None},
+        **finals,
+        "seconds": max(row["seconds"] for row in rows),
+        "updates_per_second": updates_per_second(train, ends[0]),
+        "train": _without(train[-1], "kind", "seed", "seconds") if train else None,
+        "curve": curve,
+    }
+
+
+def updates_per_second(train: Sequence[Mapping[str, Any]], steps: int) -> float | None:
+    """Return the updates that one seed makes on the dataset in a second of its run; None if no time lies between rows.
+
+    Taken from its first to its last row of training metrics, so without start-up and final episodes. It is no speed of
+    the algorithm alone: in the same seconds the run's other seeds are trained, side by side or in turns, and the
+    evaluations along the way are played.
+
+    Args:
+        train: The seed's rows of training metrics.
+        steps: Where the updates on the dataset end.
+    """
+    rows = [row for row in train if row["step"] <= steps]
+    elapsed = rows[-1]["seconds"] - rows[0]["seconds"] if rows else 0
+    return float((rows[-1]["step"] - rows[0]["step"]) / elapsed) if elapsed else None
+
+
+def read_results(folder: Path) -> list[Result]:
+    """Read the results in a folder, in the order of their file names.
+
+    Raises:
+        RunError: There are none, or a file is none.
+    """
+    results = [read_result(path) for path in sorted(folder.glob("*.json"))]
+    if not results:
+        raise RunError(f"{folder} holds no results; make some from finished runs")
+    return results
+
+
+def read_result(path: Path) -> Result:
+    """Read one result; see :func:`read_results`."""
+    try:
+        result = json.loads(path.read_text())
+        if not isinstance(result, dict) or result.get("format") != FORMAT or "score_last" not in result:
+            raise ValueError(f"it is no result of format {FORMAT}")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); remove it, or make it anew from its run") from None
+    return result
+
+
+def _dataset(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of the data's place what is this machine's own."""
+    source = dataset["source"]
+    return {**dataset, "source": source and "+".join(Path(part).name for part in source.split("+"))}
+
+
+def _offline_run(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the run before was made with, if this one went on online with the agents of another run."""
+    return {name: config["offline"][name] for name in COPIED} if "offline" in config else None
+
+
+def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}

@@ -1,0 +1,81 @@
+"""Results as a Markdown table: means over seeds with their intervals, and the facts without which they say nothing."""
+
+from collections.abc import Iterable, Sequence
+
+from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, grouped, varying
+from offline_rl.analysis.results import Result
+from offline_rl.analysis.statistics import Estimate
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return results as Markdown: a row for each group, and below the rows what they mean."""
+    groups = grouped(results)
+    online = any(group.online for group in groups)
+    scores = ["score after offline", "score after online"] if online else ["score"]
+    head = ["dataset", "algorithm", *scores, "return", "seeds", "updates/s", "final episodes"]
+    lines = [_row(head), "|" + "---|" * len(head)]
+    for group in groups:
+        cells = [group.dataset, group.label, _mean(group, "offline" if group.online else "final", "score")]
+        if online:
+            cells.append(_mean(group, "final", "score") if group.online else "–")
+        cells += [_mean(group, "final", "return"), str(len(group.results)), _rate(group)]
+        lines.append(_row([*cells, final_episodes(group.results[0])]))
+    return "\n".join([*lines, "", *_facts(results)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(group: Group, phase: str, name: str) -> str:
+    values = [result[phase][name] for result in group.results]
+    if lost := values.count(None):
+        return f"{lost} of {len(values)} diverged"
+    return str(Estimate.of(values))
+
+
+def _rate(group: Group) -> str:
+    rates = [result["updates_per_second"] for result in group.results if result["updates_per_second"] is not None]
+    return f"{sum(rates) / len(rates):.1f}" if rates else "–"
+
+
+def _facts(results: Sequence[Result]) -> list[str]:
+    """Return the lines under the table."""
+    apart = varying(conditions(result) for result in results)
+    shared = [fact(name, value) for name, value in conditions(results[0]).items() if name not in apart]
+    trained = _distinct(str(len(result["options"]["seeds"])) for result in results)
+    return [
+        "Means over seeds ± half the width of their two-sided 95 % Student-t interval. A seed's score is that of its"
+        " last agent, not of the best along the way, over its final episodes. Whether two intervals overlap is no test"
+        " of a difference.",
+        "",
+        f"* All rows: {', '.join(shared)}.",
+        *(f"* Data: {text}." for text in _distinct(_data(result) for result in results)),
+        f"* Hardware: {'; '.join(_distinct(_hardware(result) for result in results))}.",
+        "* Updates/s: on the dataset, of one agent in a second of its run, in which all seeds of the run"
+        f" ({' or '.join(trained)}) were trained and evaluated.",
+        "* Results whose algorithm's settings, task, data, dynamics, steps, final episodes or versions differ never"
+        " share a row; a row names what tells it apart.",
+        *(f"* Note: {note}" for note in _distinct(result["note"] for result in results if result.get("note"))),
+    ]
+
+
+def _data(result: Result) -> str:
+    data, mean = result["dataset"], result["dataset"]["mean_score"]
+    score = "no score" if mean is None else f"mean score {mean:.1f}"
+    return (
+        f"{data['name']}, {data['rows']:,} rows, {data['episodes']:,} episodes of {score}, mode {data['mode']},"
+        f" fingerprint {data['fingerprint'][:12]}"
+    )
+
+
+def _hardware(result: Result) -> str:
+    hardware, compute = result["hardware"], result["compute"]
+    return (
+        f"{hardware['gpu'] or hardware['machine']}, {hardware['cores']} cores, trained on {compute['device']}"
+        f" (kernel {compute['kernel']})"
+    )
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

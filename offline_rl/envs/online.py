@@ -1,0 +1,108 @@
+"""The environment in which an agent goes on learning; stopped anywhere, it continues exactly."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offline_rl.draws import derived_seed
+from offline_rl.envs.dynamics import Dynamics, make_env
+from offline_rl.envs.tasks import Task
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of an environment.
+
+    Attributes:
+        observation: ``(O,)`` float32, before the step.
+        action: ``(A,)`` float32, as the environment took it.
+        reward: What it gave.
+        terminated: Whether the episode truly ended; a time limit is no end.
+        next_observation: ``(O,)`` float32, after the step, also where the episode was cut.
+    """
+
+    observation: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: float
+    terminated: bool
+    next_observation: NDArray[np.float32]
+
+
+class OnlineEnvironment:
+    """Episodes one after the other. The start of each is a pure function of the seed and the episode's number.
+
+    Args:
+        task: What is played.
+        dynamics: See :func:`offline_rl.envs.make_env`.
+        seed: The agent's.
+    """
+
+    def __init__(self, task: Task, dynamics: Dynamics, seed: int) -> None:
+        self._environment = make_env(task, dynamics).unwrapped
+        self._limit = task.robot.max_episode_steps
+        self._seed = seed
+        self._episode = self._elapsed = 0
+        self._return = self._last_return = self._last_length = 0.0
+        self.observation = self._reset()
+
+    def step(self, action: NDArray[np.float32]) -> Transition:
+        """Act; at an episode's end begin the next."""
+        raw, reward, terminated, _, _ = self._environment.step(action)
+        observation, self.observation = self.observation, np.asarray(raw, np.float32)
+        transition = Transition(observation, action, float(reward), bool(terminated), self.observation)
+        self._elapsed += 1
+        self._return += transition.reward
+        if terminated or self._elapsed == self._limit:
+            self._last_return, self._last_length = self._return, float(self._elapsed)
+            self._episode += 1
+            self._elapsed, self._return = 0, 0.0
+            self.observation = self._reset()
+        return transition
+
+    def metrics(self) -> dict[str, float]:
+        """Return how many episodes have ended, and the return and length of the last one, once there is one."""
+        last = {"online_return": self._last_return, "online_length": self._last_length}
+        return {"online_episodes": float(self._episode), **(last if self._episode else {})}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that continuing exactly needs.
+
+        The physics are MuJoCo's whole integration state: positions and velocities lack the solver's warm start. The
+        ant's reward also reads the bodies' positions before a step; MuJoCo leaves them at the last part of the step
+        before, so they do not follow from the state.
+        """
+        counters = [self._episode, self._elapsed, self._return, self._last_return, self._last_length]
+        return {
+            "physics": torch.from_numpy(self._physics()),
+            "bodies": torch.from_numpy(self._environment.data.xpos.copy()),  # type: ignore[attr-defined]
+            "observation": torch.from_numpy(self.observation.copy()),
+            "counters": torch.tensor(counters, dtype=torch.float64),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`state` returned."""
+        import mujoco
+
+        model, data = self._environment.model, self._environment.data  # type: ignore[attr-defined]
+        mujoco.mj_setState(model, data, state["physics"].numpy(), mujoco.mjtState.mjSTATE_INTEGRATION)
+        data.xpos[:] = state["bodies"].numpy()
+        self.observation = state["observation"].numpy().copy()
+        episode, elapsed, *returns = state["counters"].tolist()
+        self._episode, self._elapsed = int(episode), int(elapsed)
+        self._return, self._last_return, self._last_length = returns
+
+    def _physics(self) -> NDArray[np.float64]:
+        import mujoco
+
+        model, data = self._environment.model, self._environment.data  # type: ignore[attr-defined]
+        state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        return state
+
+    def _reset(self) -> NDArray[np.float32]:
+        observation, _ = self._environment.reset(seed=derived_seed(self._seed, "online-episode", self._episode))
+        return np.asarray(observation, np.float32)

@@ -1,0 +1,79 @@
+"""Balances, by which the policies of FamO2O's family differ: the model that picks them, and what policies see of them.
+
+Paper: Shenzhi Wang et al. Train Once, Get a Family: State-Adaptive Balances for Offline-to-Online Reinforcement
+Learning. NeurIPS 2023, arXiv 2310.17966. Authors' code: github.com/LeapLabTHU/FamO2O.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offline_rl.networks.gaussian import SquashedGaussian, SquashedGaussianActor
+
+EMBEDDING_SIZE = 6
+"""Numbers that stand for a balance in a policy's input."""
+LONGEST = 10_000.0
+"""Divisors grow from 1 towards this one."""
+BOUND_SHARE = 0.01
+"""Part of the interval that counts as its end."""
+
+
+def embedding(beta: Tensor) -> Tensor:
+    """Return sines and cosines in turn ``(B, 6)`` of balances ``(B,)`` divided by 10000^(2 i / 6), i = 0, 1, 2."""
+    divisors = [LONGEST ** (2 * i / EMBEDDING_SIZE) for i in range(EMBEDDING_SIZE // 2)]
+    angles = torch.stack([beta / divisor for divisor in divisors], 1)
+    return torch.stack((angles.sin(), angles.cos()), 2).flatten(1)
+
+
+def with_balance(observation: Tensor, beta: Tensor) -> Tensor:
+    """Return the input ``(B, O + 6)`` of a policy for observations ``(B, O)`` and balances ``(B,)``."""
+    return torch.cat((observation, embedding(beta)), 1)
+
+
+class BalanceModel(nn.Module):
+    """b(β | s): x = tanh(u), u normal, and β = low + (x + 1) / 2 (high - low).
+
+    Args:
+        actor: Makes x, one number, of observations.
+        low: Lower end of the interval.
+        high: Upper end.
+        released: Map as the released code on CQL does, β = low + x (high - low).
+    """
+
+    def __init__(self, actor: SquashedGaussianActor, low: float, high: float, *, released: bool = False) -> None:
+        super().__init__()
+        self.actor = actor
+        self._low, self._length, self._released = low, high - low, released
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Draw the weights from ``generator``."""
+        self.actor.initialize(generator)
+
+    def forward(self, observation: Tensor) -> SquashedGaussian:
+        """Map observations ``(B, O)`` to the distributions of x ``(B, 1)``."""
+        return self.actor(observation)  # type: ignore[no-any-return]
+
+    def to_beta(self, x: Tensor) -> Tensor:
+        """Map x ``(B, 1)`` in [-1, 1] to balances ``(B,)``."""
+        return self.at(x if self._released else (x + 1) / 2)
+
+    def at(self, share: Tensor) -> Tensor:
+        """Map shares ``(B, 1)`` of the interval to balances ``(B,)``."""
+        return self._low + share[:, 0] * self._length
+
+    def sampled(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Return balances ``(B,)`` for ``noise`` ``(B, 1)`` from N(0, 1)."""
+        return self.to_beta(self(observation).sample(noise)[0])
+
+    def chosen(self, observation: Tensor) -> Tensor:
+        """Return the balances ``(B,)`` without noise."""
+        return self.to_beta(self(observation).mean.tanh())
+
+    @torch.no_grad()
+    def metrics(self, distribution: SquashedGaussian) -> dict[str, Tensor]:
+        """Describe the balances without noise of distributions, and how many lie at an end of the interval."""
+        x = distribution.mean.tanh()
+        beta = self.to_beta(x)
+        at_bounds = (x.abs() > 1 - 2 * BOUND_SHARE).to(x.dtype).mean()
+        moments = {"beta_mean": beta.mean(), "beta_std": beta.std(correction=0)}
+        return moments | {"beta_min": beta.amin(), "beta_max": beta.amax(), "beta_at_bounds": at_bounds}

@@ -1,0 +1,121 @@
+"""The command that makes result files and their table, and that the committed table is the one it makes."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from settings import TINY
+
+import offline_rl as orl
+from benchmarks.results import collect, file_name, show
+from offline_rl.analysis.results import read_results
+from offline_rl.analysis.tables import table
+
+ROOT = Path(__file__).parent.parent
+COMPARISON = ROOT / "results" / "comparison"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("collect") / "run"
+    settings = {"seeds": [0, 1], "steps": 20, "log_every": 10, "eval_every": 0, "final_episodes": 2}
+    return orl.train("bc", "hopper-demo", out=str(out), **settings, **TINY)
+
+
+@pytest.fixture
+def unfinished(run, tmp_path):
+    """Give a copy of the run whose record ends before the final evaluation."""
+    folder = Path(shutil.copytree(run.path, tmp_path / "unfinished"))
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(line for line in lines if '"final"' not in line))
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_committed_table_is_made_from_the_committed_results():
+    assert (COMPARISON / "table.md").read_text() == table(read_results(COMPARISON)) + "\n"
+
+
+def test_committed_results_bear_their_names_and_no_places():
+    for path in COMPARISON.glob("*.json"):
+        result = json.loads(path.read_text())
+        assert path.name == file_name(result)
+        assert not re.search(r'": "[^"]*/', path.read_text()), f"{path.name} names a folder"
+
+
+def test_the_readmes_table_is_the_committed_one():
+    readme = (ROOT / "README.md").read_text()
+    (pasted,) = re.findall(r"<!-- scores: begin -->\n(.*?)<!-- scores: end -->", readme, re.DOTALL)
+    assert pasted in ("", f"\n{(COMPARISON / 'table.md').read_text()}\n")
+
+
+def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_path):
+    out = tmp_path / "results"
+    collect((run.path,), out=out, note="The room was warm.")
+    first = contents(out)
+    assert set(first) == {"bc-hopper-demo-seed-0.json", "bc-hopper-demo-seed-1.json"}
+    scores = {json.loads(text)["seed"]: json.loads(text)["score_last"] for text in first.values()}
+    assert scores == run.scores
+    assert {json.loads(text)["note"] for text in first.values()} == {"The room was warm."}
+    collect((run.path,), out=out, note="The room was warm.")
+    assert contents(out) == first
+
+
+def test_an_unfinished_run_is_named_and_nothing_is_written(run, unfinished, tmp_path):
+    """Fails if the first run is written before the second is looked at."""
+    command = [sys.executable, "-m", "benchmarks.results", "collect", str(run.path), str(unfinished)]
+    out = tmp_path / "results"
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {unfinished} is not finished: seed 0 has no final evaluation")
+    assert not out.exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(orl.RunError, match=r"config\.json cannot be read"):
+        collect((tmp_path,), out=tmp_path / "results")
+    with pytest.raises(orl.RunError, match="no run is named"):
+        collect((), out=tmp_path / "results")
+
+
+def test_a_result_of_other_settings_is_not_replaced(run, tmp_path):
+    """Fails if files are written over without a look."""
+    other = Path(shutil.copytree(run.path, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    config["config"]["learning_rate"] = 1.0
+    (other / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "results"
+    collect((run.path,), out=out)
+    before = contents(out)
+    for runs, place in (((other,), out), ((run.path, other), tmp_path / "new")):
+        with pytest.raises(orl.RunError, match=r"seed-0\.json is a result made with another learning_rate; remove it"):
+            collect(runs, out=place)
+    assert contents(out) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_table_is_printed_and_written(run, tmp_path, capsys):
+    out = tmp_path / "results"
+    collect((run.path,), out=out)
+    capsys.readouterr()
+    show(out, out=out / "table.md", figure=out / "curves.png")
+    text = table(read_results(out))
+    assert capsys.readouterr().out == f"{text}\n"
+    assert (out / "table.md").read_text() == f"{text}\n"
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_damaged_or_missing_result_is_named(run, tmp_path):
+    with pytest.raises(orl.RunError, match="holds no results"):
+        show(tmp_path)
+    for text in ("{", "[]", '{"format": 2, "score_last": 1.0}'):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(orl.RunError, match=r"x\.json cannot be read"):
+            show(tmp_path)

@@ -157,6 +157,8 @@ def _print_final(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         what = f"seed {row['seed']}, {row['episodes']} episodes"
         print(_score_line(what, row["return"], row["return_std"], row["score"]))
+        for name in (key.removeprefix("return/") for key in row if key.startswith("return/")):
+            print(_score_line(f"  asked for {name}", row[f"return/{name}"], None, row[f"score/{name}"]))
     if len(rows) > 1 and all(row["score"] is not None for row in rows):
         mean = {name: statistics.fmean(row[name] for row in rows) for name in ("return", "score")}
         print(_score_line("mean of seeds", mean["return"], None, mean["score"]))
@@ -218,25 +220,34 @@ def _evaluate(
         name = _task_of(agent, task, folder)
         result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed)
         results.append(
-            {
-                "agent": str(folder),
-                "task": name,
-                "dynamics": dynamics,
-                "episodes": episodes,
-                "return": float(result.returns.mean()),
-                "return_std": float(result.returns.std()),
-                "score": float(result.scores.mean()),
-                "length": float(result.lengths.mean()),
-            }
+            {"agent": str(folder), "task": name, "dynamics": dynamics, "episodes": episodes} | _means(result)
         )
+        if result.by_condition:
+            results[-1]["asked_for"] = {asked: _means(played) for asked, played in result.by_condition.items()}
         if not json:
-            last = results[-1]
-            print(
-                f"{folder}: return {last['return']:.1f} ± {last['return_std']:.1f}, score {last['score']:.1f}"
-                f"  ({episodes} episodes of {last['length']:.0f} steps on {name}, {dynamics} dynamics)"
-            )
+            _print_evaluation(results[-1])
     if json:
         print_json(results)
+
+
+def _means(played: Any) -> dict[str, float]:
+    return {
+        "return": float(played.returns.mean()),
+        "return_std": float(played.returns.std()),
+        "score": float(played.scores.mean()),
+        "length": float(played.lengths.mean()),
+    }
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    asked_for = result.get("asked_for", {"": result})
+    for asked, means in asked_for.items():
+        who = f"{result['agent']}, asked for {asked}" if asked else result["agent"]
+        print(
+            f"{who}: return {means['return']:.1f} ± {means['return_std']:.1f}, score {means['score']:.1f}"
+            f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']},"
+            f" {result['dynamics']} dynamics)"
+        )
 
 
 def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics, seed: int, figure: Path) -> None:

@@ -220,3 +220,22 @@ def test_evaluate_draws_what_an_agent_decides(tmp_path):
     missing = run("evaluate", str(trained.path), "--figure", str(tmp_path / "no" / "x.png"))
     assert missing.returncode == 2
     assert "choose another --figure" in missing.stderr
+
+
+def test_evaluate_and_the_report_tell_of_every_target(tmp_path):
+    """Broken by a report of the first target alone."""
+    small = {**TINY, "steps": 20, "eval_every": 0, "final_episodes": 2, "width": 8, "layers": 1, "length": 3}
+    flags = [f"--{name}={value}" for name, value in small.items() if name != "quiet"]
+    path = tmp_path / "run"
+    trained = run(
+        "train", "dt", "--dataset", "hopper-demo", "--out", str(path), *flags, "--target_returns", "300", "90"
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert "asked for 90 " in trained.stdout
+    agent = path / "agents" / "seed-0"
+    played = evaluate(orl.load_agent(agent), "hopper", episodes=3)
+    told = run("evaluate", str(agent), "--episodes", "3").stdout.splitlines()
+    assert [line.split(": ")[0] for line in told] == [f"{agent}, asked for 300", f"{agent}, asked for 90"]
+    found = json.loads(run("evaluate", str(agent), "--episodes", "3", "--json").stdout)[0]
+    assert found["return"] == found["asked_for"]["300"]["return"] == played.returns.mean()
+    assert found["asked_for"]["90"]["return"] == played.by_condition["90"].returns.mean()

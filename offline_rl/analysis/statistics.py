@@ -26,7 +26,11 @@ class Estimate:
         return cls(mean, student_t(count - 1) * math.sqrt(variance / count), count)
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ± " + ("–" if self.half_width is None else f"{self.half_width:.1f}")
+        return self.rounded(1)
+
+    def rounded(self, digits: int) -> str:
+        """Return both with so many digits after the point."""
+        return f"{self.mean:.{digits}f} ± " + ("–" if self.half_width is None else f"{self.half_width:.{digits}f}")
 
 
 def student_t(freedom: int, level: float = LEVEL) -> float:

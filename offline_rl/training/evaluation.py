@@ -1,7 +1,7 @@
 """What an agent is worth: episodes in the simulator, as a pure function of (weights, seed, step)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,15 +18,20 @@ BLOCK = 10
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The returns of some episodes of one agent, and their normalised scores, each ``(E,)``.
+    """Some episodes of one agent.
 
-    ``by_condition`` has the returns ``(E,)`` under each of the agent's conditions; the other fields are the first's.
+    Attributes:
+        returns: ``(E,)``.
+        lengths: ``(E,)``, in steps.
+        scores: ``(E,)``, the normalised returns.
+        by_condition: The same under each of the agent's conditions, of which the first is this one; empty for an agent
+            that knows one way to act.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     scores: np.ndarray
-    by_condition: Mapping[str, np.ndarray]
+    by_condition: Mapping[str, "Evaluation"] = field(default_factory=dict)
 
 
 def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
@@ -103,8 +108,12 @@ def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: 
     if episodes < 1:
         raise AgentError(f"episodes is {episodes}; it must be at least 1")
     played = [play(agent, task, dynamics, block) for block in blocks(seed, 0, episodes)]
-    all_returns, all_lengths = (
+    returns, lengths = (
         by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
     )
-    returns, lengths = next(iter(all_returns.values())), next(iter(all_lengths.values())).astype(np.int64)
-    return Evaluation(returns, lengths, np.asarray(normalized_score(task, returns)), all_returns)
+    found = {
+        name: Evaluation(own, lengths[name].astype(np.int64), np.asarray(normalized_score(task, own)))
+        for name, own in returns.items()
+    }
+    first = next(iter(found.values()))
+    return replace(first, by_condition=found) if len(found) > 1 else first

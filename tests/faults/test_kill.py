@@ -29,6 +29,9 @@ SETTINGS = {
 
 SHORT = {**SETTINGS, "steps": 4000, "hidden_dims": [8], "batch_size": 8, "eval_every": 500, "final_episodes": 5}
 SMALL_A2PR = {"steps": 1500, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
+SMALL_WINDOWS = {"steps": 500, "eval_every": 200, "width": 8, "layers": 1}
+SMALL_DT = {**SMALL_WINDOWS, "length": 4}
+SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10}
 ONLINE = {"steps": 1000, "online_steps": 1000, "checkpoint_seconds": 0.2}
 
 
@@ -114,7 +117,17 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("algorithm", "more"), [("td3_bc", {}), ("prdc", {}), ("a2pr", SMALL_A2PR)])
+@pytest.mark.parametrize(
+    ("algorithm", "more"),
+    [
+        ("td3_bc", {}),
+        ("prdc", {}),
+        ("a2pr", SMALL_A2PR),
+        ("dt", SMALL_DT),
+        ("doc", SMALL_DOC),
+        ("doc", {**SMALL_DOC, "encoder": "mlp"}),
+    ],
+)
 def test_one_kill(algorithm, more, tmp_path):
     settings = {**SHORT, **more}
     assert start(algorithm, tmp_path / "straight", "hopper-demo", settings).wait(timeout=100) == 0

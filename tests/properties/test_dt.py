@@ -170,7 +170,8 @@ def test_an_evaluation_plays_every_target_as_if_it_were_alone():
         np.testing.assert_allclose(found[f"{target:g}"], np.ravel(alone), rtol=1e-3)
         assert by_condition(DT, both.config, lengths)[f"{target:g}"].tolist() == np.ravel(alone_lengths).tolist()
     evaluation = orl.evaluate(both, "hopper", episodes=2)
-    assert evaluation.returns.tolist() == evaluation.by_condition["5"].tolist()
+    assert evaluation.returns.tolist() == evaluation.by_condition["5"].returns.tolist()
+    assert list(evaluation.by_condition) == ["5", "-5"]
     assert by_condition(DT, both.config, [[np.nan]] * 3)["-5"].shape == (3,)
     with pytest.raises(orl.AgentError, match="dt has 2, counted from 0"):
         both.reset(condition=2)

@@ -29,7 +29,7 @@ SETTINGS = {
 
 SHORT = {**SETTINGS, "steps": 4000, "hidden_dims": [8], "batch_size": 8, "eval_every": 500, "final_episodes": 5}
 SMALL_A2PR = {"steps": 1500, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
-SMALL_WINDOWS = {"steps": 500, "eval_every": 200, "width": 8, "layers": 1}
+SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}
 SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10}
 ONLINE = {"steps": 1000, "online_steps": 1000, "checkpoint_seconds": 0.2}
@@ -124,7 +124,7 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
         ("prdc", {}),
         ("a2pr", SMALL_A2PR),
         ("dt", SMALL_DT),
-        ("doc", SMALL_DOC),
+        pytest.param("doc", SMALL_DOC, marks=pytest.mark.slow),
         ("doc", {**SMALL_DOC, "encoder": "mlp"}),
     ],
 )

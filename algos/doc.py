@@ -210,8 +210,8 @@ class DoC(Agent):
             "prior_loss": self.prior_loss(view),
             "standard_divergence": view.posterior.divergence(view.posterior.standard()).mean(),
         }
-        count = self.groups["model"].count + 1
-        beta = c.beta * (count / max(c.beta_ramp * self.steps, 1)).clamp(max=1)
+        count = self.groups["model"].count.double() + 1
+        beta = (c.beta * (count / max(c.beta_ramp * self.steps, 1)).clamp(max=1)).to(self.dtype)
         weights: dict[str, Tensor | float] = {"information": beta, "standard_divergence": c.standard_weight}
         loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
         return loss, {name: term.detach() for name, term in terms.items()}

@@ -94,7 +94,7 @@ def test_a_history_grows_like_a_window():
     windows = EpisodeWindows(packed(dataset))
     for time in range(8):
         history.hear(None if time == 0 else dataset.rewards[time - 1 : time])
-        steps = history.see(torch.from_numpy(dataset.observations[time : time + 1]))
+        steps = history.see(torch.from_numpy(dataset.observations[time : time + 1].copy()))
         known = windows.around(torch.tensor([time]), Windows(4, 1))
         count = min(time + 1, 4)
         assert steps.mask.all()

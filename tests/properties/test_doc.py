@@ -160,7 +160,7 @@ def test_beta_grows_over_its_share_of_the_run(rows):
         loss, metrics = agent.model_loss(batch, view)
         rest = sum(metrics[name] for name in ("policy_loss", "value_loss", "prior_loss"))
         rest = rest + agent.config.standard_weight * metrics["standard_divergence"]
-        found.append(float((loss - rest) / metrics["information"]))
+        found.append(float((loss - rest).detach() / metrics["information"]))
     assert found == pytest.approx([0.4, 0.8, 2.0, 2.0], rel=1e-5)
 
 

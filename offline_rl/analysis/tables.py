@@ -15,16 +15,31 @@ def table(results: Sequence[Result]) -> str:
     head = ["dataset", "algorithm", *scores, "return", "seeds", "updates/s", "final episodes"]
     lines = [_row(head), "|" + "---|" * len(head)]
     for group in groups:
-        cells = [group.dataset, group.label, _mean(group, "offline" if group.online else "final", "score")]
+        first, *others = _targets(group) or [""]
+        label = f"{group.label}, asked for {first}" if first else group.label
+        cells = [group.dataset, label, _mean(group, "offline" if group.online else "final", "score")]
         if online:
             cells.append(_mean(group, "final", "score") if group.online else "–")
         cells += [_mean(group, "final", "return"), str(len(group.results)), _rate(group)]
         lines.append(_row([*cells, final_episodes(group.results[0])]))
+        lines += [_row(_asked_for(group, name, len(head))) for name in others]
     return "\n".join([*lines, "", *_facts(results)])
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _targets(group: Group) -> list[str]:
+    """Return the returns that agents were asked for, if there were several; the first one's score is the score."""
+    return [name.removeprefix("score/") for name in group.results[0]["final"] if name.startswith("score/")]
+
+
+def _asked_for(group: Group, name: str, width: int) -> list[str]:
+    cells = [group.dataset, f"{group.label}, asked for {name}", _mean(group, "final", f"score/{name}")]
+    cells += ["–"] * (width - 7)
+    seeds, episodes = str(len(group.results)), final_episodes(group.results[0])
+    return [*cells, _mean(group, "final", f"return/{name}"), seeds, "–", episodes]
 
 
 def _mean(group: Group, phase: str, name: str) -> str:

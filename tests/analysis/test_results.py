@@ -248,6 +248,19 @@ def test_seeds_of_several_runs_share_a_row():
     assert "all seeds of the run (3 or 2)" in text
 
 
+def test_every_return_that_was_asked_for_has_a_row():
+    """Fails if the targets' columns are exchanged, or the first one's is repeated."""
+    results = made([10.0, 20.0])
+    for result in results:
+        score = result["score_last"]
+        result["final"] |= {"score/9": score, "score/5": score + 1, "return/9": 10 * score, "return/5": 7 * score}
+    rows = [line.split(" | ")[1:4] for line in table(results).splitlines() if "asked for" in line]
+    assert [(label, score.split(" ±")[0], value.split(" ±")[0]) for label, score, value in rows] == [
+        ("made_up, asked for 9", "15.0", "150.0"),
+        ("made_up, asked for 5", "16.0", "105.0"),
+    ]
+
+
 def test_the_table_says_under_which_conditions(results):
     text = table(results)
     for name, value in conditions(results[0]).items():

@@ -105,10 +105,10 @@ class View:
 class DoC(Agent):
     r"""min_{q,π} max_f  E[-log π(a_i | h_i, s_i, z)] + β E_f,   z ~ q(z | future),  plus what rides on z as a constant.
 
-    E_f = E[f(o_i, x_i, z) - log E_ρ exp f(õ, x_i, z)], where o_i is the outcome (r_i, s_{i+1}, d_i) of the situation
-    x_i (features of history and state, s_i, a_i), and õ that of a random one. V minimises E[(V(h_t, s_t, z) - R̂_t)²]
-    and the prior KL(q ‖ p(z | h_t, s_t)), neither of which moves q; κ KL(q ‖ N(0, 1)) does. Means run over steps that
-    are not padded. To act, z* is the sample of the prior with the highest V, for F steps.
+    E_f = E[f(o_i, x_i, z) - log mean_õ exp f(õ, x_i, z)], where o_i is the outcome (r_i, s_{i+1}, d_i) of the situation
+    x_i (features of history and state, s_i, a_i), and õ are o_i and M random ones. V minimises
+    E[(V(h_t, s_t, z) - R̂_t)²] and the prior KL(q ‖ p(z | h_t, s_t)), neither of which moves q; κ KL(q ‖ N(0, 1)) does.
+    Means run over steps that are not padded. To act, z* is the sample of the prior with the highest V, for F steps.
     """
 
     name = "doc"
@@ -176,11 +176,14 @@ class DoC(Agent):
         )
 
     def information(self, view: View, latent: Tensor, *, frozen: bool) -> Tensor:
-        """Return E_f in nats, of latents ``(B, L)``; ``frozen`` makes f a constant."""
+        """Return E_f in nats, at most log (1 + M), of latents ``(B, L)``; ``frozen`` makes f a constant.
+
+        The true outcome is one of those that the mean runs over. Without it E_f has no bound where outcomes never
+        repeat: f then raises it by thousands of nats, and q thinks of nothing but lowering it.
+        """
         repeated = latent.repeat_interleave(self.config.energy_places, 0)
         f: Tensor = self.energy(torch.cat((view.situation, repeated), 1), view.outcome, view.pairs, frozen=frozen)
-        true, others = f[:, 0], f[:, 1:]
-        return (true - others.logsumexp(1)).mean() + math.log(self.config.negatives)
+        return (f[:, 0] - f.logsumexp(1)).mean() + math.log(f.shape[1])
 
     def energy_loss(self, batch: WindowBatch, view: View) -> tuple[Tensor, Metrics]:
         """Return -E_f, with z a constant."""

@@ -4,12 +4,13 @@ It is given what a batch is made of: the steps of each window, which of them exi
 masks are hashed from the keys again, by the plain code that the Decision Transformer's parity test has.
 
 Each of these, done to the algorithm, broke the float64 test in the first updates. Of E_f: the sign of β, its ramp one
-step late, the true outcome among the others or in the sum over them, log M dropped, places in the padding, the terminal
-step's next state kept or the end left out, features that are no constants or come before the action, one step of f
-instead of two, or f's step after the main one. Of the rest: either KL turned round, KLs averaged over z's entries, z
-moved by V or by the prior's loss, κ without q's gradient, the policy's mean over padding or of windows, V's heads
-averaged, returns or rewards not scaled, the reward of an action told before it, q read in the padding, p told the
-action, other bounds of log-stds, border actions not kept off the border, no clip, decay and warm-up, other dropout.
+step late, the true outcome among the others or not in the sum over all, the logarithm of their number dropped, places
+in the padding, the terminal step's next state kept or the end left out, features that are no constants or come before
+the action, one step of f instead of two, or f's step after the main one. Of the rest: either KL turned round, KLs
+averaged over z's entries, z moved by V or by the prior's loss, κ without q's gradient, the policy's mean over padding
+or of windows, V's heads averaged, returns or rewards not scaled, the reward of an action told before it, q read in the
+padding, p told the action, other bounds of log-stds, border actions not kept off the border, no clip, decay and warm-
+up, other dropout.
 """
 
 import dataclasses
@@ -168,7 +169,7 @@ class PlainDoC:
     # Losses.
 
     def information(self, compared, latents, draws):
-        """Return the mean of f(true outcome) - log mean exp f(others), with f one perceptron of all that it reads."""
+        """Return the mean of f(true outcome) - log mean exp f(all), with f one perceptron of all that it reads."""
         situation, shift, outcome, other_shift, *rest = (tensor[0] for tensor in self.energy.tensors)
         layers = [torch.cat((situation, outcome), 1), shift + other_shift, *rest]
         uniforms, terms = draws["negative"].reshape(len(compared), self.c.negatives), []
@@ -177,7 +178,7 @@ class PlainDoC:
             drawn = [others[int(uniform * len(others))][2] for uniform in uniforms[i]]
             inputs = torch.stack([torch.cat((x, latents[row], outcome)) for outcome in (true, *drawn)])
             f = perceptron(layers, inputs)[:, 0]
-            terms.append(f[0] - torch.log(torch.exp(f[1:]).mean()))
+            terms.append(f[0] - torch.log(torch.exp(f).mean()))
         return sum(terms) / len(terms)
 
     def log_likelihood(self, window):

@@ -62,7 +62,8 @@ class Checkpoint:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
+            # By its descriptor: safe_open opens a path twice, and a run that goes on may have put another file there.
+            with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", framework="pt") as file:
                 values = json.loads(file.metadata()["checkpoint"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -217,6 +218,28 @@ def test_without_final_episodes_the_last_update_is_evaluated_as_any_other(tmp_pa
     settings = {**tiny, "steps": 20, "eval_every": 10, "final_episodes": 0}
     run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
     assert [row["step"] for row in run.rows if row["kind"] == "evaluation"] == [0, 10, 20]
+
+
+def test_a_checkpoint_can_be_read_while_the_next_one_takes_its_place(tmp_path):
+    """Broken by reading from the path, at which another file may lie a moment later."""
+    made = [Checkpoint(size, 0, [], 0.0, tensors={"x": torch.full((size,), float(size))}) for size in (10, 5000)]
+    made[0].save(tmp_path)
+    reading = threading.Event()
+
+    def replace():
+        while not reading.is_set():
+            for checkpoint in made:
+                checkpoint.save(tmp_path)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        for _ in range(3000):
+            found = Checkpoint.load(tmp_path)
+            assert found.tensors["x"].tolist() == [float(found.step)] * found.step
+    finally:
+        reading.set()
+        writer.join()
 
 
 def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path, tiny):

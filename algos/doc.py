@@ -179,7 +179,7 @@ class DoC(Agent):
         """Return E_f in nats, at most log (1 + M), of latents ``(B, L)``; ``frozen`` makes f a constant.
 
         The true outcome is one of those that the mean runs over. Without it E_f has no bound where outcomes never
-        repeat: f then raises it by thousands of nats, and q thinks of nothing but lowering it.
+        repeat: f then raises it without end, and q thinks of nothing but lowering it.
         """
         repeated = latent.repeat_interleave(self.config.energy_places, 0)
         f: Tensor = self.energy(torch.cat((view.situation, repeated), 1), view.outcome, view.pairs, frozen=frozen)

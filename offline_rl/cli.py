@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | sweep | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, read_settings, types_of
+from offline_rl.arguments import CommandLine, UsageError, read_training, training_types, types_of
 from offline_rl.errors import Interrupted, OfflineRLError, suggestion
 
 Dynamics = typing.Literal["d4rl", "plain"]
+Launcher = typing.Literal["local"]
 
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
 
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
+  offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
   offline-rl datasets download NAME...    fetch datasets for a machine without network
@@ -61,8 +63,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 def train_command(arguments: list[str]) -> None:
     """Train an agent for each seed."""
-    from offline_rl.agent import algorithms, find_algorithm
-    from offline_rl.training.options import TrainOptions
+    from offline_rl.agent import algorithms
     from offline_rl.training.run import train
 
     if not arguments or arguments[0].startswith("-"):
@@ -71,29 +72,8 @@ def train_command(arguments: list[str]) -> None:
         print(f"usage: offline-rl train ALGO --dataset NAME [options]\n\nALGO is one of {', '.join(algorithms())};")
         print("offline-rl train ALGO --help lists all options")
         return
-    algorithm = find_algorithm(arguments[0])
-
-    def command(
-        run: TrainOptions = TrainOptions(),  # noqa: B008 (frozen)
-        agent: Any = algorithm.config_class(),  # noqa: B008 (frozen)
-        config: str | None = None,
-    ) -> tuple[TrainOptions, Any]:
-        """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
-
-        Args:
-            run: The run.
-            agent: The algorithm's settings.
-            config: YAML or JSON file with values for any of these options, for instance a run's config.json.
-        """
-        return run, agent
-
-    command.__annotations__["agent"] = algorithm.config_class
-    types = {**types_of(TrainOptions), **types_of(algorithm.config_class)}
-    line = CommandLine(arguments[1:], {"config": str | None, **types})
-    line.add_defaults(read_settings(line.value("config"), types))
-    options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
-    overrides = {name: getattr(settings, name) for name in line.given if name in types_of(algorithm.config_class)}
-    print_report(train(algorithm.name, options=options, **overrides))
+    algorithm, options, overrides = read_training(arguments)
+    print_report(train(algorithm, options=options, **overrides))
 
 
 def finetune_command(arguments: list[str]) -> None:
@@ -279,6 +259,52 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def sweep_command(arguments: list[str]) -> None:
+    """Run a sweep file."""
+
+    def command(
+        *,
+        run_cap: int | None = None,
+        launcher: Launcher = "local",
+        workers: int = 1,
+        members: int | None = None,
+        out: str | None = None,
+    ) -> dict[str, Any]:
+        """Run a sweep file in W&B's format without an account; started again, run only what is missing.
+
+        Any option of offline-rl train may be given, too, for instance --dataset NAME or --steps N: it takes the place
+        of what the file says.
+
+        Args:
+            run_cap: Number of trials; by default what the file says.
+            launcher: Where trials run: processes of this machine.
+            workers: Processes that run trials.
+            members: Trials that each of these runs at once; by default as many as its share of the cores allows.
+            out: Folder of the sweep; by default sweeps/ and the file's name.
+        """
+        return locals()
+
+    own = typing.get_type_hints(command)
+    if arguments and arguments[0] in ("-h", "--help"):
+        CommandLine(["--help"], own).parse(command, "offline-rl sweep FILE")
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError("name the file first: offline-rl sweep FILE.yaml")
+    from offline_rl.sweep.file import algorithm_of
+
+    try:
+        from offline_rl.sweep.run import run_sweep
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
+
+    file = Path(arguments[0])
+    line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **own})
+    typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
+    typed.help = line.help
+    options = typed.parse(command, "offline-rl sweep FILE")
+    options["out"] = options["out"] and Path(options["out"])
+    run_sweep(file, overrides={name: value for name, value in line.given.items() if name not in own}, **options)
+
+
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
     from offline_rl.agent import algorithms, find_algorithm
@@ -374,6 +400,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "finetune": finetune_command,
     "evaluate": evaluate_command,
+    "sweep": sweep_command,
     "algos": algos_command,
     "datasets": datasets_command,
 }

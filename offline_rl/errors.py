@@ -28,6 +28,10 @@ class RunError(OfflineRLError):
     """A run cannot be started, resumed or read."""
 
 
+class SweepError(OfflineRLError):
+    """A sweep's file or folder cannot be read, or asks for something that is not supported."""
+
+
 class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and did so at a checkpoint.
 

@@ -13,7 +13,8 @@ FLOORS = [
     {"offline_rl.sequence"},
     {"algos", "offline_rl.training"},
     {"benchmarks"},
-    {"offline_rl.arguments"},
+    {"offline_rl.arguments", "offline_rl.launchers"},
+    {"offline_rl.sweep"},
     {"offline_rl.cli"},
 ]
 ALLOWED_ON_ONE_FLOOR = {("offline_rl.data", "offline_rl.envs"), ("offline_rl.networks", "offline_rl.data")}

@@ -4,8 +4,9 @@ import contextlib
 import json
 import math
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, differences, split_settings
-from offline_rl.training.trainer import Trainer
+from offline_rl.training.trainer import Stop, Trainer
+
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,25 @@ def train(
     options = options or TrainOptions(**run_settings)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _new_folder(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
+    return carry_out(plan, out)
+
+
+def carry_out(plan: Plan, out: Path, views: Sequence[View] = (), stop: Stop | None = None) -> Run:
+    """Do what is planned, in a run folder; several plans may be carried out at once by threads of one process.
+
+    Args:
+        plan: What to do.
+        out: The run's folder.
+        views: Where else rows are shown, besides the views that the plan's options ask for.
+        stop: Lets the caller ask to stop.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        OfflineRLError: As :func:`train`.
+        Interrupted: ``stop`` or a signal asked to stop.
+    """
     with _opened(out, plan) as (record_bytes, checkpoint):
         if checkpoint is not None and checkpoint.finished:
             print(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
@@ -91,9 +113,9 @@ def train(
                 _draw(out)
             return Run(out)
         kernel = _read_config(out)["compute"]["kernel"]
-        record = Record(out / "metrics.jsonl", _views(plan, out), record_bytes)
+        record = Record(out / "metrics.jsonl", [*views, *_views(plan, out)], record_bytes)
         with contextlib.closing(record):
-            Trainer(plan, out, kernel, record, checkpoint).run()
+            Trainer(plan, out, kernel, record, checkpoint, stop=stop).run()
         _draw(out)
     return Run(out)
 
@@ -170,7 +192,9 @@ def _draw(out: Path) -> None:
     from offline_rl.analysis.curves import draw_curve
 
     run = Run(out)
-    draw_curve(run.rows, run.config, out / "curve.png")
+    # Matplotlib is not made for several threads.
+    with _DRAWING:
+        draw_curve(run.rows, run.config, out / "curve.png")
 
 
 def _read_config(out: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,17 @@ REPLAY = "online/replay"
 """The part of a member's state that has a file of its own, because it grows."""
 
 
+@dataclass
+class Stop:
+    """A request to end a run at its next checkpoint; a signal makes one, or whoever has started the run.
+
+    Attributes:
+        signal: The signal's number; 0 as long as nobody asks.
+    """
+
+    signal: int = 0
+
+
 class Trainer:
     """Runs a plan in a folder, from the start or from a checkpoint.
 
@@ -42,16 +54,26 @@ class Trainer:
         kernel: Which matrix product to use.
         record: Where rows go.
         checkpoint: Where to continue from.
+        stop: Asks to stop; signals set it, too.
     """
 
-    def __init__(self, plan: Plan, out: Path, kernel: str, record: Record, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        kernel: str,
+        record: Record,
+        checkpoint: Checkpoint | None,
+        *,
+        stop: Stop | None = None,
+    ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
         self._checkpoint = checkpoint
         self._kernel = kernel
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._begin = time.monotonic()
-        self._stop_signal = 0
+        self._stop = stop or Stop()
         self._diverged: set[str] = set()
         self._replay: dict[str, ReplayFile] = {}
 
@@ -117,12 +139,12 @@ class Trainer:
             if self._phase_ends(target) and target < self._options.total_steps:
                 self._evaluate("final", self._options.final_episodes)
             self._collect()
-            while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop_signal:
+            while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop.signal:
                 self._collect(wait=True)
             self._progress.at(target)
-            if self._stop_signal:
+            if self._stop.signal:
                 self._save()
-                raise Interrupted(self._step, self._stop_signal, self._out)
+                raise Interrupted(self._step, self._stop.signal, self._out)
             if time.monotonic() - last_save >= self._options.checkpoint_seconds or target in self._options.ends:
                 self._save()
                 last_save = time.monotonic()
@@ -136,8 +158,8 @@ class Trainer:
             self._evaluate("final", self._options.final_episodes, weights)
         while self._evaluator.pending:
             self._collect(wait=True)
-            if self._stop_signal:
-                raise Interrupted(self._step, self._stop_signal, self._out)
+            if self._stop.signal:
+                raise Interrupted(self._step, self._stop.signal, self._out)
         for seed in self._options.seeds:
             agent = agent_from_description(self._plan.description(seed), select(weights, f"seed-{seed}/"))
             agent.save(self._out / "agents" / f"seed-{seed}")
@@ -229,9 +251,9 @@ class Trainer:
         """Let SIGINT and SIGTERM ask for a stop after the chunk at hand, a second one at once."""
 
         def note(number: int, _: object) -> None:
-            if self._stop_signal:
+            if self._stop.signal:
                 raise KeyboardInterrupt
-            self._stop_signal = number
+            self._stop.signal = number
 
         # Only the main thread may set handlers.
         if threading.current_thread() is not threading.main_thread():

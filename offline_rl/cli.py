@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | benchmark | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -22,6 +22,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
+  offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
   offline-rl datasets download NAME...    fetch datasets for a machine without network
@@ -274,6 +275,33 @@ def _task_of(agent: Any, task: str | None, folder: Path) -> str:
     return str(name)
 
 
+def benchmark_command(arguments: list[str]) -> None:
+    """Run what is missing of a suite, and print its table."""
+    from offline_rl.benchmark import read_suite, run_suite, suite_table, write_table
+
+    def command(
+        suite: str, data_dir: str | None = None, results: str | None = None, runs: str = "runs"
+    ) -> tuple[Path, Path | None, Path, Path]:
+        """Train what is missing of a suite, write a small result file for each seed, and print the suite's table.
+
+        Args:
+            suite: YAML file with datasets, options of every run, and methods; see benchmarks/.
+            data_dir: Folder of the datasets that are files.
+            results: Folder of result files and table.md; by default results/ and the suite's name.
+            runs: Folder of the runs, which go on from their checkpoints when the command is given again.
+        """
+        path = Path(suite)
+        return path, Path(data_dir) if data_dir else None, Path(results or Path("results", path.stem)), Path(runs)
+
+    types = {name: kind for name, kind in typing.get_type_hints(command).items() if name != "return"}
+    line = CommandLine(arguments, types, positional=("suite",))
+    path, data, results, runs = line.parse(command, "offline-rl benchmark SUITE.yaml")
+    suite = read_suite(path)
+    text = suite_table(suite, run_suite(suite, data=data, results=results, runs=runs))
+    write_table(results / "table.md", text)
+    print(text)
+
+
 def print_json(value: Any) -> None:
     """Print indented JSON."""
     print(json.dumps(value, indent=2))
@@ -374,6 +402,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "finetune": finetune_command,
     "evaluate": evaluate_command,
+    "benchmark": benchmark_command,
     "algos": algos_command,
     "datasets": datasets_command,
 }

@@ -1,12 +1,15 @@
 """A suite: which methods are trained on which datasets, and what comes of it; ``offline-rl benchmark SUITE.yaml``.
 
 A suite runs what is missing. A run that was killed goes on from its checkpoint, a result that is there is not made
-again, and one that was made with other settings is refused.
+again, and one that was made with other settings is refused. Several processes, on one machine or many that share a
+disk, may run the same suite: each takes what no other is doing.
 """
 
+import contextlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,14 @@ from offline_rl.agent import find_algorithm
 from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.results import Result, read_result, results_of
 from offline_rl.analysis.tables import table
-from offline_rl.errors import RunError, suggestion
+from offline_rl.errors import RunError, RunInUseError, suggestion
 from offline_rl.files import write_bytes, write_json
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import split_settings
 from offline_rl.training.run import Run, train
 
+WAIT_SECONDS = 1.0
+"""How long a process waits for others when they do all that is left."""
 KEYS = ("datasets", "options", "methods", "metrics")
 
 
@@ -88,20 +93,55 @@ def run_suite(suite: Suite, *, data: Path | None, results: Path, runs: Path) -> 
     Raises:
         OfflineRLError: A result was made with other settings, or a run failed.
     """
-    jobs = [(dataset, method) for dataset in suite.datasets for method in suite.methods]
-    missing = [job for job in jobs if any(not path.exists() for path in result_paths(suite, *job, results))]
+    jobs = _jobs(suite)
     for job in jobs:
-        if job not in missing:
-            _check(suite, *job, results)
-    for number, (dataset, method) in enumerate(missing, 1):
-        print(f"[{number}/{len(missing)}] {dataset}, {method}", file=sys.stderr, flush=True)
-        out = runs / suite.name / _words(f"{_stem(dataset)} {method}")
-        algorithm, settings = _settings(suite, suite.methods[method])
-        run = train(
-            algorithm, located(dataset, data), **{**suite.options, **settings}, out=str(out), resume=out.exists()
-        )
-        collect((run.path,), out=results, method=method)
+        _check(suite, *job, results)
+    total = len(missing(suite, results))
+    while left := missing(suite, results):
+        if not any(_run(suite, *job, data, results, runs, f"{total - len(left) + 1}/{total}") for job in left):
+            time.sleep(WAIT_SECONDS)
     return [read_result(path) for job in jobs for path in result_paths(suite, *job, results)]
+
+
+def missing(suite: Suite, results: Path) -> list[tuple[str, str]]:
+    """Return the datasets and methods that lack a result."""
+    return [job for job in _jobs(suite) if not all(path.exists() for path in result_paths(suite, *job, results))]
+
+
+def _jobs(suite: Suite) -> list[tuple[str, str]]:
+    return [(dataset, method) for dataset in suite.datasets for method in suite.methods]
+
+
+def _run(  # noqa: PLR0917
+    suite: Suite, dataset: str, method: str, data: Path | None, results: Path, runs: Path, place: str
+) -> bool:
+    """Train a method on a dataset, unless another process does; say whether there was something to do."""
+    if all(path.exists() for path in result_paths(suite, dataset, method, results)):
+        return True
+    out = runs / suite.name / _words(f"{_stem(dataset)} {method}")
+    algorithm, settings = _settings(suite, suite.methods[method])
+    try:
+        with _claimed(out):
+            print(f"[{place}] {dataset}, {method}", file=sys.stderr, flush=True)
+            options = {**suite.options, **settings, "out": str(out), "resume": out.exists()}
+            run = train(algorithm, located(dataset, data), **options)
+            collect((run.path,), out=results, method=method)
+    except RunInUseError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Keep other processes of the suite away from a run, also while it is only about to begin."""
+    from filelock import FileLock, Timeout
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out.with_name(f".{out.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise RunInUseError(f"{out} is in use by another process") from None
 
 
 def suite_table(suite: Suite, results: Sequence[Result]) -> str:
@@ -182,6 +222,8 @@ def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
     wanted = {name: getattr(config(**asked), name) for name in asked}
     wanted |= {name: getattr(TrainOptions(**options), name) for name in options}
     for path in result_paths(suite, dataset, method, results):
+        if not path.exists():
+            continue
         result = read_result(path)
         found = {**result, **result["options"], **result["config"]}
         if wrong := [name for name, value in wanted.items() if name in found and found[name] != value]:

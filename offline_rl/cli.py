@@ -14,6 +14,8 @@ from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError, read_settings, types_of
 from offline_rl.errors import Interrupted, OfflineRLError, suggestion
+from offline_rl.interpreter import obey_leash
+from offline_rl.launchers import Launcher
 
 Dynamics = typing.Literal["d4rl", "plain"]
 
@@ -33,6 +35,7 @@ Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    obey_leash()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -277,11 +280,19 @@ def _task_of(agent: Any, task: str | None, folder: Path) -> str:
 
 def benchmark_command(arguments: list[str]) -> None:
     """Run what is missing of a suite, and print its table."""
-    from offline_rl.benchmark import read_suite, run_suite, suite_table, write_table
+    from offline_rl.benchmark import missing, read_suite, run_suite, suite_table, write_table
+    from offline_rl.launchers import launch, read_options
 
     def command(
-        suite: str, data_dir: str | None = None, results: str | None = None, runs: str = "runs"
-    ) -> tuple[Path, Path | None, Path, Path]:
+        *,
+        suite: str,
+        data_dir: str | None = None,
+        results: str | None = None,
+        runs: str = "runs",
+        launcher: Launcher = "local",
+        workers: int = 1,
+        launcher_options: str = "",
+    ) -> dict[str, Any]:
         """Train what is missing of a suite, write a small result file for each seed, and print the suite's table.
 
         Args:
@@ -289,14 +300,28 @@ def benchmark_command(arguments: list[str]) -> None:
             data_dir: Folder of the datasets that are files.
             results: Folder of result files and table.md; by default results/ and the suite's name.
             runs: Folder of the runs, which go on from their checkpoints when the command is given again.
+            launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
+            workers: Runs side by side; each trains its seeds in processes of their own.
+            launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
+                "address=HOST:PORT num_cpus=2 num_gpus=1".
         """
-        path = Path(suite)
-        return path, Path(data_dir) if data_dir else None, Path(results or Path("results", path.stem)), Path(runs)
+        return locals()
 
-    types = {name: kind for name, kind in typing.get_type_hints(command).items() if name != "return"}
-    line = CommandLine(arguments, types, positional=("suite",))
-    path, data, results, runs = line.parse(command, "offline-rl benchmark SUITE.yaml")
-    suite = read_suite(path)
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("suite",))
+    given = line.parse(command, "offline-rl benchmark")
+    path, data = Path(given["suite"]), Path(given["data_dir"]) if given["data_dir"] else None
+    results, runs = Path(given["results"] or Path("results", path.stem)), Path(given["runs"])
+    suite, elsewhere = read_suite(path), read_options(given["launcher_options"])
+    if missing(suite, results) and (given["workers"] > 1 or given["launcher"] != "local"):
+        own = ["suite", "launcher", "workers", "launcher_options"]
+        launch(
+            ["benchmark", str(path), *(f"--{name}={value}" for name, value in line.given.items() if name not in own)],
+            launcher=given["launcher"],
+            workers=given["workers"],
+            folder=runs / suite.name / "workers",
+            options=elsewhere,
+            done=lambda: not missing(suite, results),
+        )
     text = suite_table(suite, run_suite(suite, data=data, results=results, runs=runs))
     write_table(results / "table.md", text)
     print(text)

@@ -28,6 +28,10 @@ class RunError(OfflineRLError):
     """A run cannot be started, resumed or read."""
 
 
+class RunInUseError(RunError):
+    """Another process works in a run's folder."""
+
+
 class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and did so at a checkpoint.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from offline_rl.agent import Agent, load_agent
 from offline_rl.data import Dataset
-from offline_rl.errors import RunError
+from offline_rl.errors import RunError, RunInUseError
 from offline_rl.files import remove_leftovers, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
@@ -114,7 +114,7 @@ def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
             remove_leftovers(out)
             yield _begin(out, plan)
     except Timeout:
-        raise RunError(f"{out} is in use by another process; wait for it, or choose another --out") from None
+        raise RunInUseError(f"{out} is in use by another process; wait for it, or choose another --out") from None
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error}); choose another --out") from None
     finally:

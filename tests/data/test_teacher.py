@@ -60,9 +60,9 @@ def test_skipping_uses_its_share_of_the_mean_once_and_drops_the_threshold_itself
     assert Teacher().answers(rewards, MEAN).all()
 
 
-def test_equality_uses_its_share_of_the_mean_once():
+def test_equality_uses_its_share_of_the_mean_once_and_leaves_out_the_threshold_itself():
     threshold = 0.25 * MARGIN
-    rewards = rewards_of([[0, threshold - 0.01], [threshold - 0.01, 0], [0, threshold + 0.01], [0, 0.25 * threshold]])
+    rewards = rewards_of([[0, threshold - 0.01], [threshold - 0.01, 0], [0, threshold], [0, 0.25 * threshold]])
     teacher = Teacher(equal=0.25)
     for _ in range(2):
         label, probability = teacher.labels(rewards, MEAN, 0)

@@ -3,20 +3,17 @@
 ``make scores`` prints the table of the committed results.
 """
 
-import re
 import sys
 from pathlib import Path
 
 from offline_rl.analysis.figures import draw_comparison
-from offline_rl.analysis.groups import conditions, identity, varying
-from offline_rl.analysis.results import Result, read_result, read_results, results_of
+from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
+from offline_rl.benchmark import collect, write_table
 from offline_rl.errors import OfflineRLError, RunError
-from offline_rl.files import write_bytes, write_json
-from offline_rl.training.run import Run
 
 
-def collect(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) -> None:
+def collect_command(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) -> None:
     """Write one result file for each seed of finished runs; nothing at all if one of them cannot be taken.
 
     Args:
@@ -29,22 +26,7 @@ def collect(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) ->
     """
     if not runs:
         raise RunError("no run is named; give the folder of at least one")
-    found: dict[Path, Result] = {}
-    for run in runs:
-        for result in _results(run):
-            path = out / file_name(result)
-            _check_same(path, found.get(path) or (read_result(path) if path.exists() else None), result)
-            found[path] = {**result, "note": note}
-    out.mkdir(parents=True, exist_ok=True)
-    for path, result in found.items():
-        write_json(path, result)
-    print(f"{len(found)} results of {len(runs)} runs written to {out}")
-
-
-def file_name(result: Result) -> str:
-    """Return ``<algorithm>-<dataset>-seed-<n>.json``."""
-    dataset = re.sub(r"[^\w.+-]+", "-", result["dataset"]["name"])
-    return f"{result['algorithm']}-{dataset}-seed-{result['seed']}.json"
+    print(f"{len(collect(runs, out=out, note=note))} results of {len(runs)} runs written to {out}")
 
 
 def show(folder: Path, /, *, out: Path | None = None, figure: Path | None = None) -> None:
@@ -59,22 +41,9 @@ def show(folder: Path, /, *, out: Path | None = None, figure: Path | None = None
     text = table(results)
     print(text)
     if out:
-        write_bytes(out, f"{text}\n".encode())
+        write_table(out, text)
     if figure:
         draw_comparison(results, figure)
-
-
-def _results(path: Path) -> list[Result]:
-    run = Run(path)
-    config = run.config
-    return results_of(str(path), config, run.rows if (path / "metrics.jsonl").is_file() else [])
-
-
-def _check_same(path: Path, old: Result | None, new: Result) -> None:
-    if old and (different := varying([conditions(old) | identity(old), conditions(new) | identity(new)])):
-        raise RunError(
-            f"{path} is a result made with another {', '.join(sorted(different))}; remove it, or choose another --out"
-        )
 
 
 def main() -> int:
@@ -82,7 +51,7 @@ def main() -> int:
     import tyro
 
     try:
-        tyro.extras.subcommand_cli_from_dict({"collect": collect, "table": show})
+        tyro.extras.subcommand_cli_from_dict({"collect": collect_command, "table": show})
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | sweep | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | sweep | benchmark | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -14,9 +14,10 @@ from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError, read_training, training_types, types_of
 from offline_rl.errors import Interrupted, OfflineRLError, suggestion
+from offline_rl.interpreter import obey_leash
+from offline_rl.launchers import Launcher
 
 Dynamics = typing.Literal["d4rl", "plain"]
-Launcher = typing.Literal["local"]
 
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
 
@@ -24,6 +25,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
+  offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
   offline-rl datasets download NAME...    fetch datasets for a machine without network
@@ -34,6 +36,7 @@ Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    obey_leash()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -254,6 +257,55 @@ def _task_of(agent: Any, task: str | None, folder: Path) -> str:
     return str(name)
 
 
+def benchmark_command(arguments: list[str]) -> None:
+    """Run what is missing of a suite, and print its table."""
+    from offline_rl.benchmark import missing, read_suite, run_suite, suite_table, write_table
+    from offline_rl.launchers import launch, read_options
+
+    def command(
+        *,
+        suite: str,
+        data_dir: str | None = None,
+        results: str | None = None,
+        runs: str = "runs",
+        launcher: Launcher = "local",
+        workers: int = 1,
+        launcher_options: str = "",
+    ) -> dict[str, Any]:
+        """Train what is missing of a suite, write a small result file for each seed, and print the suite's table.
+
+        Args:
+            suite: YAML file with datasets, options of every run, and methods; see benchmarks/.
+            data_dir: Folder of the datasets that are files.
+            results: Folder of result files and table.md; by default results/ and the suite's name.
+            runs: Folder of the runs, which go on from their checkpoints when the command is given again.
+            launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
+            workers: Runs side by side; each trains its seeds in processes of their own.
+            launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
+                "address=HOST:PORT num_cpus=2 num_gpus=1".
+        """
+        return locals()
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("suite",))
+    given = line.parse(command, "offline-rl benchmark")
+    path, data = Path(given["suite"]), Path(given["data_dir"]) if given["data_dir"] else None
+    results, runs = Path(given["results"] or Path("results", path.stem)), Path(given["runs"])
+    suite, elsewhere = read_suite(path), read_options(given["launcher_options"])
+    if missing(suite, results) and (given["workers"] > 1 or given["launcher"] != "local"):
+        own = ["suite", "launcher", "workers", "launcher_options"]
+        launch(
+            ["benchmark", str(path), *(f"--{name}={value}" for name, value in line.given.items() if name not in own)],
+            launcher=given["launcher"],
+            workers=given["workers"],
+            folder=runs / suite.name / "workers",
+            options=elsewhere,
+            done=lambda: not missing(suite, results),
+        )
+    text = suite_table(suite, run_suite(suite, data=data, results=results, runs=runs))
+    write_table(results / "table.md", text)
+    print(text)
+
+
 def print_json(value: Any) -> None:
     """Print indented JSON."""
     print(json.dumps(value, indent=2))
@@ -261,14 +313,16 @@ def print_json(value: Any) -> None:
 
 def sweep_command(arguments: list[str]) -> None:
     """Run a sweep file."""
+    from offline_rl.launchers import read_options
 
     def command(
         *,
         run_cap: int | None = None,
+        out: str | None = None,
+        members: int | None = None,
         launcher: Launcher = "local",
         workers: int = 1,
-        members: int | None = None,
-        out: str | None = None,
+        launcher_options: str = "",
     ) -> dict[str, Any]:
         """Run a sweep file in W&B's format without an account; started again, run only what is missing.
 
@@ -277,10 +331,12 @@ def sweep_command(arguments: list[str]) -> None:
 
         Args:
             run_cap: Number of trials; by default what the file says.
-            launcher: Where trials run: processes of this machine.
-            workers: Processes that run trials.
-            members: Trials that each of these runs at once; by default as many as its share of the cores allows.
             out: Folder of the sweep; by default sweeps/ and the file's name.
+            members: Trials that a worker runs at once; by default as many as its share of the cores allows.
+            launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
+            workers: Processes that run trials.
+            launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
+                "address=HOST:PORT num_cpus=2 num_gpus=1".
         """
         return locals()
 
@@ -292,17 +348,21 @@ def sweep_command(arguments: list[str]) -> None:
     from offline_rl.sweep.file import algorithm_of
 
     try:
-        from offline_rl.sweep.run import run_sweep
+        from offline_rl.sweep.run import Place, run_sweep
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
-
     file = Path(arguments[0])
     line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **own})
     typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
     typed.help = line.help
-    options = typed.parse(command, "offline-rl sweep FILE")
-    options["out"] = options["out"] and Path(options["out"])
-    run_sweep(file, overrides={name: value for name, value in line.given.items() if name not in own}, **options)
+    given = typed.parse(command, "offline-rl sweep FILE")
+    run_sweep(
+        file,
+        out=Path(given["out"]) if given["out"] else None,
+        overrides={name: value for name, value in line.given.items() if name not in own},
+        run_cap=given["run_cap"],
+        place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
+    )
 
 
 def algos_command(arguments: list[str]) -> None:
@@ -401,6 +461,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "finetune": finetune_command,
     "evaluate": evaluate_command,
     "sweep": sweep_command,
+    "benchmark": benchmark_command,
     "algos": algos_command,
     "datasets": datasets_command,
 }

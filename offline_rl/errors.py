@@ -28,6 +28,10 @@ class RunError(OfflineRLError):
     """A run cannot be started, resumed or read."""
 
 
+class RunInUseError(RunError):
+    """Another process works in a run's folder."""
+
+
 class SweepError(OfflineRLError):
     """A sweep's file or folder cannot be read, or asks for something that is not supported."""
 

@@ -15,7 +15,7 @@ class Group:
 
     Attributes:
         dataset: The dataset's name.
-        label: The algorithm, and what tells it apart from the other groups at hand.
+        label: The method, and what tells it apart from the other groups at hand.
         results: One for each seed.
     """
 
@@ -29,30 +29,36 @@ class Group:
         return "offline" in self.results[0]
 
 
-def grouped(results: Sequence[Result]) -> list[Group]:
-    """Part results into groups, in the order of datasets and algorithms.
+def grouped(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Group]:
+    """Part results into groups, in the order of datasets and methods.
+
+    Args:
+        results: What to part.
+        methods: The methods' order; those not named come first, in the order of their names.
 
     Raises:
         RunError: A seed is there twice.
     """
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in sorted(results, key=lambda result: (*_names(result), result["seed"])):
+    places = {method: place for place, method in enumerate(methods)}
+    in_order = [(_names(result), result["seed"], result) for result in results]
+    for _, _, result in sorted(in_order, key=lambda row: (row[0][0], places.get(row[0][1], -1), row[0][1], row[1])):
         same = json.dumps([conditions(result), identity(result)], sort_keys=True)
         groups.setdefault((*_names(result), same), []).append(result)
-    for (dataset, algorithm, _), members in groups.items():
+    for (dataset, method, _), members in groups.items():
         seeds = [member["seed"] for member in members]
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
-            raise RunError(f"seed {twice[0]} of {algorithm} on {dataset} is there twice; remove one of the results")
+            raise RunError(f"seed {twice[0]} of {method} on {dataset} is there twice; remove one of the results")
     apart = varying(conditions(result) for result in results)
     return [Group(names[0], _label(names, members[0], results, apart), members) for names, members in groups.items()]
 
 
 def _names(result: Result) -> tuple[str, str]:
-    return result["dataset"]["name"], result["algorithm"]
+    return result["dataset"]["name"], result.get("method") or result["algorithm"]
 
 
 def _label(names: tuple[str, ...], member: Result, results: Sequence[Result], apart: set[str]) -> str:
-    """Name the algorithm, and every condition and setting in which its results differ from those it stands beside."""
+    """Name the method, and every condition and setting in which its results differ from those it stands beside."""
     within = varying(identity(result) for result in results if _names(result) == names[:2])
     facts = [fact(name, value) for name, value in conditions(member).items() if name in apart]
     facts += [fact(name, value) for name, value in identity(member).items() if name in within]

@@ -7,12 +7,25 @@ from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Estimate
 
 
-def table(results: Sequence[Result]) -> str:
-    """Return results as Markdown: a row for each group, and below the rows what they mean."""
-    groups = grouped(results)
+def table(results: Sequence[Result], methods: Sequence[str] = (), metrics: Sequence[str] = ()) -> str:
+    """Return results as Markdown: a row for each group, and below the rows what they mean.
+
+    Args:
+        results: What to show.
+        methods: Their order; see :func:`~offline_rl.analysis.groups.grouped`.
+        metrics: Training metrics, whose last values get a column each.
+    """
+    groups = grouped(results, methods)
     online = any(group.online for group in groups)
     scores = ["score after offline", "score after online"] if online else ["score"]
-    head = ["dataset", "algorithm", *scores, "return", "seeds", "updates/s", "final episodes"]
+    head = [
+        "dataset",
+        "method" if methods else "algorithm",
+        *scores,
+        "return",
+        *(name.replace("_", " ") for name in metrics),
+    ]
+    head += ["seeds", "updates/s", "final episodes"]
     lines = [_row(head), "|" + "---|" * len(head)]
     for group in groups:
         first, *others = _targets(group) or [""]
@@ -20,9 +33,10 @@ def table(results: Sequence[Result]) -> str:
         cells = [group.dataset, label, _mean(group, "offline" if group.online else "final", "score")]
         if online:
             cells.append(_mean(group, "final", "score") if group.online else "–")
-        cells += [_mean(group, "final", "return"), str(len(group.results)), _rate(group)]
+        cells += [_mean(group, "final", "return"), *(_last(group, name) for name in metrics)]
+        cells += [str(len(group.results)), _rate(group)]
         lines.append(_row([*cells, final_episodes(group.results[0])]))
-        lines += [_row(_asked_for(group, name, len(head))) for name in others]
+        lines += [_row(_asked_for(group, name, len(head), len(metrics))) for name in others]
     return "\n".join([*lines, "", *_facts(results)])
 
 
@@ -35,11 +49,17 @@ def _targets(group: Group) -> list[str]:
     return [name.removeprefix("score/") for name in group.results[0]["final"] if name.startswith("score/")]
 
 
-def _asked_for(group: Group, name: str, width: int) -> list[str]:
+def _asked_for(group: Group, name: str, width: int, metrics: int) -> list[str]:
     cells = [group.dataset, f"{group.label}, asked for {name}", _mean(group, "final", f"score/{name}")]
-    cells += ["–"] * (width - 7)
+    cells += ["–"] * (width - 7 - metrics)
     seeds, episodes = str(len(group.results)), final_episodes(group.results[0])
-    return [*cells, _mean(group, "final", f"return/{name}"), seeds, "–", episodes]
+    return [*cells, _mean(group, "final", f"return/{name}"), *["–"] * metrics, seeds, "–", episodes]
+
+
+def _last(group: Group, metric: str) -> str:
+    """Return the mean of a training metric's last values; a dash where the method has none."""
+    values = [result["train"][metric] for result in group.results if (result["train"] or {}).get(metric) is not None]
+    return Estimate.of(values).rounded(2) if len(values) == len(group.results) else "–"
 
 
 def _mean(group: Group, phase: str, name: str) -> str:

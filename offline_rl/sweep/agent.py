@@ -1,25 +1,22 @@
-"""The process that runs a sweep's trials, some at a time; any number of them may share a sweep's folder.
+"""Runs a sweep's trials, some at a time; any number of processes may do so in one sweep's folder.
 
-``python -m offline_rl.sweep.agent FOLDER --members N`` asks the journal for trials until none is left. Each trial is a
-run like any other, in a folder whose name is a function of its settings.
+Each trial is a run like any other, in a folder whose name is a function of its settings.
 """
 
-import argparse
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from offline_rl.data import Dataset
 from offline_rl.errors import Interrupted, OfflineRLError
-from offline_rl.launchers import hold_lifeline
 from offline_rl.sweep.file import Sweep
-from offline_rl.sweep.folder import open_folder, run_folder
+from offline_rl.sweep.folder import run_folder
 from offline_rl.sweep.search import Claim, Search, held
 from offline_rl.training.loggers import Row, read_rows
 from offline_rl.training.options import TrainOptions
@@ -63,53 +60,61 @@ class Watch:
 
 
 class Agent:
-    """Runs trials until none is left, or somebody asks to stop.
+    """Runs trials in threads, whose work is done by child processes.
 
     Args:
-        folder: The sweep's folder.
+        sweep: The sweep.
+        folder: Its folder.
         members: How many trials at once.
+        say: What to do with a sentence on a trial's beginning.
     """
 
-    def __init__(self, folder: Path, members: int) -> None:
-        self._folder, self._members = folder, members
-        self._sweep = open_folder(folder)
-        self._search = Search(self._sweep, folder)
-        self._stopping = False
+    def __init__(self, sweep: Sweep, folder: Path, members: int, say: Callable[[str], None]) -> None:
+        self._sweep, self._folder, self._members, self._say = sweep, folder, members, say
+        self._search = Search(sweep, folder)
+        self._threads: list[threading.Thread] = []
         self._stops: dict[int, Stop] = {}
         self._datasets: dict[tuple[str, str | None], Dataset] = {}
         self._planning = threading.Lock()
+        self.stopping = False
 
-    def run(self) -> None:
-        """Run trials."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._members)]
-        for thread in threads:
+    def start(self) -> None:
+        """Begin to run trials, until none is left or somebody asks to stop."""
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._members)]
+        for thread in self._threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+
+    @property
+    def busy(self) -> bool:
+        """Whether trials are being run."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
         """Ask to stop: every run makes a checkpoint, from which whoever takes its trial up goes on."""
-        self._stopping = True
+        self.stopping = True
         for stop in list(self._stops.values()):
             stop.signal = signal.SIGTERM
 
     def _work(self) -> None:
-        while not self._stopping and (claim := self._search.claim()) is not None:
+        while not self.stopping and (claim := self._search.claim()) is not None:
             with held(claim):
                 self._attempt(claim)
 
     def _attempt(self, claim: Claim) -> None:
-        stop = self._stops[claim.number] = Stop(signal.SIGTERM if self._stopping else 0)
+        stop = self._stops[claim.number] = Stop()
+        if self.stopping:
+            stop.signal = signal.SIGTERM
         watch = Watch(self._sweep, self._search, claim, stop)
-        print(f"trial {claim.number + 1}: {' '.join(self._sweep.arguments(claim.point))}", flush=True)
         try:
             self._search.finish(claim, self._train(claim, watch, stop))
         except Interrupted:
             if watch.stopped_early:
                 self._search.stop(claim)
+        except OfflineRLError as error:
+            self._search.fail(claim, str(error))
         except Exception as error:
-            traceback.print_exc()
-            self._search.fail(claim, str(error) if isinstance(error, OfflineRLError) else repr(error))
+            traceback.print_exc(file=sys.stderr)
+            self._search.fail(claim, repr(error))
         finally:
             del self._stops[claim.number]
 
@@ -118,17 +123,19 @@ class Agent:
         with self._planning:
             options, settings = self._sweep.settings(claim.point)
             out = run_folder(self._folder, self._sweep, claim.point)
-        watch.begin(out, len(options.seeds))
-        options = replace(options, out=str(out), resume=True, quiet=True)
         out.parent.mkdir(exist_ok=True)
-        # Two trials may have drawn the same settings; the second then finds the run of the first.
+        options = replace(options, out=str(out), resume=True, quiet=True)
+        # Two trials may have drawn the same settings; the second then waits for the run of the first, and finds it.
         with FileLock(self._folder / "locks" / out.name):
+            watch.begin(out, len(options.seeds))
             plan = self._plan(options, settings)
-            run = carry_out(plan, out, [watch], stop)
+            run = carry_out(
+                plan, out, views=[watch], stop=stop, say=lambda text: self._say(f"trial {claim.number + 1}: {text}")
+            )
         self._search.report(claim, self._sweep.metric.history(run.rows, len(options.seeds)))
         return self._sweep.metric.value(run.rows, len(options.seeds))
 
-    def _plan(self, options: TrainOptions, settings: dict[str, Any]) -> Plan:
+    def _plan(self, options: TrainOptions, settings: dict[str, object]) -> Plan:
         """Plan a run on data that is read once for all trials."""
         with self._planning:
             key = options.dataset, options.data_mode
@@ -136,21 +143,3 @@ class Agent:
                 self._datasets[key] = load(options.dataset, options)
             plan = Plan.make(self._sweep.algorithm, self._datasets[key], options, settings)
             return replace(plan, source=options.dataset)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run an agent; return its exit status."""
-    hold_lifeline()
-    parser = argparse.ArgumentParser(description="Run trials of a sweep until none is left.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--members", type=int, default=1)
-    given = parser.parse_args(arguments)
-    agent = Agent(given.folder, given.members)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: agent.stop())
-    agent.run()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -51,6 +51,11 @@ class Table:
             self._live.update(self._table(trials), refresh=True)
             self._next = time.monotonic() + REFRESH_SECONDS
 
+    def say(self, text: str) -> None:
+        """Show a sentence, unless the table says it all."""
+        if self._live is None:
+            print(text, file=sys.stderr, flush=True)
+
     def close(self, trials: Sequence[Trial]) -> None:
         """Show how things stand at the end."""
         self._next = 0.0

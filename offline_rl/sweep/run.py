@@ -1,38 +1,68 @@
-"""A whole sweep: agents run its trials, a table shows them, and at the end there is a summary."""
+"""A whole sweep: trials are run here or by workers elsewhere, a table shows them, at the end there is a summary."""
 
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from offline_rl.errors import SweepError
-from offline_rl.interpreter import python_module
-from offline_rl.launchers import LAUNCHERS, Job, Launcher
+from offline_rl.errors import Interrupted, SweepError
+from offline_rl.launchers import Launcher, launch
+from offline_rl.sweep.agent import Agent
 from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import make_folder
 from offline_rl.sweep.report import Table, conclude
-from offline_rl.sweep.search import Search
+from offline_rl.sweep.search import Search, Trial
 
 POLL_SECONDS = 0.3
 
 
-class Stopped(KeyboardInterrupt):
-    """Somebody asked to stop."""
+class SweepInterrupted(Interrupted):
+    """The sweep was asked to stop, and did so with a checkpoint of each run."""
+
+    def __init__(self, number: int) -> None:
+        Exception.__init__(self, "stopped; the same command goes on from there")
+        self.signal = number
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep's trials are run.
+
+    Attributes:
+        launcher: What starts the workers.
+        workers: How many workers; a single local one is this process.
+        members: How many trials each worker runs at once; by default as many as its share of the cores allows.
+        options: The launcher's own, see :func:`offline_rl.launchers.launch`.
+    """
+
+    launcher: Launcher = "local"
+    workers: int = 1
+    members: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("members", self.members)):
+            if value is not None and value < 1:
+                raise SweepError(f"{name} is {value}; it must be at least 1")
+
+    @property
+    def here(self) -> bool:
+        """Whether this process runs the trials."""
+        return self.workers == 1 and self.launcher == "local"
 
 
 def run_sweep(
     file: Path,
     *,
     out: Path | None = None,
-    overrides: dict[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
     run_cap: int | None = None,
-    launcher: str = "local",
-    workers: int = 1,
-    members: int | None = None,
+    place: Place = Place(),
 ) -> Path:
     """Run a sweep, or what is missing of it.
 
@@ -41,59 +71,81 @@ def run_sweep(
         out: The sweep's folder; by default ``sweeps/`` and the file's name.
         overrides: Options of a run that take the place of what the file says, as texts of a command line.
         run_cap: How many trials; takes the place of the file's.
-        launcher: Where agents run.
-        workers: How many agents.
-        members: How many trials each agent runs at once; by default as many as its share of the cores allows.
+        place: Where trials are run.
 
     Returns:
         The sweep's folder.
 
     Raises:
         OfflineRLError: The sweep cannot be run.
-        KeyboardInterrupt: SIGINT or SIGTERM arrived; the same call goes on.
+        Interrupted: SIGINT or SIGTERM arrived; the same call goes on.
     """
-    if workers < 1 or (members is not None and members < 1):
-        raise SweepError("workers and members must be at least 1")
-    folder = out or Path("sweeps") / file.stem
-    sweep = make_folder(folder, file, overrides or {}, run_cap)
+    folder, typed = out or Path("sweeps") / file.stem, dict(overrides or {})
+    sweep = make_folder(folder, file, typed, run_cap)
     search = Search(sweep, folder)
-    jobs = _agents(folder, workers, members or _share(sweep, workers))
     table = Table(sweep, folder)
-    place = LAUNCHERS[launcher]()
     try:
-        with _signals():
-            _wait(search, sweep, place, jobs, table)
-    except KeyboardInterrupt:
-        print("stopping; the same command goes on from here", file=sys.stderr)
-        raise
+        if place.here:
+            _work(sweep, folder, search, table, place.members or share(sweep, 1))
+        else:
+            _launch(sweep, folder, search, table, place=place, arguments=[str(file), *_spelled(folder, typed, run_cap)])
     finally:
-        place.stop()
         table.close(search.trials())
     conclude(search, sweep, folder)
     return folder
 
 
-def _wait(search: Search, sweep: Sweep, place: Launcher, jobs: list[Job], table: Table) -> None:
-    """Have agents work until no trial is left, not even one that was lost with a process on another machine."""
-    while True:
+def _work(sweep: Sweep, folder: Path, search: Search, table: Table, members: int) -> None:
+    """Run trials in this process until none is left, not even one that was lost with a process elsewhere."""
+    agent = Agent(sweep, folder, members, table.say)
+    with _signals(agent) as received:
+        agent.start()
+        while agent.busy or not _complete(sweep, search.trials()):
+            table.show(search.trials())
+            if not agent.busy and agent.stopping:
+                raise SweepInterrupted(received[0])
+            if not agent.busy and search.lost():
+                agent.start()
+            time.sleep(POLL_SECONDS)
+
+
+def _launch(
+    sweep: Sweep, folder: Path, search: Search, table: Table, *, place: Place, arguments: Sequence[str]
+) -> None:
+    """Have workers run the same command, each in one process."""
+    # On Slurm each worker looks itself what its share of a machine's cores is.
+    shares = {"local": share(sweep, place.workers), "ray": int(place.options.get("num_cpus", 1))}
+    members = place.members or shares.get(place.launcher)
+
+    def done() -> bool:
         trials = search.trials()
         table.show(trials)
-        if not place.poll():
-            if len(trials) < sweep.cap or search.lost():
-                place.start(jobs)
-            elif not any(trial.state == "running" for trial in trials):
-                return
-        time.sleep(POLL_SECONDS)
+        return _complete(sweep, trials)
+
+    launch(
+        ["sweep", *arguments, *([f"--members={members}"] if members else [])],
+        launcher=place.launcher,
+        workers=place.workers,
+        folder=folder / "workers",
+        options=place.options,
+        done=done,
+    )
 
 
-def _agents(folder: Path, workers: int, members: int) -> list[Job]:
-    (folder / "logs").mkdir(exist_ok=True)
-    command = (*python_module("offline_rl.sweep.agent"), str(folder), "--members", str(members))
-    return [Job(command, folder / "logs" / f"agent-{number}.log") for number in range(workers)]
+def _spelled(folder: Path, overrides: Mapping[str, str], run_cap: int | None) -> list[str]:
+    cap = [] if run_cap is None else [f"--run_cap={run_cap}"]
+    return [f"--out={folder}", *cap, *(f"--{name}={value}" for name, value in overrides.items())]
 
 
-def _share(sweep: Sweep, workers: int) -> int:
-    """Return how many trials an agent can run at once without two processes on one core; on a GPU one."""
+def _complete(sweep: Sweep, trials: Sequence[Trial]) -> bool:
+    return len(trials) >= sweep.cap and not any(trial.state == "running" for trial in trials)
+
+
+def share(sweep: Sweep, workers: int) -> int:
+    """Return how many trials each of some workers on this machine can run at once: a core for each training process.
+
+    On a GPU it is one.
+    """
     options, _ = sweep.settings({name: parameter.at(0.5) for name, parameter in sweep.parameters.items()})
     if options.device != "cpu":
         import torch
@@ -105,17 +157,22 @@ def _share(sweep: Sweep, workers: int) -> int:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGTERM into what Ctrl-C is."""
+def _signals(agent: Agent) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM ask the agent to stop, a second one at once; give the signals that came."""
+    received: list[int] = []
 
-    def note(*_: object) -> None:
-        raise Stopped
+    def note(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        agent.stop()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    before = signal.signal(signal.SIGTERM, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """A run's folder: opening, resuming and reading it; and ``train``, which does the whole."""
 
 import contextlib
+import functools
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 from offline_rl.agent import Agent, load_agent
 from offline_rl.data import Dataset
-from offline_rl.errors import RunError
+from offline_rl.errors import RunError, RunInUseError
 from offline_rl.files import remove_leftovers, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
@@ -90,7 +91,14 @@ def train(
     return carry_out(plan, out)
 
 
-def carry_out(plan: Plan, out: Path, views: Sequence[View] = (), stop: Stop | None = None) -> Run:
+def carry_out(
+    plan: Plan,
+    out: Path,
+    *,
+    views: Sequence[View] = (),
+    stop: Stop | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Run:
     """Do what is planned, in a run folder; several plans may be carried out at once by threads of one process.
 
     Args:
@@ -98,6 +106,7 @@ def carry_out(plan: Plan, out: Path, views: Sequence[View] = (), stop: Stop | No
         out: The run's folder.
         views: Where else rows are shown, besides the views that the plan's options ask for.
         stop: Lets the caller ask to stop.
+        say: What to do with a sentence on where the run begins; by default it is printed.
 
     Returns:
         The finished run.
@@ -106,9 +115,10 @@ def carry_out(plan: Plan, out: Path, views: Sequence[View] = (), stop: Stop | No
         OfflineRLError: As :func:`train`.
         Interrupted: ``stop`` or a signal asked to stop.
     """
-    with _opened(out, plan) as (record_bytes, checkpoint):
+    say = say or functools.partial(print, flush=True)
+    with _opened(out, plan, say) as (record_bytes, checkpoint):
         if checkpoint is not None and checkpoint.finished:
-            print(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
+            say(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
             if not (out / "curve.png").exists():
                 _draw(out)
             return Run(out)
@@ -121,7 +131,7 @@ def carry_out(plan: Plan, out: Path, views: Sequence[View] = (), stop: Stop | No
 
 
 @contextlib.contextmanager
-def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
+def _opened(out: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[tuple[int, Checkpoint | None]]:
     """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from.
 
     A folder made here vanishes again if the run fails before its first checkpoint.
@@ -134,9 +144,9 @@ def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
             remove_leftovers(out)
-            yield _begin(out, plan)
+            yield _begin(out, plan, say)
     except Timeout:
-        raise RunError(f"{out} is in use by another process; wait for it, or choose another --out") from None
+        raise RunInUseError(f"{out} is in use by another process; wait for it, or choose another --out") from None
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error}); choose another --out") from None
     finally:
@@ -155,18 +165,18 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
 
-def _begin(out: Path, plan: Plan) -> tuple[int, Checkpoint | None]:
+def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
     config, record = out / "config.json", plan.record()
     if config.is_file() and (different := differences(_read_config(out), record)):
         raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:
         if plan.options.resume:
-            print(f"no checkpoint in {out}; starting anew")
+            say(f"no checkpoint in {out}; starting anew")
         write_json(config, record)
         return 0, None
     if not checkpoint.finished:
-        print(f"resumed at step {checkpoint.step}", flush=True)
+        say(f"resumed at step {checkpoint.step}")
     return checkpoint.metrics_bytes, checkpoint
 
 

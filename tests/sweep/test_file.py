@@ -120,7 +120,7 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path):
     path = tmp_path / "sweep.yaml"
     for content in ("", "- 1", "a: [", "\x00"):
         path.write_text(content)
-        with pytest.raises(SweepError, match="sweep.yaml"):
+        with pytest.raises(SweepError, match=r"sweep\.yaml"):
             read_sweep(path)
     with pytest.raises(SweepError, match="cannot be read"):
         read_sweep(tmp_path / "none.yaml")

@@ -24,8 +24,8 @@ PRDC = {
 }
 
 
-def start(file, out, *more, launcher="local"):
-    command = [*python_module("offline_rl.cli"), "sweep", str(file), f"--out={out}", f"--launcher={launcher}", *more]
+def start(file, out, *more):
+    command = [*python_module("offline_rl.cli"), "sweep", str(file), f"--out={out}", "--launcher=local", *more]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=child_environment(), stdout=pipe, stderr=pipe, text=True)
 
@@ -102,7 +102,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     file = write_sweep(tmp_path / "sweep.yaml", method="grid", parameters=parameters)
     assert main(["sweep", str(file), f"--out={tmp_path / 'out'}"]) == 0
     assert [trial["state"] for trial in summary_of(tmp_path / "out")["trials"]] == ["finished", "failed"]
-    assert "trial 2 failed: no-such-file.hdf5" in capsys.readouterr().out
+    assert "trial 2 failed: there is no file 'no-such-file.hdf5'" in capsys.readouterr().out
 
 
 def test_ctrl_c_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path):
@@ -112,12 +112,14 @@ def test_ctrl_c_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopping; the same command goes on from here" in error
+    assert "stopped; the same command goes on from there" in error
     assert "Traceback" not in error
     trials = Search(read_sweep(file), tmp_path / "out").trials()
     assert "running" in [trial.state for trial in trials]
-    assert start(file, tmp_path / "out").wait(timeout=120) == 0
-    assert "resumed at step" in (tmp_path / "out" / "logs" / "agent-0.log").read_text()
+    process = start(file, tmp_path / "out")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "trial 1: resumed at step" in error
     assert [trial["state"] for trial in summary_of(tmp_path / "out")["trials"]] == ["finished"] * 2
 
 

@@ -1,0 +1,242 @@
+"""A suite: which methods are trained on which datasets, and what comes of it; ``offline-rl benchmark SUITE.yaml``.
+
+A suite runs what is missing. A run that was killed goes on from its checkpoint, a result that is there is not made
+again, and one that was made with other settings is refused. Several processes, on one machine or many that share a
+disk, may run the same suite: each takes what no other is doing.
+"""
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from offline_rl.agent import find_algorithm
+from offline_rl.analysis.groups import conditions, identity, varying
+from offline_rl.analysis.results import Result, read_result, results_of
+from offline_rl.analysis.tables import table
+from offline_rl.errors import RunError, RunInUseError, suggestion
+from offline_rl.files import write_bytes, write_json
+from offline_rl.training.options import TrainOptions
+from offline_rl.training.plan import split_settings
+from offline_rl.training.run import Run, train
+
+WAIT_SECONDS = 1.0
+"""How long a process waits for others when they do all that is left."""
+KEYS = ("datasets", "options", "methods", "metrics")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Every method is trained on every dataset.
+
+    Attributes:
+        name: The file's, without its ending.
+        datasets: D4RL ids, or files below a folder that is named when the suite is run; "a+b" joins two.
+        options: Of every run; fields of :class:`~offline_rl.training.options.TrainOptions`.
+        methods: By its name in the table, each method's ``algorithm`` and the settings that are not its default.
+        metrics: Training metrics whose last values stand in the table, too.
+    """
+
+    name: str
+    datasets: list[str]
+    options: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    metrics: list[str]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of every run."""
+        return TrainOptions(**self.options).seeds
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite from YAML.
+
+    Raises:
+        RunError: The file cannot be read, or something in it is unknown or missing.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not values.get("datasets") or not values.get("methods"):
+        raise RunError(f"{path} is no suite; it needs datasets, a list, and methods, each with an algorithm")
+    for name in values:
+        if name not in KEYS:
+            raise RunError(f"{path}: unknown key {str(name)!r}{suggestion(str(name), KEYS)}")
+    suite = Suite(path.stem, **{"options": {}, "metrics": [], **values})
+    for name, method in suite.methods.items():
+        if not isinstance(method, dict) or "algorithm" not in method:
+            raise RunError(f"{path}: method {name!r} names no algorithm")
+        _settings(suite, method)
+    return suite
+
+
+def run_suite(suite: Suite, *, data: Path | None, results: Path, runs: Path) -> list[Result]:
+    """Train what is missing, and write one small result file for each seed of each run.
+
+    Args:
+        suite: What to run.
+        data: Folder of the suite's files; without it they are looked for where they are named.
+        results: Folder of the result files.
+        runs: Folder of the runs, which may be large; a suite that is run again goes on with what it finds there.
+
+    Returns:
+        All results of the suite.
+
+    Raises:
+        OfflineRLError: A result was made with other settings, or a run failed.
+    """
+    jobs = _jobs(suite)
+    for job in jobs:
+        _check(suite, *job, results)
+    total = len(missing(suite, results))
+    while left := missing(suite, results):
+        if not any(_run(suite, *job, data, results, runs, f"{total - len(left) + 1}/{total}") for job in left):
+            time.sleep(WAIT_SECONDS)
+    return [read_result(path) for job in jobs for path in result_paths(suite, *job, results)]
+
+
+def missing(suite: Suite, results: Path) -> list[tuple[str, str]]:
+    """Return the datasets and methods that lack a result."""
+    return [job for job in _jobs(suite) if not all(path.exists() for path in result_paths(suite, *job, results))]
+
+
+def _jobs(suite: Suite) -> list[tuple[str, str]]:
+    return [(dataset, method) for dataset in suite.datasets for method in suite.methods]
+
+
+def _run(  # noqa: PLR0917
+    suite: Suite, dataset: str, method: str, data: Path | None, results: Path, runs: Path, place: str
+) -> bool:
+    """Train a method on a dataset, unless another process does; say whether there was something to do."""
+    if all(path.exists() for path in result_paths(suite, dataset, method, results)):
+        return True
+    out = runs / suite.name / _words(f"{_stem(dataset)} {method}")
+    algorithm, settings = _settings(suite, suite.methods[method])
+    try:
+        with _claimed(out):
+            print(f"[{place}] {dataset}, {method}", file=sys.stderr, flush=True)
+            options = {**suite.options, **settings, "out": str(out), "resume": out.exists()}
+            run = train(algorithm, located(dataset, data), **options)
+            collect((run.path,), out=results, method=method)
+    except RunInUseError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Keep other processes of the suite away from a run, also while it is only about to begin."""
+    from filelock import FileLock, Timeout
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out.with_name(f".{out.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise RunInUseError(f"{out} is in use by another process") from None
+
+
+def suite_table(suite: Suite, results: Sequence[Result]) -> str:
+    """Return the results of a suite as Markdown, in the order of its datasets and methods."""
+    return table(results, methods=list(suite.methods), metrics=suite.metrics)
+
+
+def result_paths(suite: Suite, dataset: str, method: str, folder: Path) -> list[Path]:
+    """Return where the results of a method on a dataset belong, one for each seed."""
+    return [folder / _file_name(_stem(dataset), method, seed) for seed in suite.seeds]
+
+
+def located(dataset: str, folder: Path | None) -> str:
+    """Return a suite's dataset with the folder before those of its parts that are files there."""
+    parts = dataset.split("+")
+    return "+".join(str(folder / part) if folder and (folder / part).is_file() else part for part in parts)
+
+
+def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note: str | None = None) -> list[Path]:
+    """Write one result file for each seed of finished runs; nothing at all if one of them cannot be taken.
+
+    Args:
+        runs: The runs' folders.
+        out: Folder of the result files.
+        method: What the table calls them; by default their algorithm.
+        note: A remark on how the runs were made; the table shows it.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: A run has not finished, or a result would take the place of one made with other settings.
+    """
+    found: dict[Path, Result] = {}
+    for path in runs:
+        run = Run(path)
+        config = run.config
+        for result in results_of(str(path), config, run.rows if (path / "metrics.jsonl").is_file() else []):
+            place = out / file_name({**result, "method": method})
+            _check_same(place, found.get(place) or (read_result(place) if place.exists() else None), result)
+            found[place] = {**result, "method": method, "note": note}
+    out.mkdir(parents=True, exist_ok=True)
+    for place, result in found.items():
+        write_json(place, result)
+    return list(found)
+
+
+def file_name(result: Mapping[str, Any]) -> str:
+    """Return ``<method>-<dataset>-seed-<n>.json``; a method without a name goes by its algorithm."""
+    return _file_name(result["dataset"]["name"], result.get("method") or result["algorithm"], result["seed"])
+
+
+def _file_name(dataset: str, method: str, seed: int) -> str:
+    return f"{_words(method)}-{_words(dataset)}-seed-{seed}.json"
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", text)
+
+
+def _stem(dataset: str) -> str:
+    """Return the name by which results know a dataset."""
+    return "+".join(Path(part).stem if part.endswith((".hdf5", ".h5")) else part for part in dataset.split("+"))
+
+
+def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a method's algorithm and settings; what neither the run nor the algorithm knows is refused."""
+    settings = {name: value for name, value in method.items() if name != "algorithm"}
+    split_settings(method["algorithm"], {**suite.options, **settings})
+    return method["algorithm"], settings
+
+
+def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
+    """Refuse results that were made with other settings than the suite asks for."""
+    algorithm, settings = _settings(suite, suite.methods[method])
+    config = find_algorithm(algorithm).config_class
+    options, asked = split_settings(algorithm, {**suite.options, **settings})
+    wanted = {name: getattr(config(**asked), name) for name in asked}
+    wanted |= {name: getattr(TrainOptions(**options), name) for name in options}
+    for path in result_paths(suite, dataset, method, results):
+        if not path.exists():
+            continue
+        result = read_result(path)
+        found = {**result, **result["options"], **result["config"]}
+        if wrong := [name for name, value in wanted.items() if name in found and found[name] != value]:
+            raise RunError(f"{path} was made with another {', '.join(wrong)}; remove it, or choose other --results")
+
+
+def _check_same(path: Path, old: Result | None, new: Result) -> None:
+    if old and (different := varying([conditions(old) | identity(old), conditions(new) | identity(new)])):
+        raise RunError(
+            f"{path} is a result made with another {', '.join(sorted(different))}; remove it, or choose another place"
+        )
+
+
+def write_table(path: Path, text: str) -> None:
+    """Write a table's Markdown."""
+    write_bytes(path, f"{text}\n".encode())

@@ -1,0 +1,138 @@
+"""A suite: what is missing is trained, what is there is kept, what was killed goes on, and the table says it all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import offline_rl as orl
+from offline_rl.benchmark import read_suite, result_paths, suite_table
+from offline_rl.cli import main
+from offline_rl.training.checkpoint import Checkpoint
+
+SMALL = """
+datasets: [hopper-demo]
+options: {seeds: [0, 1], steps: 30, log_every: 10, eval_every: 0, final_episodes: 2}
+methods:
+  wide: {algorithm: bc, hidden_dims: [16]}
+  a narrow one: {algorithm: bc, hidden_dims: [8]}
+metrics: [actor_loss]
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def command(suite, *more):
+    folders = ["--results", str(suite.parent / "results"), "--runs", str(suite.parent / "runs")]
+    return [sys.executable, "-m", "offline_rl.cli", "benchmark", str(suite), *folders, *more]
+
+
+@pytest.fixture
+def benchmark(capsys):
+    def run(suite, *more):
+        capsys.readouterr()
+        code = main(command(suite, *more)[3:])
+        return subprocess.CompletedProcess([], code, *capsys.readouterr())
+
+    return run
+
+
+def contents(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_a_suite_is_run_once_and_its_table_names_methods_in_their_order(small, benchmark):
+    done = benchmark(small)
+    assert done.returncode == 0, done.stderr
+    results = small.parent / "results"
+    table = (results / "table.md").read_text()
+    assert done.stdout.endswith(table)
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:4]] == ["wide", "a narrow one"]
+    assert table.splitlines()[0] == (
+        "| dataset | method | score | return | actor loss | seeds | updates/s | final episodes |"
+    )
+    paths = [
+        path
+        for method in ("wide", "a narrow one")
+        for path in result_paths(read_suite(small), "hopper-demo", method, results)
+    ]
+    assert {path.name for path in results.glob("*.json")} == {path.name for path in paths}
+    assert json.loads(paths[2].read_text())["config"]["hidden_dims"] == [8]
+    # Once more: nothing is trained, and nothing but the table is written.
+    before = contents(results)
+    before.pop("table.md")
+    again = benchmark(small)
+    assert (again.returncode, again.stdout, again.stderr) == (0, table, "")
+    after = contents(results)
+    after.pop("table.md")
+    assert after == before
+    # One result is lost: its run is still there, so it is collected and not trained again.
+    paths[0].unlink()
+    assert "nothing to do" in benchmark(small).stdout
+    assert paths[0].exists()
+    # Another setting: the old result is neither taken for the new one nor replaced.
+    small.write_text(SMALL.replace("hidden_dims: [8]", "hidden_dims: [4]"))
+    refused = benchmark(small)
+    assert refused.returncode == 2
+    assert "a-narrow-one-hopper-demo-seed-0.json was made with another hidden_dims; remove it" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_suite_that_was_killed_goes_on_from_the_checkpoint(small, benchmark):
+    small.write_text(SMALL.replace("steps: 30", "steps: 4000").replace("log_every: 10", "log_every: 4000"))
+    killed = subprocess.Popen(
+        command(small), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    run = small.parent / "runs" / "small" / "hopper-demo-wide"
+    limit = time.monotonic() + 120
+    while not (run / "checkpoint" / "checkpoint.safetensors").exists() and time.monotonic() < limit:
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    step = Checkpoint.load(run).step
+    assert 0 < step < 4000
+    done = benchmark(small)
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {step}" in done.stdout
+    assert len(list((small.parent / "results").glob("*.json"))) == 4
+
+
+def test_a_files_folder_is_given_when_the_suite_is_run(small, tmp_path, benchmark):
+    small.write_text(SMALL.replace("[hopper-demo]", "[nothing.hdf5]"))
+    missing = benchmark(small, "--data_dir", str(tmp_path))
+    assert missing.returncode == 2
+    assert "nothing.hdf5" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("metrics:", "metricks:", "unknown key 'metricks'; did you mean metrics?"),
+        ("hidden_dims: [8]", "hiden_dims: [8]", "unknown setting 'hiden_dims' for bc; did you mean hidden_dims?"),
+        ("algorithm: bc, hidden_dims: [8]", "hidden_dims: [8]", "method 'a narrow one' names no algorithm"),
+        ("datasets: [hopper-demo]", "", "is no suite; it needs datasets"),
+        ("steps: 30", "steps: [", "cannot be read"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_before_anything_is_trained(small, old, new, message):
+    small.write_text(SMALL.replace(old, new))
+    with pytest.raises(orl.OfflineRLError) as error:
+        read_suite(small)
+    assert message in str(error.value)
+
+
+def test_a_metric_that_a_method_lacks_is_a_dash(small, benchmark):
+    small.write_text(SMALL.replace("  a narrow one: {algorithm: bc, hidden_dims: [8]}\n", ""))
+    benchmark(small)
+    suite = read_suite(small)
+    results = [json.loads(path.read_text()) for path in (small.parent / "results").glob("wide-*.json")]
+    assert " | – | 2 | " in suite_table(suite, [{**result, "train": None} for result in results])

@@ -3,6 +3,7 @@
 Each trial is a run like any other, in a folder whose name is a function of its settings.
 """
 
+import functools
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from offline_rl.training.loggers import Row, read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, load
 from offline_rl.training.run import carry_out
+from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
 
 
@@ -76,6 +78,7 @@ class Agent:
         self._stops: dict[int, Stop] = {}
         self._datasets: dict[tuple[str, str | None], Dataset] = {}
         self._planning = threading.Lock()
+        self._crew = Crew()
         self.stopping = False
 
     def start(self) -> None:
@@ -94,6 +97,10 @@ class Agent:
         self.stopping = True
         for stop in list(self._stops.values()):
             stop.signal = signal.SIGTERM
+
+    def close(self) -> None:
+        """End the child processes."""
+        self._crew.close()
 
     def _work(self) -> None:
         while not self.stopping and (claim := self._search.claim()) is not None:
@@ -129,11 +136,13 @@ class Agent:
         with FileLock(self._folder / "locks" / out.name):
             watch.begin(out, len(options.seeds))
             plan = self._plan(options, settings)
-            run = carry_out(
-                plan, out, views=[watch], stop=stop, say=lambda text: self._say(f"trial {claim.number + 1}: {text}")
-            )
+            say = functools.partial(self._say_of, claim)
+            run = carry_out(plan, out, self._crew, views=[watch], stop=stop, say=say)
         self._search.report(claim, self._sweep.metric.history(run.rows, len(options.seeds)))
         return self._sweep.metric.value(run.rows, len(options.seeds))
+
+    def _say_of(self, claim: Claim, text: str) -> None:
+        self._say(f"trial {claim.number + 1}: {text}")
 
     def _plan(self, options: TrainOptions, settings: dict[str, object]) -> Plan:
         """Plan a run on data that is read once for all trials."""

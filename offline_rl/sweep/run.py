@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def run_sweep(
 def _work(sweep: Sweep, folder: Path, search: Search, table: Table, members: int) -> None:
     """Run trials in this process until none is left, not even one that was lost with a process elsewhere."""
     agent = Agent(sweep, folder, members, table.say)
-    with _signals(agent) as received:
+    with closing(agent), _signals(agent) as received:
         agent.start()
         while agent.busy or not _complete(sweep, search.trials()):
             table.show(search.trials())

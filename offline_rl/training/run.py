@@ -20,6 +20,7 @@ from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, differences, split_settings
+from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer
 
 _DRAWING = threading.Lock()
@@ -88,12 +89,14 @@ def train(
     options = options or TrainOptions(**run_settings)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _new_folder(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
-    return carry_out(plan, out)
+    with contextlib.closing(Crew()) as crew:
+        return carry_out(plan, out, crew)
 
 
 def carry_out(
     plan: Plan,
     out: Path,
+    crew: Crew,
     *,
     views: Sequence[View] = (),
     stop: Stop | None = None,
@@ -104,6 +107,7 @@ def carry_out(
     Args:
         plan: What to do.
         out: The run's folder.
+        crew: Where child processes come from.
         views: Where else rows are shown, besides the views that the plan's options ask for.
         stop: Lets the caller ask to stop.
         say: What to do with a sentence on where the run begins; by default it is printed.
@@ -125,7 +129,7 @@ def carry_out(
         kernel = _read_config(out)["compute"]["kernel"]
         record = Record(out / "metrics.jsonl", [*views, *_views(plan, out)], record_bytes)
         with contextlib.closing(record):
-            Trainer(plan, out, kernel, record, checkpoint, stop=stop).run()
+            Trainer(plan, out, kernel, record, checkpoint, crew=crew, stop=stop).run()
         _draw(out)
     return Run(out)
 

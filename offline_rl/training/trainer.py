@@ -24,7 +24,7 @@ from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
 from offline_rl.training.plan import Plan
 from offline_rl.training.progress import Progress
-from offline_rl.training.team import Evaluator, PendingEvaluation, Team, close_all, start_players
+from offline_rl.training.team import Crew, Evaluator, PendingEvaluation, Team, take_players
 
 CHUNK_SECONDS = 0.25
 """How long the parent looks away: a signal is answered after about so long."""
@@ -54,6 +54,7 @@ class Trainer:
         kernel: Which matrix product to use.
         record: Where rows go.
         checkpoint: Where to continue from.
+        crew: Where child processes come from.
         stop: Asks to stop; signals set it, too.
     """
 
@@ -65,6 +66,7 @@ class Trainer:
         record: Record,
         checkpoint: Checkpoint | None,
         *,
+        crew: Crew,
         stop: Stop | None = None,
     ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
@@ -73,7 +75,7 @@ class Trainer:
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._begin = time.monotonic()
-        self._stop = stop or Stop()
+        self._crew, self._stop = crew, stop or Stop()
         self._diverged: set[str] = set()
         self._replay: dict[str, ReplayFile] = {}
 
@@ -87,11 +89,11 @@ class Trainer:
         with ExitStack() as stack:
             stack.enter_context(self._signals())
             # Players first: then all processes start side by side.
-            players = start_players(self._plan)
-            stack.callback(close_all, players)
+            players = take_players(self._plan, self._crew)
+            stack.callback(self._crew.give_back, players)
             self._open_replay()
-            self._team = Team(self._plan, self._kernel, self._checkpoint)
-            stack.callback(close_all, self._team.children)
+            self._team = Team(self._plan, self._kernel, self._checkpoint, self._crew)
+            stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
             self._progress = Progress(self._options.total_steps, self._step, self._options.quiet)
             stack.callback(self._progress.close)

@@ -327,7 +327,7 @@ def sweep_command(arguments: list[str]) -> None:
         """Run a sweep file in W&B's format without an account; started again, run only what is missing.
 
         Any option of offline-rl train may be given, too, for instance --dataset NAME or --steps N: it takes the place
-        of what the file says.
+        of what the file says. Trials log to W&B only if --wandb is given.
 
         Args:
             run_cap: Number of trials; by default what the file says.

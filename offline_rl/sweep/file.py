@@ -34,6 +34,8 @@ ARGUMENTS = ("args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags
 """W&B's macros for a trial's parameters; here they mean the same, because no text is made of them."""
 OWN = ("out", "resume", "workers", "quiet", "config")
 """Options of a run that the sweep decides."""
+FOR_AGENTS = ("quiet", "wandb")
+"""Options among the command's that are there for W&B's agents: here nothing goes to W&B unless --wandb is typed."""
 IDENTITY = (*RESULT_OPTIONS, "dataset", "task", "dynamics", "data_mode", "device")
 """Options of a run that tell it from another."""
 
@@ -166,7 +168,8 @@ def _command(where: str, text: dict[str, Any]) -> tuple[str, dict[str, str]]:
     if words[:place] not in ([], ["offline-rl"], ["-m", "offline_rl.cli"], ["python", "-m", "offline_rl.cli"]):
         raise SweepError(f"{where}: command runs {' '.join(words[:place])!r}; only offline-rl train can be run here")
     algorithm, *rest = words[place + 1 :]
-    return algorithm, CommandLine(rest, training_types(algorithm)).given
+    flags = CommandLine(rest, training_types(algorithm)).given
+    return algorithm, {name: value for name, value in flags.items() if name not in FOR_AGENTS}
 
 
 def _metric(text: dict[str, Any], method: str) -> Metric:

@@ -38,6 +38,12 @@ def test_the_command_names_the_algorithm_and_fixed_options(sweep_file):
     assert sweep.cap == 4
 
 
+def test_what_is_there_for_wandbs_agents_is_left_to_them(sweep_file):
+    sweep = read_sweep(sweep_file(command=[*COMMAND, "--wandb=True", "--quiet"]))
+    assert sweep.constants == {"dataset": "hopper-demo", "steps": "300"}
+    assert read_sweep(sweep_file(), {"wandb": "True"}).constants["wandb"] == "True"
+
+
 def test_a_trial_is_spelled_as_an_agent_of_wandbs_spells_it(sweep_file):
     sweep = read_sweep(sweep_file())
     arguments = sweep.arguments({"alpha": 2.5, "hidden_dims": [16, 16]})

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +61,6 @@ class Sweep:
     parameters: dict[str, Parameter]
     hyperband: Hyperband | None
     cap: int
-    text: dict[str, Any] = field(repr=False)
 
     def arguments(self, point: dict[str, Any]) -> list[str]:
         """Return what stands after ``offline-rl train`` for a trial, spelled as a W&B agent does."""
@@ -126,7 +125,7 @@ def make_sweep(where: str, text: dict[str, Any], overrides: dict[str, str], run_
         method = text.get("method")
         if method not in ("grid", "random", "bayes"):
             raise SweepError(f"method is {method!r}; it must be grid, random or bayes")
-        constants, parameters = read_parameters(text.get("parameters"), grid=method == "grid")
+        constants, parameters = read_parameters(text.get("parameters"), method)
         # What is typed is stronger than what the file searches.
         parameters = {name: parameter for name, parameter in parameters.items() if name not in overrides}
         fixed = {**flags, **{name: str(value) for name, value in constants.items()}, **overrides}
@@ -139,7 +138,6 @@ def make_sweep(where: str, text: dict[str, Any], overrides: dict[str, str], run_
             parameters=parameters,
             hyperband=Hyperband.read(text["early_terminate"], metric.maximize) if "early_terminate" in text else None,
             cap=_cap(method, parameters, text.get("run_cap") if run_cap is None else run_cap),
-            text={**text, "parameters": text["parameters"]},
         )
         _check_settings(sweep)
     except OfflineRLError as error:
@@ -203,7 +201,9 @@ def _check_settings(sweep: Sweep) -> None:
             raise SweepError(f"{name} is decided by the sweep itself; leave it out")
     CommandLine([f"--{name}=0" for name in sweep.parameters], known)
     first = {name: parameter.at(0.5) for name, parameter in sweep.parameters.items()}
-    sweep.settings(first)
+    options, _ = sweep.settings(first)
+    if sweep.hyperband and not options.eval_every and not sweep.metric.name.startswith("train/"):
+        raise SweepError("early_terminate compares evaluations along the way, but eval_every is 0; remove one of them")
     for name, parameter in sweep.parameters.items():
         tried = parameter.values if isinstance(parameter, Choice) else [parameter.at(0.0), parameter.at(1 - 1e-9)]
         for value in tried:

@@ -50,7 +50,7 @@ class Range:
 Parameter = Choice | Range
 
 
-def read_parameters(entries: Any, grid: bool) -> tuple[dict[str, Any], dict[str, Parameter]]:
+def read_parameters(entries: Any, method: str) -> tuple[dict[str, Any], dict[str, Parameter]]:
     """Read the ``parameters`` of a sweep file.
 
     The command line has flat names. A group of nested ``parameters`` is therefore no more than a heading: what stands
@@ -58,7 +58,7 @@ def read_parameters(entries: Any, grid: bool) -> tuple[dict[str, Any], dict[str,
 
     Args:
         entries: The part of the file.
-        grid: Whether every value is to be visited; then all parameters are choices.
+        method: ``"grid"``, for which all parameters become choices, ``"random"`` or ``"bayes"``.
 
     Returns:
         Constants, and parameters to search, by name.
@@ -72,7 +72,9 @@ def read_parameters(entries: Any, grid: bool) -> tuple[dict[str, Any], dict[str,
         if name in constants or name in searched:
             raise SweepError(f"{where}: there is another parameter of this name; remove one")
         parameter = _read(where, entry)
-        if isinstance(parameter, Range) and grid:
+        if method != "random" and "probabilities" in entry:
+            raise SweepError(f"{where}.probabilities have no meaning for method {method}; remove them")
+        if isinstance(parameter, Range) and method == "grid":
             if parameter.points is None:
                 raise SweepError(f"{where}: a grid needs values that can be counted; give values, or another method")
             parameter = Choice(parameter.points, [1 / len(parameter.points)] * len(parameter.points))

@@ -110,6 +110,14 @@ def test_two_trials_are_the_same_if_their_settings_are(sweep_file):
         ({"parameters": {"alpha": {"values": [1.0, "x"]}}}, "alpha"),
         ({"parameters": {"batch_size": {"min": -3, "max": 3}}}, "batch_size is 0; it must be at least 1"),
         ({"parameters": {"out": {"value": "x"}, **SWEEP["parameters"]}}, "out is decided by the sweep itself"),
+        (
+            {"method": "bayes", "parameters": {"alpha": {"values": [1.0, 2.0], "probabilities": [0.5, 0.5]}}},
+            "parameters.alpha.probabilities have no meaning for method bayes; remove them",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 2}, "command": [*COMMAND, "--eval_every=0"]},
+            "early_terminate compares evaluations along the way, but eval_every is 0",
+        ),
         ({"early_terminate": {"type": "envelope"}}, "early_terminate.type is 'envelope'; only hyperband is supported"),
     ],
 )

@@ -18,7 +18,7 @@ from offline_rl.sweep.file import read_sweep
 from offline_rl.sweep.search import Search
 
 PRDC = {
-    "options": {"steps": 600, "eval_every": 150},
+    "options": {"steps": 300, "eval_every": 100},
     "parameters": {"alpha": {"min": 1.0, "max": 5.0}, "beta": {"values": [1.0, 2.0, 5.0]}},
     "run_cap": 12,
 }
@@ -157,7 +157,7 @@ def test_a_killed_sweep_runs_only_what_is_missing(tmp_path):
 def test_hyperband_stops_a_third_of_sixteen_trials(tmp_path, goal, name):
     file = write_sweep(
         tmp_path / "sweep.yaml",
-        options={"steps": 1000, "eval_every": 100, "log_every": 100},
+        options={"steps": 500, "eval_every": 50, "log_every": 50},
         metric={"name": name, "goal": goal},
         early_terminate={"type": "hyperband", "min_iter": 2, "eta": 3},
         run_cap=16,
@@ -171,7 +171,7 @@ def test_hyperband_stops_a_third_of_sixteen_trials(tmp_path, goal, name):
     for trial in stopped:
         run = tmp_path / "out" / trial["run"]
         assert not (run / "agents").exists()
-        assert max(row["step"] for row in orl.Run(run).rows) < 1000
+        assert max(row["step"] for row in orl.Run(run).rows) < 500
 
 
 def test_the_help_of_sweep_says_what_each_option_is_for(capsys):

@@ -14,7 +14,7 @@ UNIT = np.linspace(0, 1, 2001)[:-1] + 0.00025
 
 
 def parameter(entry, grid=False):
-    constants, searched = read_parameters({"x": entry}, grid)
+    constants, searched = read_parameters({"x": entry}, "grid" if grid else "random")
     return searched["x"] if searched else Choice([constants["x"]], [1.0])
 
 
@@ -91,12 +91,12 @@ def test_a_group_is_a_heading():
         "alpha": {"value": 2.5},
         "critic": {"parameters": {"discount": {"values": [0.9, 0.99]}, "net": {"parameters": {"tau": {"value": 0.1}}}}},
     }
-    constants, searched = read_parameters(entries, grid=False)
+    constants, searched = read_parameters(entries, "random")
     assert constants == {"alpha": 2.5, "tau": 0.1}
     assert list(searched) == ["discount"]
     entries["discount"] = {"value": 0.9}
     with pytest.raises(SweepError, match=r"parameters\.discount: there is another parameter of this name"):
-        read_parameters(entries, grid=False)
+        read_parameters(entries, "random")
 
 
 def test_a_grid_counts_whole_numbers_and_multiples():

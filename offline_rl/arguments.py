@@ -101,7 +101,8 @@ class CommandLine:
         name = self._canonical(name)
         kind = self.types[name]
         if typing.get_origin(kind) is list and not (len(values) == 1 and values[0].startswith("[")):
-            values = [f"[{', '.join(part for value in values for part in value.replace(',', ' ').split())}]"]
+            parts = [part for value in values for part in value.replace(",", " ").split()]
+            values = [repr(parts) if kind == list[str] else f"[{', '.join(parts)}]"]
         if kind is bool and not values:
             values = ["True"]
         if not values:

@@ -1,4 +1,4 @@
-"""The record of a run, ``metrics.jsonl``, and a view of it: TensorBoard. W&B is in :mod:`offline_rl.training.wandb_view`.
+"""The record of a run, ``metrics.jsonl``, and a view of it, TensorBoard; W&B has a file of its own.
 
 A row is one JSON object with ``kind`` (``train``, ``evaluation`` or ``final``), ``step`` and ``seed``. Rows are written
 in the order of their steps, though evaluations end long after they begin.

@@ -64,8 +64,7 @@ def main() -> None:
     """Follow the file until the end, or until W&B fails."""
     # W&B's service inherits 1 and 2; nobody shall wait for it to close them.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 1)
+    os.dup2(2, 1)
 
     def answer(**message: str) -> None:
         answers.write(json.dumps(message) + "\n")
@@ -78,6 +77,7 @@ def main() -> None:
         answer(say=message)
         for row in _rows(Path(request["out"]) / "metrics.jsonl", ended):
             runs[row["seed"]].log(row)
+            _check_folder(runs[row["seed"]].run)
             if row["kind"] != "train":
                 for run in runs.values():
                     run.score(row)
@@ -121,11 +121,11 @@ def _open_runs(request: dict[str, Any]) -> tuple[dict[int, SeedRun], str]:
         note, mode = "no API key, ", "offline"
         first = _open_run(request, request["seeds"][0], mode)
     runs = [first, *(_open_run(request, seed, mode) for seed in request["seeds"][1:])]
-    if first.settings._offline:
+    if first.offline:
         folders = " ".join(str(run.settings.sync_dir) for run in runs)
         message = f"W&B: {note}offline; upload later with: wandb sync {folders}"
     else:
-        message = "W&B: " + " ".join(str(run.url) for run in runs if run.url)
+        message = "W&B: " + (" ".join(str(run.url) for run in runs if run.url) or "disabled")
     # A trial of a sweep is judged by its first run alone.
     shown = {seed: [seed] for seed in request["seeds"]}
     if request["sweep"]:
@@ -160,8 +160,16 @@ def _open_run(request: dict[str, Any], seed: int, mode: str | None) -> Any:
     )
 
 
+def _check_folder(run: Any) -> None:
+    """Write a little beside W&B, which does not say when its disk is full or its folder gone."""
+    if not run.disabled:
+        probe = Path(run.settings.sync_dir) / ".probe"
+        probe.write_bytes(bytes(4096))
+        probe.unlink()
+
+
 def _finish(request: dict[str, Any], runs: dict[int, Any]) -> None:
-    """Finish all runs, and see that something is there."""
+    """Store the agents, finish all runs, and see that their folders still stand."""
     import wandb
 
     for seed, run in runs.items():
@@ -172,8 +180,7 @@ def _finish(request: dict[str, Any], runs: dict[int, Any]) -> None:
             run.log_artifact(artifact)
         # A run without agents was stopped on its way.
         run.finish(exit_code=0 if agent.is_dir() else 1)
-        if run.settings._offline and not Path(run.settings.sync_file).is_file():
-            raise FileNotFoundError(f"{run.settings.sync_file} has vanished")
+        _check_folder(run)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,9 @@ class WandbView:
     def _ended(self) -> RunError:
         self._listen()
         code = self._process.returncode
-        return RunError(self._failure or f"its process ended with {f'signal {-code}' if code < 0 else f'status {code}'}")
+        return RunError(
+            self._failure or f"its process ended with {f'signal {-code}' if code < 0 else f'status {code}'}"
+        )
 
 
 def installed(package: str) -> bool:

@@ -1,5 +1,6 @@
 """Real W&B in offline mode, in real processes: what it shows, and that no end of its own ends a run."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,20 +8,22 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
-import warnings
 from pathlib import Path
 
 import psutil
 import pytest
+import wandb
 from settings import TINY, without_timings
 from wandb.proto import wandb_internal_pb2
 
 import offline_rl as orl
 from offline_rl.training import wandb_view
+from offline_rl.training.wandb_process import SeedRun
 
 SETTINGS = {**TINY, "steps": 200, "eval_every": 20, "log_every": 40, "final_episodes": 3, "wandb": True}
-SLOW = {**SETTINGS, "steps": 3000, "eval_every": 500, "log_every": 100, "hidden_dims": [128, 128]}
+SLOW = {**SETTINGS, "steps": 2000, "eval_every": 500, "log_every": 50, "hidden_dims": [128, 128]}
 """Trains for some seconds, so that something can happen on the way."""
 
 
@@ -108,7 +111,13 @@ def command(out, settings):
 
 def test_an_offline_run_read_back_equals_the_record(tmp_path, capfd):
     out = tmp_path / "my run"
-    settings = {**SETTINGS, "wandb_tags": ["a", "b"], "wandb_project": "p", "wandb_entity": "me", "wandb_artifact": True}
+    settings = {
+        **SETTINGS,
+        "wandb_tags": ["a", "b"],
+        "wandb_project": "p",
+        "wandb_entity": "me",
+        "wandb_artifact": True,
+    }
     run = orl.train("td3_bc", "hopper-demo", seeds=[0, 3], alpha=1.5, out=str(out), **settings)
     shown = shown_in(out)
     assert set(shown) == {0, 3}
@@ -168,6 +177,7 @@ def test_a_run_of_a_w_and_b_agent_has_a_folder_of_its_own(tmp_path, monkeypatch)
     assert orl.train("bc", "hopper-demo", **settings).path == Path("runs/bc-hopper-demo-trial123")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_whole_in_w_and_b(tmp_path):
     out = tmp_path / "run"
     settings = {**SLOW, "checkpoint_seconds": 0.2}
@@ -222,7 +232,9 @@ def small_disk(tmp_path):
     """Give a folder on a disk of 400 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -246,9 +258,9 @@ def break_in_mid_run(out, folder, fault):
     assert process.returncode == 0, errors
     assert at < SLOW["steps"] // 2
     rows = rows_of(out)
-    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(100, 3001, 100))
-    assert [row["step"] for row in rows if row["kind"] == "evaluation"] == list(range(0, 3000, 500))
-    assert [row["step"] for row in rows if row["kind"] == "final"] == [3000]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(50, 2001, 50))
+    assert [row["step"] for row in rows if row["kind"] == "evaluation"] == list(range(0, 2000, 500))
+    assert [row["step"] for row in rows if row["kind"] == "final"] == [2000]
     assert orl.Run(out).agents[0].act([0.0] * 11).shape == (3,)
     assert "Traceback" not in errors
     return [line for line in errors.splitlines() if line.startswith("warning: ")]
@@ -266,12 +278,97 @@ def test_a_run_outlives_the_death_of_w_and_b(tmp_path, name):
 def test_a_run_outlives_a_file_in_the_place_of_w_and_bs_folder(tmp_path):
     out = tmp_path / "run"
     (warning,) = break_in_mid_run(out, out, put_a_file_in_place)
-    assert "has vanished" in warning
+    assert "Not a directory" in warning
 
 
 @pytest.mark.slow
 def test_a_run_outlives_a_full_disk_under_w_and_b(tmp_path, small_disk, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(small_disk))
-    warned = break_in_mid_run(tmp_path / "run", small_disk, fill)
-    print(warned)
-    assert len(warned) == 1
+    (warning,) = break_in_mid_run(tmp_path / "run", small_disk, fill)
+    assert "No space left on device" in warning
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wandb_process", "wandb-core"])
+def test_a_run_waits_only_so_long_for_w_and_b_that_hangs(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(wandb_view, "CLOSE_SECONDS", 3.0)
+    out, stopped = tmp_path / "run", []
+
+    def hang():
+        wait_until(lambda: list(out.glob("wandb/offline-run-*/*.wandb")) and len(rows_of(out)) > 3)
+        (found,) = processes_of(os.getpid(), name)
+        found.suspend()
+        stopped.append((found, rows_of(out)[-1]["step"]))
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    try:
+        with pytest.warns(UserWarning, match="W&B has not finished within 3 s"):
+            run = orl.train("td3_bc", "hopper-demo", out=str(out), **SLOW)
+    finally:
+        thread.join()
+        for process, _ in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert stopped[0][1] < SLOW["steps"]
+    assert run.rows[-1]["kind"] == "final"
+
+
+@pytest.mark.slow
+def test_nothing_of_w_and_b_survives_a_run_that_is_killed(tmp_path):
+    out = tmp_path / "run"
+    process = start(out, SLOW)
+    wait_until(lambda: list(out.glob("wandb/offline-run-*/*.wandb")) and len(rows_of(out)) > 3)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert processes_of(process.pid, "wandb-core")
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+SHORT = {**SETTINGS, "steps": 20, "eval_every": 0, "final_episodes": 0, "log_every": 10}
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"WANDB_MODE": "online"}, "API key"),
+        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "W&B has not finished within 2 s"),
+        ({"WANDB_MODE": "nonsense"}, "nonsense"),
+    ],
+)
+def test_w_and_b_that_cannot_begin_is_one_warning(tmp_path, monkeypatch, environment, reason):
+    monkeypatch.setattr(wandb_view, "CLOSE_SECONDS", 30.0 if reason != "W&B has not finished within 2 s" else 2.0)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.warns(UserWarning) as warned:
+        run = orl.train("bc", "hopper-demo", out=str(tmp_path / "run"), **SHORT)
+    (message,) = [str(entry.message) for entry in warned]
+    assert reason in message
+    assert message.endswith("training goes on without it")
+    assert [row["step"] for row in run.rows] == [10, 20]
+
+
+def test_w_and_b_is_off_unless_asked_for_and_can_be_disabled(tmp_path, monkeypatch):
+    orl.train("bc", "hopper-demo", out=str(tmp_path / "off"), **{**SHORT, "wandb": False})
+    assert not list((tmp_path / "off").glob("wandb*"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    orl.train("bc", "hopper-demo", out=str(tmp_path / "disabled"), **SHORT)
+    assert not list((tmp_path / "disabled").glob("wandb/*run*"))
+
+
+def test_rows_that_w_and_b_has_already_are_not_logged_again(tmp_path, monkeypatch):
+    """What an online run does when it is resumed, with a run that has three rows."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    seed = {"kind": "train", "seed": 0}
+    wandb_run = wandb.init(mode="offline", dir=str(tmp_path), config={"seed": 0}, reinit="create_new")
+    first = SeedRun(wandb_run, [0])
+    for step in (1, 2, 3):
+        first.log({**seed, "step": step, "loss": 1.0})
+    second = SeedRun(wandb_run, [0])
+    for step in range(1, 6):
+        second.log({**seed, "step": step, "loss": 2.0})
+    wandb_run.finish()
+    shown = shown_in(tmp_path)[0]
+    assert [(row["step"], row["loss"]) for row in shown.rows] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0)]

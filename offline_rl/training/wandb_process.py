@@ -56,7 +56,7 @@ class SeedRun:
 
     def _log(self, values: dict[str, Any]) -> None:
         if self._count >= self._known:
-            self.run.log(values, step=self._count)
+            self.run.log(values, step=self._count, commit=True)
         self._count += 1
 
 
@@ -180,6 +180,9 @@ def _finish(request: dict[str, Any], runs: dict[int, Any]) -> None:
             run.log_artifact(artifact)
         # A run without agents was stopped on its way.
         run.finish(exit_code=0 if agent.is_dir() else 1)
+    # Finishing may come back before W&B's service has written its file; the end of the service does not.
+    wandb.teardown()
+    for run in runs.values():
         _check_folder(run)
 
 

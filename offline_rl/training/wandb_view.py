@@ -90,19 +90,17 @@ class WandbView:
             RunError: It did not.
         """
         self._tell("end")
-        with contextlib.suppress(OSError):
-            self._requests.close()
         deadline = time.monotonic() + CLOSE_SECONDS
         while self._process.poll() is None:
             if time.monotonic() > deadline:
                 self._process.kill()
-                self._process.wait()
+                self._release()
                 raise RunError(f"W&B has not finished within {CLOSE_SECONDS:.0f} s")
             self._listen()
             time.sleep(0.02)
-        self._listen()
         if self._process.returncode:
             raise self._ended()
+        self._release()
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError):
@@ -119,8 +117,16 @@ class WandbView:
             if "say" in answer:
                 print(answer["say"], flush=True)
 
-    def _ended(self) -> RunError:
+    def _release(self) -> None:
+        """Hear the last words of the process, which has ended, and close the pipes."""
+        self._process.wait()
         self._listen()
+        for pipe in (self._requests, self._answers):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def _ended(self) -> RunError:
+        self._release()
         code = self._process.returncode
         return RunError(
             self._failure or f"its process ended with {f'signal {-code}' if code < 0 else f'status {code}'}"

@@ -370,5 +370,6 @@ def test_rows_that_w_and_b_has_already_are_not_logged_again(tmp_path, monkeypatc
     for step in range(1, 6):
         second.log({**seed, "step": step, "loss": 2.0})
     wandb_run.finish()
+    wandb.teardown()
     shown = shown_in(tmp_path)[0]
     assert [(row["step"], row["loss"]) for row in shown.rows] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0)]

@@ -26,13 +26,13 @@ class SeedRun:
     """The W&B run of one seed.
 
     Args:
-        run: The W&B run. One that W&B has known before begins at its next row; what it holds is not logged again.
+        run: The W&B run. Rows are numbered, so W&B leaves out those that it has when a resumed run logs them again.
         seeds: The seeds whose mean is its ``score``.
     """
 
     def __init__(self, run: Any, seeds: list[int]) -> None:
         self.run, self._seeds = run, seeds
-        self._known, self._count = run.step, 0
+        self._count = 0
         self._open: dict[tuple[str, int], list[float]] = {}
         self._last: deque[float] = deque(maxlen=10)
         run.define_metric("*", step_metric="step")
@@ -55,8 +55,7 @@ class SeedRun:
             self._log({"step": row["step"], **means})
 
     def _log(self, values: dict[str, Any]) -> None:
-        if self._count >= self._known:
-            self.run.log(values, step=self._count, commit=True)
+        self.run.log(values, step=self._count, commit=True)
         self._count += 1
 
 

@@ -65,8 +65,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 def train_command(arguments: list[str]) -> None:
     """Train an agent for each seed."""
-    from offline_rl.agent import algorithms, find_algorithm
-    from offline_rl.training.options import TrainOptions
+    from offline_rl.agent import algorithms
     from offline_rl.training.run import train
 
     if not arguments or arguments[0].startswith("-"):
@@ -75,6 +74,15 @@ def train_command(arguments: list[str]) -> None:
         print(f"usage: offline-rl train ALGO --dataset NAME [options]\n\nALGO is one of {', '.join(algorithms())};")
         print("offline-rl train ALGO --help lists all options")
         return
+    algorithm, options, overrides = train_settings(arguments)
+    print_report(train(algorithm, options=options, **overrides))
+
+
+def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
+    """Return what the arguments of ``offline-rl train`` say: algorithm, run's options, algorithm's settings given."""
+    from offline_rl.agent import find_algorithm
+    from offline_rl.training.options import TrainOptions
+
     algorithm = find_algorithm(arguments[0])
 
     def command(
@@ -87,7 +95,7 @@ def train_command(arguments: list[str]) -> None:
         Args:
             run: The run.
             agent: The algorithm's settings.
-            config: YAML or JSON file with values for any of these options, for instance a run's config.json.
+            config: File with values for any of these options, for instance a run's config.json; or JSON, in quotes.
         """
         return run, agent
 
@@ -97,7 +105,7 @@ def train_command(arguments: list[str]) -> None:
     line.add_defaults(read_settings(line.value("config"), types))
     options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
     overrides = {name: getattr(settings, name) for name in line.given if name in types_of(algorithm.config_class)}
-    print_report(train(algorithm.name, options=options, **overrides))
+    return algorithm.name, options, overrides
 
 
 def finetune_command(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from offline_rl.data import Dataset
 from offline_rl.errors import RunError, RunInUseError
 from offline_rl.files import remove_leftovers, write_json
 from offline_rl.training.checkpoint import Checkpoint
-from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
+from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, differences, split_settings
 from offline_rl.training.trainer import Trainer
+from offline_rl.training.wandb_view import WandbView
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def train(
                 _draw(out)
             return Run(out)
         kernel = _read_config(out)["compute"]["kernel"]
-        record = Record(out / "metrics.jsonl", _views(plan, out), record_bytes)
+        record = Record(out / "metrics.jsonl", keep_bytes=record_bytes)
         with contextlib.closing(record):
+            record.show(_views(plan, out))
             Trainer(plan, out, kernel, record, checkpoint).run()
         _draw(out)
     return Run(out)
@@ -152,7 +155,7 @@ def _views(plan: Plan, out: Path) -> list[View]:
     """Open the views that were asked for; one that cannot be opened is no reason not to train."""
     makers: dict[str, Callable[[], View]] = {}
     if plan.options.wandb:
-        makers["wandb"] = lambda: WandbView(out, plan.options.wandb_project, plan.options.seeds, plan.record())
+        makers["wandb"] = lambda: WandbView(out, plan.options, plan.options.seeds, plan.record())
     if plan.options.tensorboard:
         makers["tensorboard"] = lambda: TensorBoardView(out, plan.options.seeds)
     views = []
@@ -184,6 +187,9 @@ def _read_config(out: Path) -> dict[str, Any]:
 
 
 def _new_folder(name: str) -> Path:
+    if "WANDB_SWEEP_ID" in os.environ and (trial := os.environ.get("WANDB_RUN_ID")):
+        # Agents of one sweep start runs at the same moment; each has a folder of its own.
+        name = f"{name}-{trial}"
     number = 1
     while (out := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

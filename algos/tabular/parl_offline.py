@@ -69,31 +69,31 @@ class Solution:
     """The policy that is best for a reward; P is S × A.
 
     Attributes:
-        problem: Whose.
+        control: Whose.
         q: ``(..., S, A)``, soft values.
         v: ``(..., S)``.
     """
 
-    problem: "Control"
+    control: "Control"
     q: Tensor
     v: Tensor
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        """log π*/μ = (Q - V)/τ ``(..., S, A)``."""
-        return (self.q - self.v[..., None]) / self.problem.temperature
+        """The logarithm of π*/μ, = (Q - V)/τ ``(..., S, A)``."""
+        return (self.q - self.v[..., None]) / self.control.temperature
 
     @cached_property
     def policy(self) -> Tensor:
         """π* ``(..., S, A)``."""
-        return self.problem.reference * self.log_ratio.exp()
+        return self.control.reference * self.log_ratio.exp()
 
     @cached_property
     def successor_features(self) -> tuple[Tensor, Tensor]:
         """ψ ``(..., S, A, D)`` and ψ_V ``(..., S, D)``; ψ is also ∇_ν Q."""
-        mean = self.problem.expected_sum(self.policy, self.problem.features)
-        onward = torch.einsum("sat,...td->...sad", self.problem.transition, mean)
-        return self.problem.features + self.problem.discount * onward, mean
+        mean = self.control.expected_sum(self.policy, self.control.features)
+        onward = torch.einsum("sat,...td->...sad", self.control.transition, mean)
+        return self.control.features + self.control.discount * onward, mean
 
     def log_policy_gradient(self, one_step: bool = False) -> Tensor:
         """Return ∇_ν log π* ``(..., S, A, D)``.
@@ -103,9 +103,9 @@ class Solution:
         """
         feature, mean = self.successor_features
         if one_step:
-            feature = self.problem.features
+            feature = self.control.features
             mean = (self.policy[..., None] * feature).sum(-2)
-        return (feature - mean[..., None, :]) / self.problem.temperature
+        return (feature - mean[..., None, :]) / self.control.temperature
 
 
 class Control:
@@ -159,7 +159,8 @@ class Control:
         """Return E[Σ_t γ^t paid] ``(..., S, X)`` from each state, for what ``(..., S, A, X)`` each step pays."""
         moves = torch.einsum("...sa,sat->...st", policy, self.transition)
         identity = torch.eye(moves.shape[-1], dtype=moves.dtype)
-        return torch.linalg.solve(identity - self.discount * moves, (policy[..., None] * paid).sum(-2))
+        total: Tensor = torch.linalg.solve(identity - self.discount * moves, (policy[..., None] * paid).sum(-2))
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +180,7 @@ class Pairs:
         """Return the first half of the episodes, each beside one of the second half; all of one length."""
         pair = torch.from_numpy(episodes.state * problem.action_count + episodes.action)
         visits = one_hot(pair, problem.state_count * problem.action_count).double().sum(1)
-        return cls(visits.unflatten(0, (2, -1)).movedim(0, 1), torch.from_numpy(label))
+        return cls(visits.view(2, -1, visits.shape[-1]).movedim(0, 1), torch.from_numpy(label))
 
     @classmethod
     def stacked(cls, pairs: Sequence["Pairs"]) -> "Pairs":

@@ -268,7 +268,7 @@ def shift_world() -> FiniteProblem:
 
 
 def tie_world() -> FiniteProblem:
-    """Return the same with regions as common as each other: A pays -x; B pays 1.5, so that preferences in it are ties."""
+    """Return the same with even regions: A pays -x, B pays 1.5 for either x, so that comparisons within B are ties."""
     return _regions("tie-world", np.array([[1.0, -1.0], [1.5, 1.5]]), 0.5)
 
 

@@ -230,7 +230,7 @@ class Alignment:
         low = torch.zeros(z.shape[:-1], dtype=z.dtype)
         high = torch.ones_like(low)
         enough = effective_share(weights(z, high)) >= least_share
-        for _ in range(50):
+        for _ in range(30):
             middle = (low + high) / 2
             fine = effective_share(weights(z, middle)) >= least_share
             low, high = torch.where(fine, middle, low), torch.where(fine, high, middle)

@@ -21,6 +21,10 @@ reference policy μ, the behaviour's, and r_ν = ν·f,
     Σ_i ((1 - m)/N + m ω_i) (y_i - σ(D_i)) ∇D_i + m κ Σ_i ω_i (e_i - ē) ∇z_i - 2 λ_ν ν,    ē = Σ_i ω_i e_i.
 
 Segments keep the states that they were recorded from: the weights correct actions inside a segment, not its start.
+
+What it does not do: G rises with weight on comparisons that are labelled as the reward says, wherever they are. If some
+labels are wrong, its maximum may lie among few of them in a poor region, and the full gradient finds it where the
+weights alone (``mode="reweight"``) do not; H(y) of a drawn label, 0, does not tell a wrong one.
 """
 
 from collections.abc import Sequence

@@ -11,10 +11,11 @@ import functools
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from offline_rl.settings import conform, require
 
 FORMAT = 1
 """Version of the agent folder; a file with a higher one is refused."""
+DESCRIPTION_LIMIT = 1_000_000
+"""Bytes that ``agent.json`` may have: a hundred times what it needs."""
 
 Metrics = dict[str, Tensor]
 Phase = Literal["offline", "online"]
@@ -636,9 +639,8 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
     path = Path(path)
     description = _read_description(path)
     try:
-        weights = load_file(path / "weights.safetensors")
-    except FileNotFoundError:
-        raise AgentError(f"{path / 'weights.safetensors'} is missing; copy the whole agent folder") from None
+        with _open_inside(path, "weights.safetensors") as file:
+            weights = load_file(f"/dev/fd/{file.fileno()}")
     except (SafetensorError, OSError, ValueError) as error:
         raise AgentError(f"{path / 'weights.safetensors'} is damaged ({error}); copy the agent folder again") from None
     try:
@@ -649,14 +651,34 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
         raise AgentError(f"{path / 'agent.json'} does not describe an agent for {device} ({error!r})") from None
 
 
+def _open_inside(path: Path, name: str) -> IO[bytes]:
+    """Open a file of an agent folder; a link is refused, for it may lead anywhere.
+
+    Raises:
+        AgentError: The file is missing, or a link, or the folder is none.
+    """
+    try:
+        return os.fdopen(os.open(path / name, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+    except FileNotFoundError:
+        raise AgentError(f"{path / name} is missing; copy the whole agent folder") from None
+    except OSError as error:
+        if (path / name).is_symlink():
+            raise AgentError(f"{path / name} is a link; copy the folder with the files themselves (cp -rL)") from None
+        raise AgentError(f"{path / name} cannot be read ({error}); copy the agent folder again") from None
+
+
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / "agent.json"
-    try:
-        description = json.loads(file.read_text())
-    except FileNotFoundError:
+    if not file.exists() and not file.is_symlink():
         hint = "; give one of the folders in its agents/" if (path / "agents").is_dir() else ""
-        raise AgentError(f"{path} holds no agent.json, so it is no agent folder{hint}") from None
-    except (OSError, ValueError) as error:
+        raise AgentError(f"{path} holds no agent.json, so it is no agent folder{hint}")
+    try:
+        with _open_inside(path, "agent.json") as opened:
+            content = opened.read(DESCRIPTION_LIMIT + 1)
+        if len(content) > DESCRIPTION_LIMIT:
+            raise ValueError(f"it has over {DESCRIPTION_LIMIT:,} bytes")
+        description = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise AgentError(f"{file} cannot be read ({error}); copy the agent folder again") from None
     version = description.get("format") if isinstance(description, dict) else None
     if not isinstance(version, int):

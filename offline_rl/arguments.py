@@ -49,7 +49,8 @@ class CommandLine:
             elif waiting:
                 self._set(waiting.pop(0), [token])
             else:
-                raise UsageError(f"unexpected argument {token!r}; options begin with --")
+                example = f", for instance --{token.lstrip('+-')}" if "=" in token else ""
+                raise UsageError(f"unexpected argument {token!r}; options begin with --{example}")
         if not self.help and waiting and type(None) not in typing.get_args(self.types[waiting[0]]):
             raise UsageError(f"missing argument {waiting[0].upper()}; see --help")
 
@@ -59,7 +60,7 @@ class CommandLine:
 
     def add_defaults(self, values: dict[str, Any]) -> None:
         """Take values for options that were not typed; they are spelled as if they had been, and read the same way."""
-        self.given = {**{name: str(value) for name, value in values.items()}, **self.given}
+        self.given = {**{name: _spelled(self.types[name], str(value)) for name, value in values.items()}, **self.given}
 
     def parse(self, command: Callable[..., Any], program: str) -> Any:
         """Call ``command`` with the options, converted to its types; print help and exit if it was asked for."""
@@ -92,7 +93,7 @@ class CommandLine:
         kind = self.types[self._canonical(name)]
         values: list[str] = []
         while tokens and not tokens[0].startswith("--") and (not values or typing.get_origin(kind) is list):
-            if kind is bool and tokens[0] not in ("True", "False"):
+            if kind is bool and tokens[0] not in ("True", "False", "true", "false"):
                 break
             values.append(tokens.pop(0))
         return values
@@ -101,12 +102,36 @@ class CommandLine:
         name = self._canonical(name)
         kind = self.types[name]
         if typing.get_origin(kind) is list and not (len(values) == 1 and values[0].startswith("[")):
-            values = [f"[{', '.join(part for value in values for part in value.replace(',', ' ').split())}]"]
+            parts = [part for value in values for part in value.replace(",", " ").split()]
+            values = [repr(parts) if kind == list[str] else f"[{', '.join(parts)}]"]
         if kind is bool and not values:
             values = ["True"]
         if not values:
             raise UsageError(f"--{name} needs a value")
-        self.given[name] = values[0]
+        self.given[name] = _spelled(kind, values[0])
+
+
+def _spelled(kind: Any, text: str) -> str:
+    """Return a value as the parser reads it: null, true and false in Python's words, whole floats as integers."""
+    if kind == list[int]:
+        return re.sub(r"[^\s,\[\]]+", lambda entry: _whole(entry[0]), text)
+    kinds = (kind, *typing.get_args(kind))
+    if text == "null" and type(None) in kinds:
+        return "None"
+    if text in ("true", "false") and bool in kinds:
+        return text.capitalize()
+    return _whole(text) if int in kinds else text
+
+
+def _whole(text: str) -> str:
+    """Return a whole number that is written as a float, such as 1e6 or 256.0, as an integer."""
+    if text.isdigit():
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() else text
 
 
 def _plain(message: str) -> str:
@@ -129,7 +154,7 @@ def training_types(algorithm: str) -> dict[str, Any]:
     return {**types_of(TrainOptions), **types_of(find_algorithm(algorithm).config_class)}
 
 
-def read_training(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
+def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
     """Read what stands after ``offline-rl train``: the algorithm's name, then options.
 
     Returns:
@@ -150,7 +175,7 @@ def read_training(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
         Args:
             run: The run.
             agent: The algorithm's settings.
-            config: YAML or JSON file with values for any of these options, for instance a run's config.json.
+            config: File with values for any of these options, for instance a run's config.json; or JSON, in quotes.
         """
         return run, agent
 
@@ -164,13 +189,14 @@ def read_training(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
 
 
 def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
-    """Read option values from a YAML or JSON file; a run's ``config.json`` will do."""
+    """Read option values from a YAML or JSON file, or from JSON itself; a run's ``config.json`` will do."""
     if path is None:
         return {}
     import yaml
 
+    text, path = (path, "--config") if path.lstrip().startswith("{") else (None, path)
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text() if text is None else text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

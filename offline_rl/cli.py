@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, read_training, training_types, types_of
+from offline_rl.arguments import CommandLine, UsageError, train_settings, training_types, types_of
 from offline_rl.errors import Interrupted, OfflineRLError, suggestion
 from offline_rl.interpreter import obey_leash
 from offline_rl.launchers import Launcher
@@ -75,7 +75,7 @@ def train_command(arguments: list[str]) -> None:
         print(f"usage: offline-rl train ALGO --dataset NAME [options]\n\nALGO is one of {', '.join(algorithms())};")
         print("offline-rl train ALGO --help lists all options")
         return
-    algorithm, options, overrides = read_training(arguments)
+    algorithm, options, overrides = train_settings(arguments)
     print_report(train(algorithm, options=options, **overrides))
 
 

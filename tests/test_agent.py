@@ -189,10 +189,31 @@ def test_missing_weights_are_refused(saved):
         orl.load_agent(saved)
 
 
+def test_a_huge_header_is_refused(saved):
+    file = saved / "weights.safetensors"
+    file.write_bytes((2**60).to_bytes(8, "little") + file.read_bytes()[8:])
+    with pytest.raises(orl.AgentError, match=r"weights.safetensors is damaged"):
+        orl.load_agent(saved)
+
+
+@pytest.mark.parametrize("name", ["agent.json", "weights.safetensors"])
+def test_links_are_refused_wherever_they_lead(saved, tmp_path, name):
+    """A folder that somebody sends may not make us read another file of this machine."""
+    outside = (saved / name).rename(tmp_path / "elsewhere")
+    (saved / name).symlink_to(outside)
+    with pytest.raises(orl.AgentError, match=rf"{name} is a link; copy the folder with the files themselves"):
+        orl.load_agent(saved)
+    outside.unlink()
+    with pytest.raises(orl.AgentError, match=rf"{name} is a link"):
+        orl.load_agent(saved)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('{"format": 1, "algorithm": "' + "x" * 1_000_000 + '"}', "cannot be read .it has over 1,000,000 bytes"),
         ("[]", "has no format number"),
         ('{"format": 1}', "does not describe an agent"),
         ('{"format": 1, "algorithm": "td3bc"}', "did you mean 'td3_bc'"),

@@ -4,6 +4,7 @@
 * `lucky_arm`: a sure 1 against a rare 10.
 * `two_step`: the luck is in the next state, not in the reward.
 * `frozen_lake`: slippery steps, epsilon-greedy data.
+* `shift_world`, `tie_world`: preferences in a rare good region, or in an easily predicted poor one.
 
 States and actions are seen as one-hot vectors. An action may also be a distribution: what a policy answers is taken as
 weights of the actions, negative ones as 0, and one action is drawn by them. So regression on one-hot actions, whose
@@ -254,6 +255,34 @@ def _lake(control: float, behavior: FloatArray, name: str) -> FiniteProblem:
         terminated=np.isin(tile[next_state], ["G", "H"]),
         time_limit=100,
         behavior=behavior,
+    )
+
+
+def shift_world() -> FiniteProblem:
+    """Return two regions, entered at once and for good, of which the better one is rare in the data.
+
+    In state 0 actions 0 and 1 lead to regions A and B, states 1 and 2, and pay nothing. There actions 0 and 1 are
+    x = -1 and 1: A pays -x/2, B pays 0.6 + x/2. A reward that is one slope of x for both regions has to choose.
+    """
+    return _regions("shift-world", np.array([[0.5, -0.5], [0.1, 1.1]]), 0.15)
+
+
+def tie_world() -> FiniteProblem:
+    """Return the same with even regions: A pays -x, B pays 1.5 for either x, so that comparisons within B are ties."""
+    return _regions("tie-world", np.array([[1.0, -1.0], [1.5, 1.5]]), 0.5)
+
+
+def _regions(name: str, pays: FloatArray, second: float) -> FiniteProblem:
+    """Two regions that pay (2, 2) by region and action, the second being this likely in the data."""
+    return FiniteProblem(
+        name,
+        start=np.eye(3)[0],
+        probability=np.ones((3, 2, 1)),
+        reward=np.concatenate([np.zeros((1, 2)), pays])[:, :, None],
+        next_state=np.array([[1, 2], [1, 1], [2, 2]])[:, :, None],
+        terminated=np.zeros((3, 2, 1), bool),
+        time_limit=6,
+        behavior=np.array([[1 - second, second], [0.5, 0.5], [0.5, 0.5]]),
     )
 
 

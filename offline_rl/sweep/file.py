@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from offline_rl.arguments import CommandLine, read_training, training_types
+from offline_rl.arguments import CommandLine, train_settings, training_types
 from offline_rl.errors import OfflineRLError, SweepError
 from offline_rl.sweep.hyperband import Hyperband
 from offline_rl.sweep.metric import Metric
@@ -73,7 +73,7 @@ class Sweep:
         Raises:
             OfflineRLError: They do not fit.
         """
-        _, options, settings = read_training(self.arguments(point))
+        _, options, settings = train_settings(self.arguments(point))
         return options, settings
 
     def identity(self, point: dict[str, Any]) -> dict[str, Any]:

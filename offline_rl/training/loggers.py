@@ -1,4 +1,4 @@
-"""The record of a run, ``metrics.jsonl``, and the views of it: W&B and TensorBoard.
+"""The record of a run, ``metrics.jsonl``, and a view of it, TensorBoard; W&B has a file of its own.
 
 A row is one JSON object with ``kind`` (``train``, ``evaluation`` or ``final``), ``step`` and ``seed``. Rows are written
 in the order of their steps, though evaluations end long after they begin.
@@ -59,6 +59,10 @@ class Record:
         """Append rows; they are written once everything before them is."""
         self._slots.append(_Slot(rows))
         self._write()
+
+    def show(self, views: Sequence[View]) -> None:
+        """Show what is written from now on in further views."""
+        self._views.extend(views)
 
     def reserve(self, evaluation: dict[str, Any]) -> None:
         """Keep a place for the rows of an evaluation that has begun."""
@@ -121,37 +125,6 @@ def read_rows(path: Path) -> list[Row]:
     for line in path.read_bytes().split(b"\n")[:-1]:
         rows.append(json.loads(line))
     return rows
-
-
-class WandbView:
-    """One W&B run for each seed, grouped under the run folder's name."""
-
-    def __init__(self, out: Path, project: str, seeds: Sequence[int], config: dict[str, Any]) -> None:
-        import wandb
-
-        self._runs = {
-            seed: wandb.init(
-                project=project,
-                group=out.name,
-                name=f"{out.name}-seed-{seed}",
-                config={**config, "seed": seed},
-                dir=str(out),
-                reinit="create_new",
-            )
-            for seed in seeds
-        }
-        for run in self._runs.values():
-            run.define_metric("*", step_metric="step")
-
-    def log(self, row: Row) -> None:
-        """Log one row to the run of its seed."""
-        values = {f"{row['kind']}/{k}": v for k, v in row.items() if k not in ("kind", "step", "seed")}
-        self._runs[row["seed"]].log({"step": row["step"], **values})
-
-    def close(self) -> None:
-        """Finish all runs."""
-        for run in self._runs.values():
-            run.finish()
 
 
 class TensorBoardView:

@@ -32,9 +32,17 @@ class LoopOptions:
     threads: int = 1
     """Threads of each training process; changing it changes the last bits of results."""
     wandb: bool = False
-    """Also log to Weights & Biases, one run for each seed; WANDB_MODE=offline needs no account."""
-    wandb_project: str = "offline_rl"
-    """Project of the W&B runs."""
+    """Also log to Weights & Biases, one W&B run for each seed; without an API key offline, into the run folder."""
+    wandb_project: str | None = None
+    """Project of the W&B runs; by default WANDB_PROJECT, else "offline_rl"."""
+    wandb_entity: str | None = None
+    """User or team that the W&B runs belong to; by default W&B's."""
+    wandb_group: str | None = None
+    """Group of the W&B runs; by default the run folder's name."""
+    wandb_tags: list[str] = field(default_factory=list)
+    """Tags of the W&B runs."""
+    wandb_artifact: bool = False
+    """Also store each trained agent in W&B, as an artifact of its run."""
     tensorboard: bool = False
     """Also write TensorBoard files into the run folder."""
     quiet: bool = False

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import shutil
 import threading
 import warnings
@@ -17,11 +18,12 @@ from offline_rl.data import Dataset
 from offline_rl.errors import RunError, RunInUseError
 from offline_rl.files import remove_leftovers, write_json
 from offline_rl.training.checkpoint import Checkpoint
-from offline_rl.training.loggers import Record, Row, TensorBoardView, View, WandbView, read_rows
+from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, differences, split_settings
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer
+from offline_rl.training.wandb_view import WandbView
 
 _DRAWING = threading.Lock()
 
@@ -127,8 +129,9 @@ def carry_out(
                 _draw(out)
             return Run(out)
         kernel = _read_config(out)["compute"]["kernel"]
-        record = Record(out / "metrics.jsonl", [*views, *_views(plan, out)], record_bytes)
+        record = Record(out / "metrics.jsonl", keep_bytes=record_bytes)
         with contextlib.closing(record):
+            record.show([*views, *_views(plan, out)])
             Trainer(plan, out, kernel, record, checkpoint, crew=crew, stop=stop).run()
         _draw(out)
     return Run(out)
@@ -188,7 +191,7 @@ def _views(plan: Plan, out: Path) -> list[View]:
     """Open the views that were asked for; one that cannot be opened is no reason not to train."""
     makers: dict[str, Callable[[], View]] = {}
     if plan.options.wandb:
-        makers["wandb"] = lambda: WandbView(out, plan.options.wandb_project, plan.options.seeds, plan.record())
+        makers["wandb"] = lambda: WandbView(out, plan.options, plan.options.seeds, plan.record())
     if plan.options.tensorboard:
         makers["tensorboard"] = lambda: TensorBoardView(out, plan.options.seeds)
     views = []
@@ -222,6 +225,9 @@ def _read_config(out: Path) -> dict[str, Any]:
 
 
 def _new_folder(name: str) -> Path:
+    if "WANDB_SWEEP_ID" in os.environ and (trial := os.environ.get("WANDB_RUN_ID")):
+        # Agents of one sweep start runs at the same moment; each has a folder of its own.
+        name = f"{name}-{trial}"
     number = 1
     while (out := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from offline_rl.data import Dataset
-from offline_rl.envs.finite import bernoulli_bandit, frozen_lake, lucky_arm, two_step
+from offline_rl.envs.finite import bernoulli_bandit, frozen_lake, lucky_arm, shift_world, tie_world, two_step
 
 
 def test_the_lake_is_gymnasiums():
@@ -91,3 +91,15 @@ def test_weights_of_actions_are_probabilities():
     assert (negative.action == 1).all()
     none = bandit.play(lambda observation, _: np.zeros((len(observation), 2)), 4000, 0)
     assert none.action.mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_the_better_of_two_regions_is_rare_and_the_one_of_ties_pays_more():
+    rare, ties = shift_world(), tie_world()
+    assert rare.value(rare.behavior) == pytest.approx(0.15 * 0.6 * 5)
+    assert ties.value(ties.behavior) == pytest.approx(0.5 * 1.5 * 5)
+    # All but the first of six steps pay: 1.1 in the better region of the one, 1.5 in that of the other.
+    assert rare.value(rare.optimal()) == pytest.approx(1.1 * 5)
+    assert ties.value(ties.optimal()) == pytest.approx(1.5 * 5)
+    episodes = rare.collect(2000, seed=0)
+    assert (episodes.state[:, 1] == 2).mean() == pytest.approx(0.15, abs=0.03)
+    assert episodes.mask.all()

@@ -11,13 +11,17 @@ from offline_rl.errors import SweepError
 Row = dict[str, Any]
 
 
+MEANS = {"score": 1, "score_mean_10": 10}
+"""Metrics that are means of the last so many scores of evaluations, of which the final one is the last."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric and the direction in which it gets better.
 
-    ``score`` is the score of the final evaluation, or of the last evaluation of a run without a final one; while a
-    trial trains it is the score of its evaluations. Other names are those of ``metrics.jsonl``, kind and field:
-    ``evaluation/score``, ``final/return``, ``train/critic_loss``. Several seeds count by their mean.
+    ``score`` is the score of each evaluation, of which the final one is the last; ``score_mean_10`` the mean of the
+    last ten. Other names are those of ``metrics.jsonl``, kind and field: ``evaluation/score``, ``train/critic_loss``,
+    ``final/return``, for which evaluations stand as long as a trial trains. Several seeds count by their mean.
 
     Attributes:
         name: The name.
@@ -29,21 +33,19 @@ class Metric:
 
     def __post_init__(self) -> None:
         kind, _, field = self.name.partition("/")
-        if self.name != "score" and (kind not in ("train", "evaluation", "final") or not field):
+        if self.name not in MEANS and (kind not in ("train", "evaluation", "final") or not field):
             raise SweepError(
-                f"metric.name is {self.name!r}; it must be score, or a name such as evaluation/score, final/return or"
-                " train/critic_loss"
+                f"metric.name is {self.name!r}; it must be score, score_mean_10, or a name such as evaluation/score,"
+                " final/return or train/critic_loss"
             )
 
-    @property
-    def _fields(self) -> tuple[str, str]:
-        kind, _, field = self.name.rpartition("/") if self.name == "score" else self.name.partition("/")
-        return kind or "final", field
-
     def history(self, rows: Sequence[Row], seeds: int) -> list[float]:
-        """Return the values along the way, one for each step at which all seeds have one; NaN where one diverged."""
-        kind, field = self._fields
-        return _means(rows, "evaluation" if kind == "final" else kind, field, seeds)
+        """Return the values so far, one for each step at which all seeds have one; NaN where one diverged."""
+        if last := MEANS.get(self.name):
+            scores = _means(rows, ("evaluation", "final"), "score", seeds)
+            return [statistics.fmean(scores[max(0, end - last) : end]) for end in range(1, len(scores) + 1)]
+        kind, _, field = self.name.partition("/")
+        return _means(rows, ("evaluation", "final") if kind == "final" else (kind,), field, seeds)
 
     def value(self, rows: Sequence[Row], seeds: int) -> float:
         """Return what a finished run came to; NaN if it diverged.
@@ -51,19 +53,18 @@ class Metric:
         Raises:
             SweepError: The run records no such metric.
         """
-        kind, field = self._fields
-        values = _means(rows, kind, field, seeds)
-        if self.name == "score":
-            values = values or self.history(rows, seeds)
+        kind, _, field = self.name.partition("/")
+        values = _means(rows, ("final",), field, seeds) if kind == "final" else self.history(rows, seeds)
         if not values:
             raise SweepError(f"the run recorded no {self.name}; choose another metric, or options that record it")
         return values[-1]
 
 
-def _means(rows: Sequence[Row], kind: str, field: str, seeds: int) -> list[float]:
+def _means(rows: Sequence[Row], kinds: Sequence[str], field: str, seeds: int) -> list[float]:
+    """Return means over seeds in the order of steps."""
     steps: dict[int, dict[int, float]] = {}
     for row in rows:
-        if row["kind"] == kind and field in row:
+        if row["kind"] in kinds and field in row:
             value = row[field]
             steps.setdefault(row["step"], {})[row["seed"]] = math.nan if value is None else float(value)
     return [statistics.fmean(steps[step].values()) for step in sorted(steps) if len(steps[step]) == seeds]

@@ -58,7 +58,7 @@ class Comparisons:
 
     def per_pair(self, values: Tensor) -> Tensor:
         """Give values ``(..., 2 N L)`` of the rows the shape ``(..., N, 2, L)``."""
-        return values.unflatten(-1, self.observation.shape[:3])
+        return values.view(*values.shape[:-1], *self.observation.shape[:3])
 
 
 def differences(rewards: Tensor, *, mean: bool = False) -> Tensor:
@@ -69,12 +69,14 @@ def differences(rewards: Tensor, *, mean: bool = False) -> Tensor:
 
 def log_likelihood(difference: Tensor, label: Tensor) -> Tensor:
     """Return y log σ(D) + (1 - y) log σ(-D), of Bradley and Terry."""
-    return label * logsigmoid(difference) + (1 - label) * logsigmoid(-difference)
+    likelihood: Tensor = label * logsigmoid(difference) + (1 - label) * logsigmoid(-difference)
+    return likelihood
 
 
 def entropy(probability: Tensor) -> Tensor:
     """Return the entropy in nats of coins that fall on one side with these probabilities."""
-    return -torch.special.xlogy(probability, probability) - torch.special.xlogy(1 - probability, 1 - probability)
+    first, second = (torch.special.xlogy(p, p) for p in (1 - probability, probability))
+    return -(first + second)
 
 
 @torch.no_grad()

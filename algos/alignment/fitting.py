@@ -51,7 +51,7 @@ def member_differences(model: RewardModel, comparisons: Comparisons, *, mean: bo
     """Return D ``(count, B)`` of each network; comparisons ``(count, B, ...)`` give each network pairs of its own."""
     observation, action = (column.flatten(-4, -2) for column in (comparisons.observation, comparisons.action))
     rewards = model(observation, action)
-    return differences(rewards.unflatten(-1, comparisons.observation.shape[-4:-1]), mean=mean)
+    return differences(rewards.view(-1, *comparisons.observation.shape[-4:-1]), mean=mean)
 
 
 def fit(  # noqa: PLR0917
@@ -67,7 +67,7 @@ def fit(  # noqa: PLR0917
     for epoch in range(epochs):
         order = torch.from_numpy(stream.at(epoch).random((model.count, len(training))).argsort(1))
         right = []
-        for index in order.to(group.flat.device).split(preset.batch, 1):
+        for index in torch.split(order.to(group.flat.device), preset.batch, 1):
             part = training.part(index)
             difference = member_differences(model, part, mean=preset.mean)
             loss = -log_likelihood(difference, part.label).mean(1).sum()

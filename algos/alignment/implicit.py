@@ -22,7 +22,7 @@ DAMPING = 1e-3
 """Of the last layer's Hessian, as a share of its mean diagonal entry."""
 
 
-def onestep(
+def onestep(  # noqa: PLR0917
     lower: LowerIQL, coefficients: Tensor, comparisons: Comparisons, reward: Reward, recorded: Tensor, noise: Tensor
 ) -> Tensor:
     """∇_ν (Q - V) is taken for ∇_ν r̂(s, a) - ∇_ν r̂(s, a'), one a' ~ π(s): what follows later is not seen.
@@ -34,7 +34,7 @@ def onestep(
     return lower.config.beta * (coefficients * (recorded - own).sum((1, 2))).sum()
 
 
-def last_layer(
+def last_layer(  # noqa: PLR0917
     lower: LowerIQL, coefficients: Tensor, comparisons: Comparisons, reward: Reward, rows: Columns, noise: Tensor
 ) -> Tensor:
     """Implicit differentiation of the weighted likelihood in the policy's last layer, the other layers frozen.
@@ -68,7 +68,7 @@ def _last_layer(lower: LowerIQL, observation: Tensor, action: Tensor) -> tuple[T
         hidden = torch.addmm(bias, hidden, weight.T).relu()
     mean = torch.addmm(layers[-1], hidden, layers[-2].T).tanh()
     slope = 1 - mean.square()
-    variance = (2 * lower.actor.log_std()).exp()  # type: ignore[union-attr, operator]
+    variance = (2 * lower.actor.log_std()).exp()  # type: ignore[operator]
     score = (action - mean) * slope / variance
     return torch.cat((hidden, torch.ones_like(hidden[:, :1])), 1), score, slope.square() / variance
 
@@ -84,7 +84,11 @@ def _solved(hidden: Tensor, weight: Tensor, right: Tensor) -> Tensor:
 
 
 def unrolled(
-    lower: LowerTD3BC, coefficients: Tensor, comparisons: Comparisons, reward: Reward, batches: Sequence[tuple[Columns, Tensor]]
+    lower: LowerTD3BC,
+    coefficients: Tensor,
+    comparisons: Comparisons,
+    reward: Reward,
+    batches: Sequence[tuple[Columns, Tensor]],
 ) -> Tensor:
     """Differentiate through a critic's and an actor's step on each of ``batches``, from where both are now.
 
@@ -122,7 +126,7 @@ class _Unrolled:
         # Before its first step an optimiser has no moments: then the step is plain gradient descent.
         scale = torch.where(state["count"] > 0, corrected.sqrt() + 1e-8, 1)
         sizes = [parameter.numel() for parameter in parameters]
-        self._scales = [part.view_as(own) for part, own in zip(scale.split(sizes), parameters, strict=True)]
+        self._scales = [part.view_as(own) for part, own in zip(torch.split(scale, sizes), parameters, strict=True)]
 
     def __call__(self, x: Tensor) -> Tensor:
         hidden = x.expand(len(self._layers[0]), *x.shape)

@@ -1,6 +1,7 @@
 """The lower level: an offline learner of this package, which also says how likely its policy makes recorded actions."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -63,6 +64,15 @@ class LowerTD3BC(td3_bc.TD3BC):
     def log_ratio(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return -‖π(s) - a‖² / (2 σ_w² A) ``(B,)``."""
         return -self.residual(observation, action) / (2 * self.spread)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return TD3+BC's state, and σ_w²."""
+        return super().training_state() | {"spread": self.spread}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put it back."""
+        super().load_training_state(state)
+        self.spread.copy_(state["spread"])
 
 
 Lower = LowerIQL | LowerTD3BC

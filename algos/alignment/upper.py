@@ -3,12 +3,13 @@ r"""The upper level: rewards that explain the preferences best where the policy 
     G(ν) = (1 - m) mean_i e_i + m Σ_i ω_i(θ*(ν)) e_i - λ_a E_D[(r_ν - r_ν0)²] - λ_w ‖ν‖²
 
 with e the excess log-likelihood of a pair, ω the weights of pairs under the lower level's policy, r_ν0 the warm-up's
-rewards. A step follows the direct term, ∇e with the weights held, and the distribution term m κ Σ ω_i (e_i - ē) ∇_ν z_i,
-which is shortened to χ times the direct one. All that is random is a function of the seed and the number of the step.
+rewards. A step follows the direct term, ∇e with the weights held, and the distribution term
+m κ Σ ω_i (e_i - ē) ∇_ν z_i, shortened to χ times the direct one. All that is random is a function of the seed and the
+number of the step.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from algos.alignment import implicit
 from algos.alignment.comparisons import Comparisons, accuracy, differences, excess
 from algos.alignment.features import PART, Features, by_parts
 from algos.alignment.fitting import PRESETS, fit
-from algos.alignment.levels import Lower, LowerIQL, LowerTD3BC
+from algos.alignment.levels import Lower, LowerTD3BC
 from algos.alignment.rewards import SHIFTS, correlation, episode_returns, scale_of
 from algos.alignment.weights import choose_kappa, effective_size, weights
 from offline_rl.agent import Metrics, ParameterGroup
@@ -162,7 +163,7 @@ class Upper:
     @property
     def stopped(self) -> bool:
         """Whether the held-out loss has risen for so many rounds in a row that the rewards no longer move."""
-        return float(self._numbers["rises"]) >= self._config.patience
+        return bool(self._numbers["rises"] >= self._config.patience)
 
     def step(self, number: int, weighted: Weighted) -> Metrics:
         """Make upper step ``number``, counted from 0 over all rounds."""
@@ -185,7 +186,7 @@ class Upper:
         if m and self._mode != "reweight":
             coefficients = self._coefficients(difference[:, size:], part.part(slice(size, None)), weighted)
             if weighted.drift is not None:
-                factor = self._lower.config.beta * self.scale
+                factor = self._config.beta * self.scale
                 implied = [factor * (coefficients[:, None] * weighted.drift[index[size:]]).sum(0)]
             else:
                 follow = self._surrogate(number, coefficients, part.part(slice(size, None)), rewards[:, size:])
@@ -209,15 +210,14 @@ class Upper:
 
     def _sampled_pairs(self, number: int, weighted: Weighted) -> Tensor:
         """Draw pairs uniformly, then as many in proportion to their weights if these count at all."""
-        uniform, by_weight = torch.from_numpy(
-            Stream(self._seed, "upper/pairs").at(number).random((2, self._config.upper_batch))
-        ).to(self._device)
+        chances = Stream(self._seed, "upper/pairs").at(number).random((2, self._config.upper_batch))
+        uniform, by_weight = torch.from_numpy(chances).to(self._device)
         count = len(self._training)
-        index = (uniform * count).long()
-        if not weighted.mixture:
-            return index
-        ends = weighted.weight.cumsum(0)
-        return torch.cat((index, torch.searchsorted(ends, by_weight * ends[-1]).clamp(max=count - 1)))
+        index: Tensor = (uniform * count).long()
+        if weighted.mixture:
+            ends = weighted.weight.cumsum(0)
+            index = torch.cat((index, torch.searchsorted(ends, by_weight * ends[-1]).clamp(max=count - 1)))
+        return index
 
     def _coefficients(self, difference: Tensor, part: Comparisons, weighted: Weighted) -> Tensor:
         """Return m κ (e_i - ē) / B ``(B,)`` of pairs drawn by weight, with e of the networks' mean."""
@@ -276,7 +276,9 @@ class Upper:
             features = Features.of(self.warm, observation, action, self._config.head_size, self._seed)
             self.features = by_parts(features, observation, action, self._dtype)
             shape = self._all.observation.shape[1:3]
-            self._pair_features = self._by_pairs(lambda part: features(*part.rows()).unflatten(0, (-1, *shape)))
+            self._pair_features = self._by_pairs(
+                lambda part: features(*part.rows()).view(-1, *shape, self._config.head_size)
+            )
 
     @torch.no_grad()
     def _relabel(self) -> None:
@@ -350,3 +352,9 @@ class Upper:
         if self._numbers["fitted"]:
             self._look()
             self._relabel()
+
+
+def _norm(parts: Sequence[Tensor]) -> Tensor:
+    """Return the length of some tensors put into one vector."""
+    length: Tensor = torch.cat([part.reshape(-1) for part in parts]).norm()
+    return length

@@ -75,7 +75,7 @@ def log_likelihood(difference: Tensor, label: Tensor) -> Tensor:
 
 def entropy(probability: Tensor) -> Tensor:
     """Return the entropy in nats of coins that fall on one side with these probabilities."""
-    first, second = (torch.special.xlogy(p, p) for p in (1 - probability, probability))
+    first, second = (torch.xlogy(p, p) for p in (1 - probability, probability))
     return -(first + second)
 
 

@@ -3,6 +3,7 @@
 The lower levels' own restatements are those of their tests. Drawn indices and noise are given to both sides.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -120,7 +121,7 @@ class PlainPARL:
             self.warm_rewards = [member(x) for member in self.warm]
             mean = sum(self.warm_rewards) / len(self.warm)
             bounds = self.agent.test_rows.episode_bounds
-            returns = [float(mean[i:j].sum()) for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
+            returns = [float(mean[i:j].sum()) for i, j in itertools.pairwise(bounds)]
             self.scale = 1000 / (max(returns) - min(returns)) if self.c.scale_rewards else 1.0
             if self.mode == "sf":
                 hidden = torch.cat([member.hidden(x) for member in self.warm], 1)
@@ -426,13 +427,10 @@ class PlainPARL:
         theta = torch.cat([self.lower.actor.tensors[-2], self.lower.actor.tensors[-1][:, None]], 1).detach()
         theta.requires_grad_()
         sigma = torch.exp(torch.clip(self.lower.log_std.tensors[0].detach(), -5, 2))
-        log_prob = lambda o, a: (
-            torch.distributions.Normal(  # noqa: E731
-                torch.tanh(self.last_layer(o) @ theta.T), sigma
-            )
-            .log_prob(a)
-            .sum(1)
-        )
+
+        def log_prob(o, a):
+            return torch.distributions.Normal(torch.tanh(self.last_layer(o) @ theta.T), sigma).log_prob(a).sum(1)
+
         z = sum(
             own * log_prob(*self.segment(self.training, i, which)).sum()
             for own, i in zip(coefficient, weighted, strict=True)

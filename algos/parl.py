@@ -23,6 +23,7 @@ number of any PARL on D4RL exists, and in several of its tasks a constant reward
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,7 +36,7 @@ from algos.alignment.levels import LowerIQL, lower_level
 from algos.alignment.schedule import Schedule
 from algos.alignment.settings import AlignmentConfig
 from algos.alignment.upper import Networks, Upper
-from offline_rl.agent import Agent, Batch, Draw, Metrics
+from offline_rl.agent import Agent, Batch, Draw, Loss, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preferences import Pairs, read_pairs, scripted_pairs
 from offline_rl.data.segments import Segments
@@ -192,20 +193,26 @@ class PARL(Agent):
                 )
         return pairs.shuffled(self.seed) if c.shuffle_labels else pairs
 
-    def successor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return E[‖ψ(s, a) - f - γ (1 - d) ψ̄_V(s')‖²]."""
+    def successor_loss(self, batch: Batch, successor: Tensor) -> tuple[Tensor, Metrics]:
+        """Return E[‖ψ(s, a) - f - γ (1 - d) ψ̄_V(s')‖²] for ψ(s, a) ``(B, F)``."""
         with torch.no_grad():
             later = self.target_successor_value(batch.next_observation)[0]
         target = self.upper.features[batch.index] + self.config.discount * (1 - batch.terminated)[:, None] * later
-        successor = self.successor(torch.cat((batch.observation, batch.action), 1))[0]
         return (successor - target).square().sum(1).mean(), {}
 
-    def successor_value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return E[w ‖ψ_V(s) - ψ(s, a)‖²], with the weights w of the policy's last update."""
+    def successor_value_loss(self, batch: Batch, successor: Tensor) -> tuple[Tensor, Metrics]:
+        """Return E[w ‖ψ_V(s) - ψ(s, a)‖²] for constant ψ(s, a), with the weights w of the policy's last update."""
         assert isinstance(self.lower, LowerIQL)
-        target = self.successor.frozen(torch.cat((batch.observation, batch.action), 1))[0]
-        error = (self.successor_value(batch.observation)[0] - target).square().sum(1)
+        error = (self.successor_value(batch.observation)[0] - successor).square().sum(1)
         return (self.lower.weight * error).mean(), {}
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Return the losses of the successor features."""
+        successor = self.successor(torch.cat((batch.observation, batch.action), 1))[0]
+        return {
+            "successor": partial(self.successor_loss, successor=successor),
+            "successor_value": partial(self.successor_value_loss, successor=successor.detach()),
+        }
 
     def update(self, batch: Batch, step: int) -> Metrics:
         """Update the lower level; the first update fits the rewards before, the last of a round moves them after."""
@@ -213,7 +220,7 @@ class PARL(Agent):
         batch = dataclasses.replace(batch, reward=self.upper.rewards[batch.index])
         metrics |= self.lower.update(batch, step)
         if self.config.mode == "sf" and step % SUCCESSOR_EVERY == 0:
-            metrics |= self.minimize(batch, successor=self.successor_loss, successor_value=self.successor_value_loss)
+            metrics |= self.minimize(batch, **self.losses(batch))
             self.track_targets(self.config.target_rate)
         if self.config.rewards == "learned" and (number := self.schedule.ending_at(step)):
             metrics |= self.upper.round(number)

@@ -72,7 +72,7 @@ class RewardModel(nn.Module):
         x = torch.cat((observation * self.std + self.mean, action.clamp(-ACTION_LIMIT, ACTION_LIMIT)), -1)
         hidden = x.expand(self.count, *x.shape[-2:])
         for layer in range(len(self.layers) // 2 - 1):
-            hidden = nn.functional.leaky_relu(self._linear(layer, hidden), self._slope)
+            hidden = nn.functional.leaky_relu(self._linear(layer, hidden), self._slope, inplace=True)
         return hidden
 
     def _linear(self, layer: int, x: Tensor) -> Tensor:

@@ -4,6 +4,9 @@
 * `rows`: checks, and the rules that say which recorded rows become transitions.
 * `hdf5`: files in D4RL's layout, read safely.
 * `d4rl`: D4RL's ids, and their download.
+* `segments`, `teacher`, `labels`: pieces of episodes, who compares them, and published comparisons.
+* `preferences`: labelled pairs of segments, made of these.
+* `unpickle`: numbers out of pickles, without running anything.
 
 Importing this package loads nothing but NumPy.
 """

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from offline_rl.data import unpickle
 from offline_rl.errors import DatasetError
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 CONTENT_FIELDS = ("obs_1", "obs_2", "action_1", "action_2", "label")
@@ -50,7 +51,7 @@ class Contents:
 
     observation: FloatArray
     action: FloatArray
-    label: FloatArray
+    label: DoubleArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Starts:
     """
 
     start: IntArray
-    label: FloatArray
+    label: DoubleArray
     length: int | None
     usual_length: int
     files: tuple[Path, Path, Path]
@@ -100,7 +101,7 @@ def read_contents(path: Path) -> Contents:
         raise
     except Exception as error:  # damaged bytes can fail in any way
         raise DatasetError(f"{path} is damaged or no .npz file ({type(error).__name__}); {unpickle.REMEDY}") from error
-    label = array["label"].reshape(-1)
+    label = array["label"].reshape(-1).astype(np.float64)
     for field, other in (("obs_1", "obs_2"), ("action_1", "action_2")):
         shape = array[field].shape
         if len(shape) != 3 or array[other].shape != shape or shape[:2] != array["obs_1"].shape[:2]:
@@ -163,8 +164,8 @@ def _member(path: Path, file: zipfile.ZipFile, field: str) -> FloatArray:
             raise DatasetError(
                 f"{path}: '{field}' declares {size} bytes, more than it has or than {SIZE_LIMIT}; {unpickle.REMEDY}"
             )
-    with file.open(info) as member:
-        numbers = np.lib.format.read_array(member, allow_pickle=False).astype(np.float64)
+    with file.open(info) as member, np.errstate(over="ignore"):  # infinite is refused just below
+        numbers = np.lib.format.read_array(member, allow_pickle=False).astype(np.float32)
     if not np.isfinite(numbers).all():
         pair = int(np.argwhere(~np.isfinite(numbers))[0][0])
         raise DatasetError(f"{path}: '{field}' has a number that is not finite in pair {pair}; leave the pair out")
@@ -178,7 +179,7 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _labels(path: Path) -> FloatArray:
+def _labels(path: Path) -> DoubleArray:
     codes = unpickle.as_array(unpickle.load(path))
     if codes is None or codes.ndim not in (1, 2) or (codes.ndim == 2 and codes.shape[1] not in (1, 2)):
         raise DatasetError(f"{path} holds no labels: neither codes (N,) nor probabilities (N, 2); {unpickle.REMEDY}")
@@ -203,12 +204,12 @@ def _indices(path: Path, count: int) -> IntArray:
     return index[:count].clip(-1, np.iinfo(np.int64).max).astype(np.int64)
 
 
-def _require_pairs(path: Path, label: FloatArray) -> None:
+def _require_pairs(path: Path, label: DoubleArray) -> None:
     if len(label) == 0:
         raise DatasetError(f"{path} has no labels; at least one pair is needed")
 
 
-def _require_labels(path: Path, label: FloatArray, legal: npt.NDArray[np.bool_], known: str) -> None:
+def _require_labels(path: Path, label: DoubleArray, legal: npt.NDArray[np.bool_], known: str) -> None:
     if not legal.all():
         pair = int(np.argmin(legal))
         raise DatasetError(f"{path}: the label of pair {pair} is {label[pair]}; known are {known}")

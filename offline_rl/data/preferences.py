@@ -78,11 +78,13 @@ class Pairs:
             seed: Which pairs these are.
 
         Raises:
-            DatasetError: No pair is left to train on.
+            DatasetError: No pair is left to train on, or the share is negative.
         """
         count = max(1, round(share * len(self))) if share else 0
-        if not 0 <= count < len(self):
-            raise DatasetError(f"holding out {share:g} of {len(self)} pairs leaves none to train on; hold out fewer")
+        if share < 0 or count >= len(self):
+            raise DatasetError(
+                f"a share of {share:g} of {len(self)} pairs cannot be held out; some must be left to train on"
+            )
         held_out = np.zeros(len(self), bool)
         held_out[Stream(seed, "pairs/held out").at(0).permutation(len(self))[:count]] = True
         return self.part(~held_out), self.part(held_out)
@@ -241,7 +243,7 @@ def _pairs_from(source: Path, found: labels.Contents, rows: PackedRows, preproce
                 f"{source}: '{field}' has {array.shape[3]} columns but the dataset has {size}; "
                 "take labels of the dataset's own task"
             )
-    action = preprocessing.to_network(found.action.astype(np.float32))
+    action = preprocessing.to_network(found.action)
     outside = np.abs(action) > 1 + ACTION_TOLERANCE
     if outside.any():
         pair, segment, step, column = np.argwhere(outside)[0]
@@ -249,7 +251,7 @@ def _pairs_from(source: Path, found: labels.Contents, rows: PackedRows, preproce
             f"{source}: 'action_{segment + 1}' has {found.action[pair, segment, step, column]:.6g} in pair {pair}, "
             "outside the dataset's action bounds; rescale the actions to these bounds"
         )
-    observation = preprocessing.normalized(found.observation.astype(np.float32))
+    observation = preprocessing.normalized(found.observation)
     return Pairs(observation, action.clip(-1, 1), found.label, np.full(len(found.label), np.nan), None)
 
 

@@ -1,7 +1,8 @@
 """Numbers out of pickles, whoever made them, without running anything.
 
-A pickle is a program that may call any function. Here it can name NumPy's array, type and scalar only, and even those
-are stand-ins of ours, which keep what they are given and check it: no function named by a file is ever called.
+A pickle is a program that may call any function. Here it can name what makes up NumPy's arrays of numbers only, and
+even for that there are stand-ins of ours, which keep what they are given and check it: no function named by a file is
+ever called.
 """
 
 import io
@@ -152,9 +153,16 @@ def _scalar(kind: Any, content: Any) -> Any:
     return _number_type(kind).read(content, (), "C").item()
 
 
+def _bytes(text: Any, *_: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("bytes that are no text")
+    return text.encode("latin1")
+
+
 _KNOWN: dict[tuple[str, str], _Function] = {
     ("numpy", "ndarray"): _Function(_empty_array),
     ("numpy", "dtype"): _Function(_Type),
+    ("_codecs", "encode"): _Function(_bytes),  # how the oldest protocols write bytes
 } | {
     (f"numpy.{core}.{module}", name): _Function(function)
     for core in ("core", "_core")  # NumPy 1 and 2

@@ -42,7 +42,10 @@ PRESETS = {
     "unirlhf": Preset((256, 256, 256), 3, 0.01, True, False, 64, 50, 0.968, False),
     "pt_mr": Preset((256, 256), 1, 0.0, False, True, 256, 10_000, 2.0, True),
 }
-"""Uni-RLHF's ensemble, and the MLP baseline of the Preference Transformer's code."""
+"""Uni-RLHF's ensemble, and the MLP baseline of the Preference Transformer's code [C], but for its held-out pairs.
+
+That code looks for the best epoch on a tenth of the pairs that it trains on; here these are apart.
+"""
 LEARNING_RATE = 3e-4
 """Adam's, of both."""
 

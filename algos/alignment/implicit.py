@@ -4,7 +4,8 @@ Each function returns a number whose gradient with respect to the reward model, 
 
     Σ_i c_i ∇_ν z_i(θ*(ν))
 
-for pairs i with constant coefficients c ``(B,)``; z is the log-ratio of a pair's two segments.
+for pairs i with constant coefficients c ``(B,)``; z is the log-ratio of a pair's two segments. All three are our
+approximations [X]; the paper inverts the Hessian of the policy's whole objective [R].
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-r"""The upper level: rewards that explain the preferences best where the policy that they lead to goes.
+r"""The upper level: rewards that explain the preferences best where the policy that they lead to goes [X].
 
     G(ν) = (1 - m) mean_i e_i + m Σ_i ω_i(θ*(ν)) e_i - λ_a E_D[(r_ν - r_ν0)²] - λ_w ‖ν‖²
 
@@ -6,6 +6,9 @@ with e the excess log-likelihood of a pair, ω the weights of pairs under the lo
 rewards. A step follows the direct term, ∇e with the weights held, and the distribution term
 m κ Σ ω_i (e_i - ē) ∇_ν z_i, shortened to χ times the direct one. All that is random is a function of the seed and the
 number of the step.
+
+In the mode "sf", ∇_c log π = β s₀ (ψ - ψ_V) for the head c: derived for a KL-regularised lower level [D], with s₀ because
+the policy sees scaled rewards; where a log-ratio is cut, the gradient is not.
 """
 
 import copy

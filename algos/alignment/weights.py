@@ -1,7 +1,8 @@
 """How much each pair counts under a policy: a tempered, self-normalised likelihood ratio of its two segments.
 
 The ratio corrects the actions inside segments, not the states in which segments start: a ratio of stationary densities
-would be needed for that, and is not estimated.
+would be needed for that, and is not estimated. Ours [X]; that the ratio of a KL-regularised policy needs no density of
+the behaviour, log π/μ = (Q - V)/τ, is derived [D].
 """
 
 import torch

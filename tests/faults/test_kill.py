@@ -141,7 +141,7 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
         pytest.param("doc", SMALL_DOC, marks=pytest.mark.slow),
         ("doc", {**SMALL_DOC, "encoder": "mlp"}),
         ("parl", SMALL_PARL),
-        ("parl", {**SMALL_PARL, "lower": "td3_bc"}),
+        pytest.param("parl", {**SMALL_PARL, "lower": "td3_bc"}, marks=pytest.mark.slow),
     ],
 )
 def test_one_kill(algorithm, more, tmp_path):

@@ -7,8 +7,8 @@ rewards. A step follows the direct term, ∇e with the weights held, and the dis
 m κ Σ ω_i (e_i - ē) ∇_ν z_i, shortened to χ times the direct one. All that is random is a function of the seed and the
 number of the step.
 
-In the mode "sf", ∇_c log π = β s₀ (ψ - ψ_V) for the head c: derived for a KL-regularised lower level [D], with s₀ because
-the policy sees scaled rewards; where a log-ratio is cut, the gradient is not.
+In the mode "sf", ∇_c log π = β s₀ (ψ - ψ_V) for the head c: derived for a KL-regularised lower level [D], with s₀
+because the policy sees scaled rewards; where a log-ratio is cut, the gradient is not.
 """
 
 import copy

@@ -440,6 +440,33 @@ def test_preferences_that_cannot_be_had_are_refused_before_any_update(settings, 
         make(settings)
 
 
+def labels_file(path, count):
+    """Write scripted pairs in the layout of Inverse Preference Learning: raw observations, hard labels."""
+    pairs = make({"num_labels": max(count, 10)}).pairs(ROWS).part(np.arange(count))
+    raw = pairs.observation * PREPROCESSING.observation_std + PREPROCESSING.observation_mean
+    columns = {
+        f"{name}_{k + 1}": array[:, k] for name, array in (("obs", raw), ("action", pairs.action)) for k in (0, 1)
+    }
+    np.savez(path, label=pairs.label, **columns)
+    return str(path)
+
+
+def test_published_labels_teach_like_the_same_labels_from_a_teacher(tmp_path):
+    """Broken by labels that mean the first segment, or by observations of another normalisation."""
+    path = labels_file(tmp_path / "labels.npz", 40)
+    # A teacher's probabilities are not in the file: raw likelihoods do not need them.
+    settings = {"upper_loss": "ce", "segment_length": None}
+    told, read = make({**settings, "segment_length": 5}), make({**settings, "labels": path})
+    for agent in (told, read):
+        run(agent)
+    assert torch.allclose(told.upper.rewards, read.upper.rewards, rtol=1e-3, atol=1e-3)
+
+
+def test_too_few_published_labels_are_refused(tmp_path):
+    with pytest.raises(AgentError, match="9 labels; at least 10"):
+        make({"labels": labels_file(tmp_path / "labels.npz", 9), "segment_length": None})
+
+
 def test_a_single_episode_has_no_range_of_returns():
     data = random_dataset(rows=50)
     names = ("observations", "actions", "next_observations", "rewards")

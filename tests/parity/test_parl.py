@@ -1,4 +1,4 @@
-"""O-PARL beside a plain float64 restatement of its specification, update by update, rounds of the upper level included.
+"""O-PARL beside a plain float64 restatement, update by update, rounds of the upper level included.
 
 The lower levels' own restatements are those of their tests. Drawn indices and noise are given to both sides.
 """

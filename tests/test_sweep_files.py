@@ -60,7 +60,7 @@ def with_macro(command, macro):
 
 
 def test_every_algorithm_has_a_sweep_file():
-    assert {path.stem for path in FILES} == set(algorithms()) - {"parl"}
+    assert {path.stem for path in FILES} == set(algorithms())
 
 
 @each_file

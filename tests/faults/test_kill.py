@@ -32,6 +32,20 @@ SMALL_A2PR = {"steps": 1500, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
 SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}
 SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10}
+SMALL_PARL = {
+    "steps": 600,
+    "reward_hidden_dims": [8],
+    "reward_epochs": 3,
+    "num_labels": 40,
+    "segment_length": 8,
+    "rounds": 10,
+    "round_steps": 1,
+    "upper_steps": 2,
+    "upper_batch": 8,
+    "head_size": 4,
+    "eval_every": 300,
+    "checkpoint_seconds": 0.1,
+}
 ONLINE = {"steps": 1000, "online_steps": 1000, "checkpoint_seconds": 0.2}
 
 
@@ -126,6 +140,8 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
         ("dt", SMALL_DT),
         pytest.param("doc", SMALL_DOC, marks=pytest.mark.slow),
         ("doc", {**SMALL_DOC, "encoder": "mlp"}),
+        ("parl", SMALL_PARL),
+        pytest.param("parl", {**SMALL_PARL, "lower": "td3_bc"}, marks=pytest.mark.slow),
     ],
 )
 def test_one_kill(algorithm, more, tmp_path):

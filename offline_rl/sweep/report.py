@@ -213,6 +213,7 @@ def draw(sweep: Sweep, trials: Sequence[Trial], path: Path) -> None:
             axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
+    panels[0].xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(sweep.metric.name)
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)

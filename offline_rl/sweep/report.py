@@ -44,6 +44,8 @@ class Table:
     def show(self, trials: Sequence[Trial]) -> None:
         """Show how things stand."""
         for trial in trials:
+            if len(trial.point) < len(self._sweep.parameters):
+                continue  # it is only just being made
             if self._live is None and self._states.get(trial.number) != trial.state:
                 self._states[trial.number] = trial.state
                 print(self._line(trial), file=sys.stderr, flush=True)

@@ -5,11 +5,12 @@ import shlex
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from settings import without_timings
-from sweep.sweeps import write_sweep
+from sweep.sweeps import TINY, write_sweep
 
 import offline_rl as orl
 from offline_rl.cli import main
@@ -17,11 +18,7 @@ from offline_rl.interpreter import child_environment, python_module
 from offline_rl.sweep.file import read_sweep
 from offline_rl.sweep.search import Search
 
-PRDC = {
-    "options": {"steps": 300, "eval_every": 100},
-    "parameters": {"alpha": {"min": 1.0, "max": 5.0}, "beta": {"values": [1.0, 2.0, 5.0]}},
-    "run_cap": 12,
-}
+PRDC = Path(__file__).parent.parent.parent / "benchmarks" / "sweeps" / "prdc.yaml"
 
 
 def start(file, out, *more):
@@ -126,8 +123,10 @@ def test_ctrl_c_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_sweep_runs_only_what_is_missing(tmp_path):
-    file, out = write_sweep(tmp_path / "prdc.yaml", "prdc", **PRDC), tmp_path / "out"
-    process = start(file, out)
+    out = tmp_path / "out"
+    short = {name: str(value) for name, value in {**TINY, "steps": 300, "eval_every": 100, "seeds": [0]}.items()}
+    command = PRDC, out, "--run_cap=12", *(f"--{name}={value}" for name, value in short.items())
+    process = start(*command)
     wait_until(lambda: len(list(out.glob("runs/*/curve.png"))) >= 5)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
@@ -135,11 +134,12 @@ def test_a_killed_sweep_runs_only_what_is_missing(tmp_path):
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     assert family
-    finished = {trial.number for trial in Search(read_sweep(file), out).trials() if trial.state == "finished"}
+    trials = Search(read_sweep(PRDC, short, 12), out).trials()
+    finished = {trial.number for trial in trials if trial.state == "finished"}
     assert 4 <= len(finished) < 12
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/curve.png")}
 
-    process = start(file, out)
+    process = start(*command)
     output, error = process.communicate(timeout=400)
     assert process.returncode == 0, error
     assert {path: path.stat().st_mtime_ns for path in before} == before

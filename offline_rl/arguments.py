@@ -146,6 +146,48 @@ def types_of(config: type) -> dict[str, Any]:
     return typing.get_type_hints(config)
 
 
+def training_types(algorithm: str) -> dict[str, Any]:
+    """Return the type of each option of ``offline-rl train ALGORITHM``."""
+    from offline_rl.agent import find_algorithm
+    from offline_rl.training.options import TrainOptions
+
+    return {**types_of(TrainOptions), **types_of(find_algorithm(algorithm).config_class)}
+
+
+def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
+    """Read what stands after ``offline-rl train``: the algorithm's name, then options.
+
+    Returns:
+        The algorithm's name, the run's :class:`TrainOptions`, and those of the algorithm's settings that were given.
+    """
+    from offline_rl.agent import find_algorithm
+    from offline_rl.training.options import TrainOptions
+
+    algorithm = find_algorithm(arguments[0])
+
+    def command(
+        run: TrainOptions = TrainOptions(),  # noqa: B008 (frozen)
+        agent: Any = algorithm.config_class(),  # noqa: B008 (frozen)
+        config: str | None = None,
+    ) -> tuple[TrainOptions, Any]:
+        """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
+
+        Args:
+            run: The run.
+            agent: The algorithm's settings.
+            config: File with values for any of these options, for instance a run's config.json; or JSON, in quotes.
+        """
+        return run, agent
+
+    command.__annotations__["agent"] = algorithm.config_class
+    types = training_types(algorithm.name)
+    line = CommandLine(arguments[1:], {"config": str | None, **types})
+    line.add_defaults(read_settings(line.value("config"), types))
+    options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
+    own = types_of(algorithm.config_class)
+    return algorithm.name, options, {name: getattr(settings, name) for name in line.given if name in own}
+
+
 def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
     """Read option values from a YAML or JSON file, or from JSON itself; a run's ``config.json`` will do."""
     if path is None:

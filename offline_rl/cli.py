@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | benchmark | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | sweep | benchmark | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, read_settings, types_of
+from offline_rl.arguments import CommandLine, UsageError, train_settings, training_types, types_of
 from offline_rl.errors import Interrupted, OfflineRLError, suggestion
 from offline_rl.interpreter import obey_leash
 from offline_rl.launchers import Launcher
@@ -24,6 +24,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
+  offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
@@ -76,36 +77,6 @@ def train_command(arguments: list[str]) -> None:
         return
     algorithm, options, overrides = train_settings(arguments)
     print_report(train(algorithm, options=options, **overrides))
-
-
-def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
-    """Return what the arguments of ``offline-rl train`` say: algorithm, run's options, algorithm's settings given."""
-    from offline_rl.agent import find_algorithm
-    from offline_rl.training.options import TrainOptions
-
-    algorithm = find_algorithm(arguments[0])
-
-    def command(
-        run: TrainOptions = TrainOptions(),  # noqa: B008 (frozen)
-        agent: Any = algorithm.config_class(),  # noqa: B008 (frozen)
-        config: str | None = None,
-    ) -> tuple[TrainOptions, Any]:
-        """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
-
-        Args:
-            run: The run.
-            agent: The algorithm's settings.
-            config: File with values for any of these options, for instance a run's config.json; or JSON, in quotes.
-        """
-        return run, agent
-
-    command.__annotations__["agent"] = algorithm.config_class
-    types = {**types_of(TrainOptions), **types_of(algorithm.config_class)}
-    line = CommandLine(arguments[1:], {"config": str | None, **types})
-    line.add_defaults(read_settings(line.value("config"), types))
-    options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
-    overrides = {name: getattr(settings, name) for name in line.given if name in types_of(algorithm.config_class)}
-    return algorithm.name, options, overrides
 
 
 def finetune_command(arguments: list[str]) -> None:
@@ -340,6 +311,60 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def sweep_command(arguments: list[str]) -> None:
+    """Run a sweep file."""
+    from offline_rl.launchers import read_options
+
+    def command(
+        *,
+        run_cap: int | None = None,
+        out: str | None = None,
+        members: int | None = None,
+        launcher: Launcher = "local",
+        workers: int = 1,
+        launcher_options: str = "",
+    ) -> dict[str, Any]:
+        """Run a sweep file in W&B's format without an account; started again, run only what is missing.
+
+        Any option of offline-rl train may be given, too, for instance --dataset NAME or --steps N: it takes the place
+        of what the file says. Trials log to W&B only if --wandb is given.
+
+        Args:
+            run_cap: Number of trials; by default what the file says.
+            out: Folder of the sweep; by default sweeps/ and the file's name.
+            members: Trials that a worker runs at once; by default as many as its share of the cores allows.
+            launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
+            workers: Processes that run trials.
+            launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
+                "address=HOST:PORT num_cpus=2 num_gpus=1".
+        """
+        return locals()
+
+    own = typing.get_type_hints(command)
+    if arguments and arguments[0] in ("-h", "--help"):
+        CommandLine(["--help"], own).parse(command, "offline-rl sweep FILE")
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError("name the file first: offline-rl sweep FILE.yaml")
+    from offline_rl.sweep.file import algorithm_of
+
+    try:
+        from offline_rl.sweep.run import Place, run_sweep
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
+    file = Path(arguments[0])
+    line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **own})
+    typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
+    typed.help = line.help
+    given = typed.parse(command, "offline-rl sweep FILE")
+    run_sweep(
+        file,
+        out=Path(given["out"]) if given["out"] else None,
+        overrides={name: value for name, value in line.given.items() if name not in own},
+        run_cap=given["run_cap"],
+        place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
+    )
+
+
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
     from offline_rl.agent import algorithms, find_algorithm
@@ -435,6 +460,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "finetune": finetune_command,
     "evaluate": evaluate_command,
+    "sweep": sweep_command,
     "benchmark": benchmark_command,
     "algos": algos_command,
     "datasets": datasets_command,

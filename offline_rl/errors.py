@@ -32,6 +32,10 @@ class RunInUseError(RunError):
     """Another process works in a run's folder."""
 
 
+class SweepError(OfflineRLError):
+    """A sweep's file or folder cannot be read, or asks for something that is not supported."""
+
+
 class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and did so at a checkpoint.
 

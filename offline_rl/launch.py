@@ -2,7 +2,7 @@
 
 A child is started as ``python -m MODULE``, never by importing the caller's script again, so a plain script without a
 ``__main__`` guard may start some. Parent and child speak over a socket of their own: a message is a JSON value and
-named tensors as safetensors bytes; nothing is pickled.
+named tensors as safetensors bytes, at most with an open file; nothing is pickled.
 """
 
 import json
@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connections
+from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
 from torch import Tensor
@@ -33,17 +34,19 @@ class Child:
     Args:
         module: The module to run; its ``main`` calls :func:`serve`.
         name: How error messages call the child.
-        files: File descriptors that the child inherits under the same numbers.
         threads: Threads for its arithmetic.
+
+    Attributes:
+        owed: Answers that are still to be received.
     """
 
-    def __init__(self, module: str, name: str, files: Sequence[int] = (), threads: int = 1) -> None:
-        self.name = name
+    def __init__(self, module: str, name: str, threads: int = 1) -> None:
+        self.name, self.threads, self.owed = name, threads, 0
         ours, theirs = socket.socketpair()
         environment = child_environment(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
         self._process = subprocess.Popen(
             [*python_module(module), str(theirs.fileno())],
-            pass_fds=(theirs.fileno(), *files),
+            pass_fds=(theirs.fileno(),),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -53,10 +56,24 @@ class Child:
         theirs.close()
         self.connection = Connection(ours.detach())
 
-    def send(self, message: Message, tensors: Tensors | None = None) -> None:
-        """Ask for something; each request is answered once, in order."""
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def send(self, message: Message, tensors: Tensors | None = None, file: int | None = None) -> None:
+        """Ask for something; each request is answered once, in order.
+
+        Args:
+            message: What is asked.
+            tensors: What belongs to it.
+            file: Descriptor of an open file; the child finds one of its own under ``"file"`` in the message.
+        """
         try:
-            _send(self.connection, message, tensors or {})
+            _send(self.connection, message if file is None else {**message, "file": True}, tensors or {})
+            if file is not None:
+                send_handle(self.connection, file, self._process.pid)
+            self.owed += 1
         except (BrokenPipeError, ConnectionResetError):
             raise self._ended() from None
 
@@ -70,6 +87,7 @@ class Child:
             message, tensors = _receive(self.connection)
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
+        self.owed -= 1
         if "error" in message:
             raise RunError(f"{self.name}: {message['error']}")
         return message, tensors
@@ -135,4 +153,7 @@ def _receive(connection: Connection) -> tuple[Message, dict[str, Tensor]]:
     from safetensors.torch import load
 
     message = json.loads(connection.recv_bytes())
-    return message, load(connection.recv_bytes())
+    tensors = load(connection.recv_bytes())
+    if "file" in message:
+        message["file"] = recv_handle(connection)
+    return message, tensors

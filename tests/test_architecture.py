@@ -15,6 +15,7 @@ FLOORS = [
     {"offline_rl.benchmark"},
     {"benchmarks"},
     {"offline_rl.arguments"},
+    {"offline_rl.sweep"},
     {"offline_rl.cli"},
 ]
 ALLOWED_ON_ONE_FLOOR = {("offline_rl.data", "offline_rl.envs"), ("offline_rl.networks", "offline_rl.data")}

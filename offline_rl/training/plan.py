@@ -59,7 +59,7 @@ class Plan:
                 f"{found.name} has no way to explore, so it cannot be trained online; leave out online_steps"
             )
         source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
-        data = dataset if isinstance(dataset, Dataset) else _load(dataset or options.dataset, options)
+        data = dataset if isinstance(dataset, Dataset) else load(dataset or options.dataset, options)
         task = _task(options, data)
         # Joined data goes by its first part's task, but what was published for that part is not meant for it.
         joined = "parts" in data.metadata
@@ -163,7 +163,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _load(dataset: str | Path, options: TrainOptions) -> Dataset:
+def load(dataset: str | Path, options: TrainOptions) -> Dataset:
+    """Load a dataset as a run's options say.
+
+    Raises:
+        OfflineRLError: None is named, or it cannot be loaded.
+    """
     if not dataset:
         raise RunError("no dataset; give --dataset, for instance --dataset hopper-medium-v2 or --dataset hopper-demo")
     return load_dataset(dataset, options.data_mode)

@@ -1,12 +1,14 @@
 """A run's folder: opening, resuming and reading it; and ``train``, which does the whole."""
 
 import contextlib
+import functools
 import json
 import math
 import os
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, differences, split_settings
-from offline_rl.training.trainer import Trainer
+from offline_rl.training.team import Crew
+from offline_rl.training.trainer import Stop, Trainer
 from offline_rl.training.wandb_view import WandbView
+
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -86,23 +91,54 @@ def train(
     options = options or TrainOptions(**run_settings)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _new_folder(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
-    with _opened(out, plan) as (record_bytes, checkpoint):
+    with contextlib.closing(Crew()) as crew:
+        return carry_out(plan, out, crew)
+
+
+def carry_out(
+    plan: Plan,
+    out: Path,
+    crew: Crew,
+    *,
+    views: Sequence[View] = (),
+    stop: Stop | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Run:
+    """Do what is planned, in a run folder; several plans may be carried out at once by threads of one process.
+
+    Args:
+        plan: What to do.
+        out: The run's folder.
+        crew: Where child processes come from.
+        views: Where else rows are shown, besides the views that the plan's options ask for.
+        stop: Lets the caller ask to stop.
+        say: What to do with a sentence on where the run begins; by default it is printed.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        OfflineRLError: As :func:`train`.
+        Interrupted: ``stop`` or a signal asked to stop.
+    """
+    say = say or functools.partial(print, flush=True)
+    with _opened(out, plan, say) as (record_bytes, checkpoint):
         if checkpoint is not None and checkpoint.finished:
-            print(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
+            say(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
             if not (out / "curve.png").exists():
                 _draw(out)
             return Run(out)
         kernel = _read_config(out)["compute"]["kernel"]
         record = Record(out / "metrics.jsonl", keep_bytes=record_bytes)
         with contextlib.closing(record):
-            record.show(_views(plan, out))
-            Trainer(plan, out, kernel, record, checkpoint).run()
+            record.show([*views, *_views(plan, out)])
+            Trainer(plan, out, kernel, record, checkpoint, crew=crew, stop=stop).run()
         _draw(out)
     return Run(out)
 
 
 @contextlib.contextmanager
-def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
+def _opened(out: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[tuple[int, Checkpoint | None]]:
     """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from.
 
     A folder made here vanishes again if the run fails before its first checkpoint.
@@ -115,7 +151,7 @@ def _opened(out: Path, plan: Plan) -> Iterator[tuple[int, Checkpoint | None]]:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
             remove_leftovers(out)
-            yield _begin(out, plan)
+            yield _begin(out, plan, say)
     except Timeout:
         raise RunInUseError(f"{out} is in use by another process; wait for it, or choose another --out") from None
     except OSError as error:
@@ -136,18 +172,18 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
 
-def _begin(out: Path, plan: Plan) -> tuple[int, Checkpoint | None]:
+def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
     config, record = out / "config.json", plan.record()
     if config.is_file() and (different := differences(_read_config(out), record)):
         raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:
         if plan.options.resume:
-            print(f"no checkpoint in {out}; starting anew")
+            say(f"no checkpoint in {out}; starting anew")
         write_json(config, record)
         return 0, None
     if not checkpoint.finished:
-        print(f"resumed at step {checkpoint.step}", flush=True)
+        say(f"resumed at step {checkpoint.step}")
     return checkpoint.metrics_bytes, checkpoint
 
 
@@ -173,7 +209,9 @@ def _draw(out: Path) -> None:
     from offline_rl.analysis.curves import draw_curve
 
     run = Run(out)
-    draw_curve(run.rows, run.config, out / "curve.png")
+    # Matplotlib is not made for several threads.
+    with _DRAWING:
+        draw_curve(run.rows, run.config, out / "curve.png")
 
 
 def _read_config(out: Path) -> dict[str, Any]:

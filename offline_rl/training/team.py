@@ -1,12 +1,13 @@
 """The processes of a run: some train its members, others play episodes."""
 
+import json
 import os
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +21,56 @@ T = TypeVar("T")
 WORKER = "offline_rl.training.worker"
 
 
+class Crew:
+    """What runs have in common that one process carries out, one after another or side by side.
+
+    That is child processes, whose start takes seconds, and packed datasets, of which all children map one copy.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[Child] = []
+        self._files: dict[str, IO[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, name: str, threads: int = 1) -> Child:
+        """Return a child that has nothing to do; ``name`` is what error messages call it."""
+        with self._lock:
+            for child in self._idle:
+                if child.threads == threads:
+                    self._idle.remove(child)
+                    child.name = name
+                    return child
+        return Child(WORKER, name, threads)
+
+    def give_back(self, children: Sequence[Child]) -> None:
+        """Take children back; one that still owes an answer, or has failed, is ended."""
+        for child in children:
+            if child.owed or not child.alive:
+                child.close()
+            else:
+                with self._lock:
+                    self._idle.append(child)
+
+    def rows(self, plan: Plan) -> int:
+        """Return the descriptor of an unlinked file that holds the packed dataset; it is gone with its last reader."""
+        from safetensors.numpy import save
+
+        key = json.dumps([plan.dataset.fingerprint, plan.preprocessing.to_json()])
+        with self._lock:
+            if key not in self._files:
+                self._files[key] = file = tempfile.TemporaryFile()  # noqa: SIM115 (it stays open)
+                file.write(save(PackedRows.pack(plan.dataset, plan.preprocessing)))
+                file.flush()
+            return self._files[key].fileno()
+
+    def close(self) -> None:
+        """End all children that were taken back."""
+        for child in self._idle:
+            child.close()
+        for file in self._files.values():
+            file.close()
+
+
 class Team:
     """The processes that train: each holds some members, all are kept at the same step.
 
@@ -27,9 +78,10 @@ class Team:
         plan: The run.
         kernel: Which matrix product to use, see :mod:`offline_rl.networks.kernels`.
         checkpoint: Where to continue from, if anywhere.
+        crew: Where the processes come from.
     """
 
-    def __init__(self, plan: Plan, kernel: str, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, plan: Plan, kernel: str, checkpoint: Checkpoint | None, crew: Crew) -> None:
         self.names = [f"seed-{seed}" for seed in plan.options.seeds]
         groups = _groups(self.names, plan)
         step = checkpoint.step if checkpoint else 0
@@ -37,23 +89,21 @@ class Team:
         descriptions = {f"seed-{seed}": plan.description(seed) for seed in plan.options.seeds}
         self.children: list[Child] = []
         try:
-            with _shared_data(plan) as data:
-                for group in groups:
-                    name = f"the process training {', '.join(group)}"
-                    self.children.append(Child(WORKER, name, [data], plan.options.threads))
-                # All started before the first is sent its state, which waits until the child listens.
-                for child, group in zip(self.children, groups, strict=True):
-                    child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
-                    mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
-                    members = {name: descriptions[name] for name in group}
-                    build = {"do": "build", "descriptions": members, "data": data, "device": plan.device, "step": step}
-                    build |= {"task": plan.task.name if plan.task else None, "dynamics": plan.options.dynamics}
-                    child.send(build, mine)
-                for child in self.children:
-                    child.receive()
-                    child.receive()
+            for group in groups:
+                self.children.append(crew.take(f"the process training {', '.join(group)}", plan.options.threads))
+            # All started before the first is sent its state, which waits until the child listens.
+            for child, group in zip(self.children, groups, strict=True):
+                child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
+                mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
+                members = {name: descriptions[name] for name in group}
+                build = {"do": "build", "descriptions": members, "device": plan.device, "step": step}
+                build |= {"task": plan.task.name if plan.task else None, "dynamics": plan.options.dynamics}
+                child.send(build, mine, crew.rows(plan))
+            for child in self.children:
+                child.receive()
+                child.receive()
         except BaseException:
-            close_all(self.children)
+            crew.give_back(self.children)
             raise
 
     def run(self, until: int, report: bool) -> dict[str, dict[str, float]]:
@@ -78,13 +128,13 @@ class Team:
         return [child.receive() for child in self.children]
 
 
-def start_players(plan: Plan) -> list[Child]:
-    """Start the processes that play: as many as cores are spare, at least one, at most one for each seed."""
+def take_players(plan: Plan, crew: Crew) -> list[Child]:
+    """Take the processes that play: as many as cores are spare, at least one, at most one for each seed."""
     if not plan.options.evaluates:
         return []
     spare = (os.cpu_count() or 1) - len(_groups(plan.options.seeds, plan))
     count = max(1, min(len(plan.options.seeds), spare))
-    return [Child(WORKER, "a process playing evaluation episodes") for _ in range(count)]
+    return [crew.take("a process playing evaluation episodes") for _ in range(count)]
 
 
 def _groups(names: Sequence[T], plan: Plan) -> list[list[T]]:
@@ -92,17 +142,6 @@ def _groups(names: Sequence[T], plan: Plan) -> list[list[T]]:
     limit = 1 if plan.device != "cpu" else plan.options.workers or 2 * (os.cpu_count() or 1)
     count = min(len(names), limit)
     return [list(names[start::count]) for start in range(count)]
-
-
-@contextmanager
-def _shared_data(plan: Plan) -> Iterator[int]:
-    """Give the descriptor of an unlinked file that holds the packed dataset; it is gone with its last reader."""
-    from safetensors.numpy import save
-
-    with tempfile.TemporaryFile() as file:
-        file.write(save(PackedRows.pack(plan.dataset, plan.preprocessing)))
-        file.flush()
-        yield file.fileno()
 
 
 @dataclass
@@ -179,9 +218,3 @@ class Evaluator:
             }
             child.send(request, select(evaluation.weights, f"seed-{seed}/"))
             self._busy[child] = evaluation, (seed, number)
-
-
-def close_all(children: Sequence[Child]) -> None:
-    """End all of these processes."""
-    for child in children:
-        child.close()

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
 from offline_rl.training.plan import Plan
 from offline_rl.training.progress import Progress
-from offline_rl.training.team import Evaluator, PendingEvaluation, Team, close_all, start_players
+from offline_rl.training.team import Crew, Evaluator, PendingEvaluation, Team, take_players
 
 CHUNK_SECONDS = 0.25
 """How long the parent looks away: a signal is answered after about so long."""
@@ -31,6 +32,17 @@ PENDING_LIMIT = 4
 """Evaluations that may be under way before training waits for them."""
 REPLAY = "online/replay"
 """The part of a member's state that has a file of its own, because it grows."""
+
+
+@dataclass
+class Stop:
+    """A request to end a run at its next checkpoint; a signal makes one, or whoever has started the run.
+
+    Attributes:
+        signal: The signal's number; 0 as long as nobody asks.
+    """
+
+    signal: int = 0
 
 
 class Trainer:
@@ -42,16 +54,28 @@ class Trainer:
         kernel: Which matrix product to use.
         record: Where rows go.
         checkpoint: Where to continue from.
+        crew: Where child processes come from.
+        stop: Asks to stop; signals set it, too.
     """
 
-    def __init__(self, plan: Plan, out: Path, kernel: str, record: Record, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        kernel: str,
+        record: Record,
+        checkpoint: Checkpoint | None,
+        *,
+        crew: Crew,
+        stop: Stop | None = None,
+    ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
         self._checkpoint = checkpoint
         self._kernel = kernel
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._begin = time.monotonic()
-        self._stop_signal = 0
+        self._crew, self._stop = crew, stop or Stop()
         self._diverged: set[str] = set()
         self._replay: dict[str, ReplayFile] = {}
 
@@ -65,11 +89,11 @@ class Trainer:
         with ExitStack() as stack:
             stack.enter_context(self._signals())
             # Players first: then all processes start side by side.
-            players = start_players(self._plan)
-            stack.callback(close_all, players)
+            players = take_players(self._plan, self._crew)
+            stack.callback(self._crew.give_back, players)
             self._open_replay()
-            self._team = Team(self._plan, self._kernel, self._checkpoint)
-            stack.callback(close_all, self._team.children)
+            self._team = Team(self._plan, self._kernel, self._checkpoint, self._crew)
+            stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
             self._progress = Progress(self._options.total_steps, self._step, self._options.quiet)
             stack.callback(self._progress.close)
@@ -117,12 +141,12 @@ class Trainer:
             if self._phase_ends(target) and target < self._options.total_steps:
                 self._evaluate("final", self._options.final_episodes)
             self._collect()
-            while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop_signal:
+            while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop.signal:
                 self._collect(wait=True)
             self._progress.at(target)
-            if self._stop_signal:
+            if self._stop.signal:
                 self._save()
-                raise Interrupted(self._step, self._stop_signal, self._out)
+                raise Interrupted(self._step, self._stop.signal, self._out)
             if time.monotonic() - last_save >= self._options.checkpoint_seconds or target in self._options.ends:
                 self._save()
                 last_save = time.monotonic()
@@ -136,8 +160,8 @@ class Trainer:
             self._evaluate("final", self._options.final_episodes, weights)
         while self._evaluator.pending:
             self._collect(wait=True)
-            if self._stop_signal:
-                raise Interrupted(self._step, self._stop_signal, self._out)
+            if self._stop.signal:
+                raise Interrupted(self._step, self._stop.signal, self._out)
         for seed in self._options.seeds:
             agent = agent_from_description(self._plan.description(seed), select(weights, f"seed-{seed}/"))
             agent.save(self._out / "agents" / f"seed-{seed}")
@@ -229,9 +253,9 @@ class Trainer:
         """Let SIGINT and SIGTERM ask for a stop after the chunk at hand, a second one at once."""
 
         def note(number: int, _: object) -> None:
-            if self._stop_signal:
+            if self._stop.signal:
                 raise KeyboardInterrupt
-            self._stop_signal = number
+            self._stop.signal = number
 
         # Only the main thread may set handlers.
         if threading.current_thread() is not threading.main_thread():

@@ -4,6 +4,7 @@ It writes no file. What it is asked is decided by the parent; see ``offline_rl/t
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,21 +115,23 @@ class Worker:
     def build(  # noqa: PLR0917
         self,
         descriptions: dict[str, Any],
-        data: int,
+        file: int,
         device: str,
         step: int,
         task: str | None,
         dynamics: Dynamics,
         tensors: dict[str, Tensor],
     ) -> Reply:
-        """Build members on the data in the file descriptor ``data``; with a ``step``, continue from the tensors."""
+        """Build members, in place of others, on the data in ``file``; with a ``step``, continue from the tensors."""
         from safetensors.torch import load_file
 
         # Mapped, not read: all workers share one copy of the dataset.
-        arrays = load_file(f"/dev/fd/{data}")
+        arrays = load_file(f"/dev/fd/{file}")
+        os.close(file)
         agents = {name: new_agent(description, device) for name, description in descriptions.items()}
         first = next(iter(agents.values()))
         rows = PackedRows(arrays, first.observation_size, first.action_size, device)
+        self._members = {}
         for name, agent in agents.items():
             self._members[name] = member = Member(agent, rows, task, dynamics)
             if step:

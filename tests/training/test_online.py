@@ -134,7 +134,7 @@ def test_stopped_in_either_phase_and_resumed_a_run_ends_in_the_same_bytes(both, 
         def stop(self, *arguments, **keywords):
             at(self, *arguments, **keywords)
             if self._step == moment:
-                self._stop_signal = signal.SIGINT
+                self._stop.signal = signal.SIGINT
 
         patch.setattr(Trainer, at.__name__, stop)
         with pytest.raises(Interrupted):

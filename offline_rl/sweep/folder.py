@@ -1,0 +1,69 @@
+"""A sweep's folder: ``sweep.json``, the journal, ``runs/``; at the end ``summary.json`` and ``sweep.png``."""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from offline_rl.errors import SweepError
+from offline_rl.files import write_json
+from offline_rl.sweep.file import Sweep, make_sweep, read_yaml
+
+FORMAT = 1
+
+
+def make_folder(path: Path, file: Path, overrides: dict[str, str], run_cap: int | None) -> Sweep:
+    """Begin a sweep, or go on with the one that the folder holds; ``run_cap`` may have changed.
+
+    Raises:
+        OfflineRLError: The sweep cannot be run, or the folder holds another.
+    """
+    text = read_yaml(file)
+    sweep = make_sweep(str(file), text, overrides, run_cap)
+    record = {"format": FORMAT, "file": text, "overrides": overrides, "run_cap": run_cap}
+    try:
+        if (path / "sweep.json").is_file():
+            if _fixed(_read(path)) != _fixed(record):
+                raise SweepError(f"{path} holds a sweep made from another file or options; choose another --out")
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SweepError(f"{path} exists and is no sweep's folder; choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "sweep.json", record)
+    except (OSError, TypeError, ValueError) as error:
+        raise SweepError(f"{path} cannot be written ({error}); choose another --out") from None
+    return sweep
+
+
+def open_folder(path: Path) -> Sweep:
+    """Return the sweep of a folder."""
+    record = _read(path)
+    return make_sweep(str(path / "sweep.json"), record["file"], record["overrides"], record["run_cap"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((path / "sweep.json").read_text())
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise ValueError(f"it is no sweep of format {FORMAT}")
+    except (OSError, ValueError) as error:
+        raise SweepError(f"{path / 'sweep.json'} cannot be read ({error}); choose another --out") from None
+    return record
+
+
+def _fixed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what may not change while a sweep goes on: all but how long it is, and what W&B alone reads."""
+    changing = ("run_cap", "name", "description", "project", "entity")
+    file = {name: value for name, value in record["file"].items() if name not in changing}
+    return {"file": file, "overrides": record["overrides"]}
+
+
+def run_folder(path: Path, sweep: Sweep, point: dict[str, Any]) -> Path:
+    """Return the folder of a trial's run: a function of what is trained, so no two trials train the same."""
+    text = json.dumps(sweep.identity(point), sort_keys=True)
+    return path / "runs" / f"{sweep.algorithm}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def command(sweep: Sweep, point: dict[str, Any], out: str) -> str:
+    """Return the command that makes a trial's run anew."""
+    return shlex.join(["offline-rl", "train", *sweep.arguments(point), f"--out={out}"])

@@ -1,0 +1,232 @@
+"""What a person sees of a sweep: a table while it runs; at the end the best trial, importance, a picture."""
+
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from offline_rl.files import write_json
+from offline_rl.sweep.file import Sweep
+from offline_rl.sweep.folder import command, run_folder
+from offline_rl.sweep.search import Search, Trial
+from offline_rl.sweep.space import Choice, spelled
+from offline_rl.training.loggers import read_rows
+
+FORMAT = 1
+SHOWN = 20
+"""Trials that the table shows: all that run, then the best."""
+REFRESH_SECONDS = 1.0
+
+
+class Table:
+    """Shows trials on standard error: a table on a terminal, otherwise a plain line whenever a trial's state changes.
+
+    Args:
+        sweep: The sweep.
+        folder: Its folder.
+    """
+
+    def __init__(self, sweep: Sweep, folder: Path) -> None:
+        from rich import console, live
+
+        self._sweep, self._folder = sweep, folder
+        self._states: dict[int, str] = {}
+        self._steps = sweep.settings({name: p.at(0.5) for name, p in sweep.parameters.items()})[0].total_steps
+        self._folders: dict[int, Path] = {}
+        self._next = 0.0
+        error = console.Console(stderr=True)
+        self._live = live.Live(console=error, auto_refresh=False) if sys.stderr.isatty() else None
+        if self._live:
+            self._live.start()
+
+    def show(self, trials: Sequence[Trial]) -> None:
+        """Show how things stand."""
+        for trial in trials:
+            if self._live is None and self._states.get(trial.number) != trial.state:
+                self._states[trial.number] = trial.state
+                print(self._line(trial), file=sys.stderr, flush=True)
+        if self._live and time.monotonic() >= self._next:
+            self._live.update(self._table(trials), refresh=True)
+            self._next = time.monotonic() + REFRESH_SECONDS
+
+    def say(self, text: str) -> None:
+        """Show a sentence, unless the table says it all."""
+        if self._live is None:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self, trials: Sequence[Trial]) -> None:
+        """Show how things stand at the end."""
+        self._next = 0.0
+        self.show(trials)
+        if self._live:
+            self._live.stop()
+
+    def _line(self, trial: Trial) -> str:
+        point = "  ".join(f"{name} {shown(value)}" for name, value in trial.point.items())
+        came_to = f"{self._sweep.metric.name} {trial.value:.4g}" if trial.value is not None else trial.error or ""
+        what = "  ".join(part for part in (trial.state, came_to, point) if part)
+        return f"trial {trial.number + 1}/{self._sweep.cap}  {what}"
+
+    def _table(self, trials: Sequence[Trial]) -> Any:
+        from rich.table import Table
+
+        done = sum(trial.state != "running" for trial in trials)
+        table = Table(
+            title=f"{self._sweep.method} sweep of {self._sweep.algorithm}: {done} of {self._sweep.cap} trials"
+        )
+        for column in ("trial", "state", *self._sweep.parameters, "step", self._sweep.metric.name):
+            table.add_column(column)
+        running = [trial for trial in trials if trial.state == "running"]
+        others = ranked(self._sweep, [trial for trial in trials if trial.state != "running"])
+        for trial in [*running, *others][:SHOWN]:
+            values = [*trial.history, trial.value] if trial.value is not None else trial.history
+            point = [shown(trial.point[name]) if name in trial.point else "" for name in self._sweep.parameters]
+            step = f"{self._step(trial):,}/{self._steps:,}" if trial.state == "running" else ""
+            cells = [str(trial.number + 1), trial.state, *point, step, f"{values[-1]:.4g}" if values else ""]
+            table.add_row(*cells)
+        return table
+
+    def _step(self, trial: Trial) -> int:
+        """Return the last step that a running trial has recorded."""
+        if len(trial.point) < len(self._sweep.parameters):
+            return 0
+        if trial.number not in self._folders:
+            self._folders[trial.number] = run_folder(self._folder, self._sweep, trial.point)
+        try:
+            rows = read_rows(self._folders[trial.number] / "metrics.jsonl")
+        except OSError:
+            return 0
+        return int(rows[-1]["step"]) if rows else 0
+
+
+def shown(value: Any) -> str:
+    """Return a value as a person reads it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def ranked(sweep: Sweep, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials, finished ones first, the best before the others."""
+    sign = -1 if sweep.metric.maximize else 1
+    return sorted(trials, key=lambda t: (t.state != "finished", t.value is None, sign * (t.value or 0.0), t.number))
+
+
+def importance(search: Search, sweep: Sweep) -> dict[str, float] | None:
+    """Return how much of the metric's variation each parameter explains, by PED-ANOVA; None if trials are too few.
+
+    Source: Watanabe et al., PED-ANOVA (https://arxiv.org/abs/2304.10255), as Optuna computes it.
+    """
+    import optuna
+
+    if not sweep.parameters:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            found = optuna.importance.get_param_importances(search.study, evaluator=evaluator)
+    except (ValueError, RuntimeError):
+        return None
+    return {name: float(value) for name, value in found.items()}
+
+
+def conclude(search: Search, sweep: Sweep, folder: Path) -> None:
+    """Write ``summary.json`` and ``sweep.png``, and print what the sweep came to."""
+    trials = search.trials()
+    order = ranked(sweep, trials)
+    best = order[0] if order and order[0].state == "finished" else None
+    weights = importance(search, sweep)
+    write_json(folder / "summary.json", _summary(sweep, folder, trials, best, weights))
+    draw(sweep, trials, folder / "sweep.png")
+    counts = {state: sum(trial.state == state for trial in trials) for state in dict.fromkeys(t.state for t in trials)}
+    print(f"\n{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}")
+    for trial in trials:
+        if trial.error:
+            print(f"  trial {trial.number + 1} failed: {trial.error}")
+    if best is None:
+        print("no trial has finished")
+    else:
+        print(f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}")
+        for name, value in best.point.items():
+            print(f"  {name:20} {value}")
+        print(f"make it anew by\n  {command(sweep, best.point, _anew(sweep))}")
+    if weights:
+        print("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
+    print(f"saved in {folder}: summary.json, sweep.png, runs")
+
+
+def _anew(sweep: Sweep) -> str:
+    return f"runs/{sweep.algorithm}-best"
+
+
+def _name(folder: Path, sweep: Sweep, trial: Trial) -> str:
+    return str(folder / "runs" / run_folder(folder, sweep, trial.point).name)
+
+
+def _summary(
+    sweep: Sweep, folder: Path, trials: Sequence[Trial], best: Trial | None, weights: dict[str, float] | None
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "algorithm": sweep.algorithm,
+        "method": sweep.method,
+        "metric": {"name": sweep.metric.name, "goal": "maximize" if sweep.metric.maximize else "minimize"},
+        "best": best and {**_entry(sweep, folder, best), "command": command(sweep, best.point, _anew(sweep))},
+        "importance": weights,
+        "trials": [_entry(sweep, folder, trial) for trial in trials],
+    }
+
+
+def _entry(sweep: Sweep, folder: Path, trial: Trial) -> dict[str, Any]:
+    run = f"runs/{run_folder(folder, sweep, trial.point).name}"
+    what = {"number": trial.number + 1, "state": trial.state, "value": trial.value, "parameters": trial.point}
+    return {**what, "run": run, **({"error": trial.error} if trial.error else {})}
+
+
+def draw(sweep: Sweep, trials: Sequence[Trial], path: Path) -> None:
+    """Draw the metric over the trials, and over the values of each parameter.
+
+    Args:
+        sweep: The sweep.
+        trials: Its trials; those without a value are left out.
+        path: Where the PNG goes.
+    """
+    # The object interface: it needs no display and leaves the caller's own figures alone.
+    from matplotlib.figure import Figure
+
+    known = [trial for trial in trials if trial.value is not None]
+    names = ["trial", *sweep.parameters]
+    figure = Figure(figsize=(4 * min(len(names), 3), 3.2 * -(-len(names) // 3)), layout="constrained")
+    panels = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False).flatten()
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    for name, axes in zip(names, panels, strict=False):
+        for state, colour in (("finished", "#0072B2"), ("stopped early", "#E69F00")):
+            of_state = [trial for trial in known if trial.state == state]
+            places = [_place(sweep, name, trial) for trial in of_state]
+            axes.scatter(places, [trial.value for trial in of_state], color=colour, s=18, label=state)
+        parameter = sweep.parameters.get(name)
+        if isinstance(parameter, Choice):
+            axes.set_xticks(range(len(parameter.values)), [str(value) for value in parameter.values], fontsize=7)
+        elif parameter and _spans_decades(parameter.at(0.0), parameter.at(1 - 1e-9)):
+            axes.set_xscale("log")
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(sweep.metric.name)
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _place(sweep: Sweep, name: str, trial: Trial) -> float:
+    """Return where a trial stands on the axis of a parameter."""
+    if name == "trial":
+        return trial.number + 1
+    parameter, value = sweep.parameters[name], trial.point[name]
+    if isinstance(parameter, Choice):
+        return [spelled(choice) for choice in parameter.values].index(spelled(value))
+    return float(value)
+
+
+def _spans_decades(low: float, high: float) -> bool:
+    return low > 0 and high / low > 30

@@ -1,0 +1,178 @@
+"""A whole sweep: trials are run here or by workers elsewhere, a table shows them, at the end there is a summary."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from offline_rl.errors import Interrupted, SweepError
+from offline_rl.launchers import Launcher, launch
+from offline_rl.sweep.agent import Agent
+from offline_rl.sweep.file import Sweep
+from offline_rl.sweep.folder import make_folder
+from offline_rl.sweep.report import Table, conclude
+from offline_rl.sweep.search import Search, Trial
+
+POLL_SECONDS = 0.3
+
+
+class SweepInterrupted(Interrupted):
+    """The sweep was asked to stop, and did so with a checkpoint of each run."""
+
+    def __init__(self, number: int) -> None:
+        Exception.__init__(self, "stopped; the same command goes on from there")
+        self.signal = number
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep's trials are run.
+
+    Attributes:
+        launcher: What starts the workers.
+        workers: How many workers; a single local one is this process.
+        members: How many trials each worker runs at once; by default as many as its share of the cores allows.
+        options: The launcher's own, see :func:`offline_rl.launchers.launch`.
+    """
+
+    launcher: Launcher = "local"
+    workers: int = 1
+    members: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("members", self.members)):
+            if value is not None and value < 1:
+                raise SweepError(f"{name} is {value}; it must be at least 1")
+
+    @property
+    def here(self) -> bool:
+        """Whether this process runs the trials."""
+        return self.workers == 1 and self.launcher == "local"
+
+
+def run_sweep(
+    file: Path,
+    *,
+    out: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    run_cap: int | None = None,
+    place: Place = Place(),
+) -> Path:
+    """Run a sweep, or what is missing of it.
+
+    Args:
+        file: A sweep file in W&B's format.
+        out: The sweep's folder; by default ``sweeps/`` and the file's name.
+        overrides: Options of a run that take the place of what the file says, as texts of a command line.
+        run_cap: How many trials; takes the place of the file's.
+        place: Where trials are run.
+
+    Returns:
+        The sweep's folder.
+
+    Raises:
+        OfflineRLError: The sweep cannot be run.
+        Interrupted: SIGINT or SIGTERM arrived; the same call goes on.
+    """
+    folder, typed = out or Path("sweeps") / file.stem, dict(overrides or {})
+    sweep = make_folder(folder, file, typed, run_cap)
+    search = Search(sweep, folder)
+    table = Table(sweep, folder)
+    try:
+        if place.here:
+            _work(sweep, folder, search, table, place.members or share(sweep, 1))
+        else:
+            _launch(sweep, folder, search, table, place=place, arguments=[str(file), *_spelled(folder, typed, run_cap)])
+    finally:
+        table.close(search.trials())
+    conclude(search, sweep, folder)
+    return folder
+
+
+def _work(sweep: Sweep, folder: Path, search: Search, table: Table, members: int) -> None:
+    """Run trials in this process until none is left, not even one that was lost with a process elsewhere."""
+    agent = Agent(sweep, folder, members, table.say)
+    with closing(agent), _signals(agent) as received:
+        agent.start()
+        while agent.busy or not _complete(sweep, search.trials()):
+            table.show(search.trials())
+            if not agent.busy and agent.stopping:
+                raise SweepInterrupted(received[0])
+            if not agent.busy and search.lost():
+                agent.start()
+            time.sleep(POLL_SECONDS)
+
+
+def _launch(
+    sweep: Sweep, folder: Path, search: Search, table: Table, *, place: Place, arguments: Sequence[str]
+) -> None:
+    """Have workers run the same command, each in one process."""
+    # On Slurm each worker looks itself what its share of a machine's cores is.
+    shares = {"local": share(sweep, place.workers), "ray": int(place.options.get("num_cpus", 1))}
+    members = place.members or shares.get(place.launcher)
+
+    def done() -> bool:
+        trials = search.trials()
+        table.show(trials)
+        return _complete(sweep, trials)
+
+    launch(
+        ["sweep", *arguments, *([f"--members={members}"] if members else [])],
+        launcher=place.launcher,
+        workers=place.workers,
+        folder=folder / "workers",
+        options=place.options,
+        done=done,
+    )
+
+
+def _spelled(folder: Path, overrides: Mapping[str, str], run_cap: int | None) -> list[str]:
+    cap = [] if run_cap is None else [f"--run_cap={run_cap}"]
+    return [f"--out={folder}", *cap, *(f"--{name}={value}" for name, value in overrides.items())]
+
+
+def _complete(sweep: Sweep, trials: Sequence[Trial]) -> bool:
+    return len(trials) >= sweep.cap and not any(trial.state == "running" for trial in trials)
+
+
+def share(sweep: Sweep, workers: int) -> int:
+    """Return how many trials each of some workers on this machine can run at once: a core for each training process.
+
+    On a GPU it is one.
+    """
+    options, _ = sweep.settings({name: parameter.at(0.5) for name, parameter in sweep.parameters.items()})
+    if options.device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (workers * len(options.seeds) * options.threads))
+
+
+@contextmanager
+def _signals(agent: Agent) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM ask the agent to stop, a second one at once; give the signals that came."""
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        agent.stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

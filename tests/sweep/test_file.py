@@ -1,0 +1,155 @@
+"""Sweep files: what is read from them, and that nothing in them is ignored in silence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from offline_rl.errors import SweepError
+from offline_rl.sweep.file import algorithm_of, read_sweep
+
+FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "sweeps"
+COMMAND = ["${env}", "offline-rl", "train", "td3_bc", "--dataset=hopper-demo", "--steps", "300", "${args}"]
+SWEEP = {
+    "program": "offline-rl",
+    "name": "a name",
+    "project": "p",
+    "method": "random",
+    "run_cap": 4,
+    "metric": {"name": "score", "goal": "maximize"},
+    "command": COMMAND,
+    "parameters": {"alpha": {"min": 1.0, "max": 5.0}, "hidden_dims": {"values": [[8], [16, 16]]}},
+}
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    def write(**changes):
+        values = {name: value for name, value in {**SWEEP, **changes}.items() if value is not ...}
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def test_the_command_names_the_algorithm_and_fixed_options(sweep_file):
+    sweep = read_sweep(sweep_file())
+    assert sweep.algorithm == algorithm_of(sweep_file()) == "td3_bc"
+    assert sweep.constants == {"dataset": "hopper-demo", "steps": "300"}
+    assert list(sweep.parameters) == ["alpha", "hidden_dims"]
+    assert sweep.cap == 4
+
+
+def test_what_is_there_for_wandbs_agents_is_left_to_them(sweep_file):
+    sweep = read_sweep(sweep_file(command=[*COMMAND, "--wandb=True", "--quiet"]))
+    assert sweep.constants == {"dataset": "hopper-demo", "steps": "300"}
+    assert read_sweep(sweep_file(), {"wandb": "True"}).constants["wandb"] == "True"
+
+
+def test_a_trial_is_spelled_as_an_agent_of_wandbs_spells_it(sweep_file):
+    sweep = read_sweep(sweep_file())
+    arguments = sweep.arguments({"alpha": 2.5, "hidden_dims": [16, 16]})
+    assert arguments == ["td3_bc", "--dataset=hopper-demo", "--steps=300", "--alpha=2.5", "--hidden_dims=[16, 16]"]
+    options, settings = sweep.settings({"alpha": 2.5, "hidden_dims": [16, 16]})
+    assert (options.dataset, options.steps) == ("hopper-demo", 300)
+    assert settings == {"alpha": 2.5, "hidden_dims": [16, 16]}
+
+
+def test_truth_values_lists_and_none_reach_the_trial(sweep_file):
+    parameters = {"normalize": {"values": [True, False]}, "seeds": {"values": [[0], [1, 2]]}, "task": {"value": None}}
+    sweep = read_sweep(sweep_file(parameters=parameters))
+    options, settings = sweep.settings({"normalize": False, "seeds": [1, 2]})
+    assert (options.seeds, options.task, settings["normalize"]) == ([1, 2], None, False)
+
+
+def test_typed_options_take_the_place_of_the_files(sweep_file):
+    sweep = read_sweep(sweep_file(), {"steps": "50", "alpha": "3.0"}, run_cap=7)
+    assert list(sweep.parameters) == ["hidden_dims"]
+    assert sweep.settings({"hidden_dims": [8]})[0].steps == 50
+    assert sweep.settings({"hidden_dims": [8]})[1]["alpha"] == 3.0
+    assert sweep.cap == 7
+
+
+def test_a_grid_ends_with_its_last_point(sweep_file):
+    parameters = {"alpha": {"values": [1.0, 2.0, 3.0]}, "g": {"parameters": {"policy_delay": {"min": 1, "max": 2}}}}
+    assert read_sweep(sweep_file(method="grid", run_cap=..., parameters=parameters)).cap == 6
+    assert read_sweep(sweep_file(method="grid", run_cap=4, parameters=parameters)).cap == 4
+    assert read_sweep(sweep_file(method="grid", run_cap=40, parameters=parameters)).cap == 6
+
+
+def test_two_trials_are_the_same_if_their_settings_are(sweep_file):
+    parameters = {"alpha": {"values": [2, 2.0, 3.0]}}
+    sweep = read_sweep(sweep_file(parameters=parameters))
+    assert sweep.identity({"alpha": 2}) == sweep.identity({"alpha": 2.0})
+    assert sweep.identity({"alpha": 2}) != sweep.identity({"alpha": 3.0})
+    assert sweep.identity({"alpha": 2}) != read_sweep(sweep_file(), {"steps": "299"}).identity({"alpha": 2})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methd": "grid"}, "the sweep: 'methd' is not supported; did you mean method?"),
+        ({"controller": {"type": "local"}}, "the sweep: 'controller' is not supported; known are "),
+        ({"method": "bohb"}, "method is 'bohb'; it must be grid, random or bayes"),
+        ({"method": "bayes", "metric": ...}, "method bayes needs a metric"),
+        ({"run_cap": ...}, "method random never ends by itself; give run_cap"),
+        ({"run_cap": 0}, "run_cap is 0; it must be at least 1"),
+        ({"run_cap": 1.5}, "run_cap is 1.5; it must be a whole number"),
+        ({"metric": {"name": "score", "goal": "max"}}, "metric.goal is 'max'; it must be minimize or maximize"),
+        ({"metric": {"nme": "score"}}, "metric: 'nme' is not supported; did you mean name?"),
+        ({"metric": {"name": "loss"}}, "metric.name is 'loss'; it must be score, score_mean_10, or a name such as"),
+        ({"metric": {"name": "score", "impute": "best"}}, "metric: 'impute' is not supported"),
+        ({"command": ...}, "command must name the algorithm, for instance command: [offline-rl, train, prdc"),
+        ({"command": COMMAND[:-1]}, "command lacks ${args}"),
+        ({"command": ["offline-rl", "evaluate", "${args}"]}, "command must hold 'train' and the algorithm's name"),
+        ({"command": ["docker", *COMMAND[1:]]}, "command runs 'docker offline-rl'; only offline-rl train"),
+        ({"command": [*COMMAND, "${args_append_hydra}"]}, "${args_append_hydra} is not supported; write ${args}"),
+        ({"command": [*COMMAND[:3], "td3bc", "${args}"]}, "unknown algorithm 'td3bc'; did you mean 'td3_bc'?"),
+        ({"command": [*COMMAND, "--stps=3"]}, "unknown option --stps; did you mean --steps?"),
+        ({"parameters": {}}, "parameters holds no parameters"),
+        ({"parameters": {"alfa": {"min": 1.0, "max": 2.0}}}, "unknown option --alfa; did you mean --alpha?"),
+        ({"parameters": {"alfa": {"value": 1.0}}}, "unknown option --alfa; did you mean --alpha?"),
+        ({"parameters": {"alpha": {"values": [1.0, "x"]}}}, "alpha"),
+        ({"parameters": {"batch_size": {"min": -3, "max": 3}}}, "batch_size is 0; it must be at least 1"),
+        ({"parameters": {"out": {"value": "x"}, **SWEEP["parameters"]}}, "out is decided by the sweep itself"),
+        (
+            {"method": "bayes", "parameters": {"alpha": {"values": [1.0, 2.0], "probabilities": [0.5, 0.5]}}},
+            "parameters.alpha.probabilities have no meaning for method bayes; remove them",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 2}, "command": [*COMMAND, "--eval_every=0"]},
+            "early_terminate compares evaluations along the way, but eval_every is 0",
+        ),
+        ({"early_terminate": {"type": "envelope"}}, "early_terminate.type is 'envelope'; only hyperband is supported"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(sweep_file, changes, message):
+    path = sweep_file(**changes)
+    with pytest.raises(SweepError) as raised:
+        read_sweep(path)
+    assert message in str(raised.value)
+    assert str(raised.value).startswith(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_no_sweep_is_refused(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    for content in ("", "- 1", "a: [", "\x00"):
+        path.write_text(content)
+        with pytest.raises(SweepError, match=r"sweep\.yaml"):
+            read_sweep(path)
+    with pytest.raises(SweepError, match="cannot be read"):
+        read_sweep(tmp_path / "none.yaml")
+    path.write_text("command: !!python/object/apply:os.system ['touch /tmp/harm']")
+    with pytest.raises(SweepError, match="cannot be read"):
+        read_sweep(path)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_files_in_the_repository_run_here_as_they_are(path):
+    sweep = read_sweep(path, run_cap=12)
+    assert sweep.algorithm == path.stem
+    assert sweep.cap == 12 or sweep.method == "grid"
+    assert "wandb" not in sweep.constants
+    assert sweep.metric.maximize

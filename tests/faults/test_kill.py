@@ -33,7 +33,7 @@ SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}
 SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10}
 SMALL_PARL = {
-    "steps": 600,
+    "steps": 300,
     "reward_hidden_dims": [8],
     "reward_epochs": 3,
     "num_labels": 40,
@@ -43,8 +43,8 @@ SMALL_PARL = {
     "upper_steps": 2,
     "upper_batch": 8,
     "head_size": 4,
-    "eval_every": 300,
-    "checkpoint_seconds": 0.1,
+    "eval_every": 150,
+    "checkpoint_seconds": 0.2,
 }
 ONLINE = {"steps": 1000, "online_steps": 1000, "checkpoint_seconds": 0.2}
 

@@ -8,6 +8,7 @@ named tensors as safetensors bytes, at most with an open file; nothing is pickle
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -115,6 +116,8 @@ def wait_for(children: Sequence[Child], timeout: float) -> list[Child]:
 
 def serve(answer: Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]]) -> None:
     """Answer the parent's requests with ``answer`` until it goes away; call this from a child's ``main``."""
+    # Slurm asks all processes of a job at once to stop; when to stop is for the parent, which needs its children then.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     requests: queue.SimpleQueue[tuple[Message, dict[str, Tensor]]] = queue.SimpleQueue()
 

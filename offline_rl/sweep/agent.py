@@ -26,6 +26,9 @@ from offline_rl.training.run import carry_out
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
 
+GRACE_SECONDS = 2.0
+"""How long after a failure one waits whether this process is being stopped, too: then the failure was no trial's."""
+
 
 class Watch:
     """A view of a run's rows that reports the metric to the journal, and stops the run if it does too badly.
@@ -79,7 +82,7 @@ class Agent:
         self._datasets: dict[tuple[str, str | None], Dataset] = {}
         self._planning = threading.Lock()
         self._crew = Crew()
-        self.stopping = False
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Begin to run trials, until none is left or somebody asks to stop."""
@@ -92,9 +95,14 @@ class Agent:
         """Whether trials are being run."""
         return any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked to stop."""
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         """Ask to stop: every run makes a checkpoint, from which whoever takes its trial up goes on."""
-        self.stopping = True
+        self._stopped.set()
         for stop in list(self._stops.values()):
             stop.signal = signal.SIGTERM
 
@@ -117,11 +125,13 @@ class Agent:
         except Interrupted:
             if watch.stopped_early:
                 self._search.stop(claim)
-        except OfflineRLError as error:
-            self._search.fail(claim, str(error))
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            self._search.fail(claim, repr(error))
+            if self._stopped.wait(GRACE_SECONDS):
+                return
+            known = isinstance(error, OfflineRLError)
+            if not known:
+                traceback.print_exc(file=sys.stderr)
+            self._search.fail(claim, str(error) if known else repr(error))
         finally:
             del self._stops[claim.number]
 

@@ -102,17 +102,23 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     assert "trial 2 failed: there is no file 'no-such-file.hdf5'" in capsys.readouterr().out
 
 
-def test_ctrl_c_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_makes_checkpoints_and_the_same_command_goes_on(tmp_path, number):
+    """Ctrl-C reaches the command alone, Slurm's SIGTERM all its processes; neither may count as a trial's failure."""
     file = write_sweep(tmp_path / "sweep.yaml", options={"steps": 3000, "eval_every": 1500}, run_cap=2)
     process = start(file, tmp_path / "out")
     wait_until(lambda: len(list((tmp_path / "out").glob("runs/*/checkpoint/*.safetensors"))) == 2)
-    process.send_signal(signal.SIGINT)
+    family = psutil.Process(process.pid).children(recursive=True) if number == signal.SIGTERM else []
+    for child in family:
+        child.send_signal(number)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "stopped; the same command goes on from there" in error
     assert "Traceback" not in error
-    trials = Search(read_sweep(file), tmp_path / "out").trials()
-    assert "running" in [trial.state for trial in trials]
+    states = {trial.state for trial in Search(read_sweep(file), tmp_path / "out").trials()}
+    assert "running" in states
+    assert "failed" not in states
     process = start(file, tmp_path / "out")
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error

@@ -102,6 +102,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     assert "trial 2 failed: there is no file 'no-such-file.hdf5'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_sweep_makes_checkpoints_and_the_same_command_goes_on(tmp_path, number):
     """Ctrl-C reaches the command alone, Slurm's SIGTERM all its processes; neither may count as a trial's failure."""

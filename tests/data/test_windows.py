@@ -104,7 +104,7 @@ def test_a_history_grows_like_a_window():
         assert torch.equal(steps.action[:, :-1], known.action[:, -count:-1])
         assert torch.equal(steps.return_to_go, known.return_to_go[:, -count:] - float(dataset.episode_returns[0]))
         assert (steps.action[:, -1] == 0).all()
-        history.did(torch.from_numpy(dataset.actions[time : time + 1]))
+        history.did(torch.tensor(dataset.actions[time : time + 1]))
 
 
 def played(history, observations, rewards=None):

@@ -141,9 +141,9 @@ class Agent:
             options, settings = self._sweep.settings(claim.point)
             out = run_folder(self._folder, self._sweep, claim.point)
         out.parent.mkdir(exist_ok=True)
-        options = replace(options, out=str(out), resume=True, quiet=True)
         # Two trials may have drawn the same settings; the second then waits for the run of the first, and finds it.
         with FileLock(self._folder / "locks" / out.name):
+            options = replace(options, out=str(out), resume=out.exists(), quiet=True)
             watch.begin(out, len(options.seeds))
             plan = self._plan(options, settings)
             say = functools.partial(self._say_of, claim)

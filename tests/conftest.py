@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clusters import slurm_cluster, slurm_is_here
 from settings import TINY
 
 torch.set_num_threads(1)
@@ -32,3 +33,12 @@ def data_folder():
     if not folder:
         pytest.skip("OFFLINE_RL_TEST_DATA names no folder of datasets")
     return Path(folder)
+
+
+@pytest.fixture
+def slurm(tmp_path_factory):
+    """Give the environment of a Slurm cluster of two nodes."""
+    if not slurm_is_here():
+        pytest.skip("needs Slurm and munge (Debian: slurm-wlm, munge), and to be root")
+    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment

@@ -18,3 +18,18 @@ def random_dataset(rows=400, observation_size=5, action_size=2, seed=0, places=N
         terminated=generator.random(rows) < 0.05,
         next_observations=generator.standard_normal((rows, observation_size)) * 2 + 1,
     )
+
+
+def episodic_dataset(lengths, action_limit=1):
+    """Make episodes of these lengths, each with a true end, of independent noise."""
+    generator, rows = np.random.default_rng(0), sum(lengths)
+    ends = np.zeros(rows, bool)
+    ends[np.cumsum(lengths) - 1] = True
+    return Dataset.from_arrays(
+        observations=generator.normal(2, 3, (rows, 4)),
+        actions=generator.uniform(-action_limit, action_limit, (rows, 2)),
+        rewards=generator.normal(1, 2, rows),
+        terminated=ends,
+        next_observations=generator.normal(2, 3, (rows, 4)),
+        action_bounds=(-action_limit, action_limit),
+    )

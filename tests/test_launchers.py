@@ -1,17 +1,15 @@
 """Workers elsewhere: local processes, Slurm and Ray complete a suite of four runs, also when one of them is lost."""
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from clusters import kill_node, query, wait_for
 
 import offline_rl as orl
 from offline_rl.benchmark import missing, read_suite, result_paths
@@ -58,14 +56,6 @@ def finish(process, suite, seconds=200):
     assert code == 0, (suite.parent / "launcher.log").read_text() + logs
     assert missing(read_suite(suite), suite.parent / "results") == []
     return logs
-
-
-def wait_for(condition, seconds=120, process=None):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it never happened"
-        assert process is None or process.poll() is None, "the launcher has ended"
-        time.sleep(0.05)
 
 
 def trained(suite):
@@ -128,9 +118,6 @@ def test_launcher_options_are_read_as_numbers_and_words():
         launch([], launcher="local", workers=1, folder=Path("x"), options={"gpu": 1}, done=lambda: True)
 
 
-# Ray, two nodes on this machine.
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_ray_cluster_that_loses_a_node_completes_the_suite(tmp_path, monkeypatch):
@@ -151,96 +138,6 @@ def test_a_ray_cluster_that_loses_a_node_completes_the_suite(tmp_path, monkeypat
     finally:
         cluster.shutdown()
     assert_all_done(suite, logs)
-
-
-# Slurm, a controller and two node daemons on this machine.
-
-SLURM = """
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-CryptoType=crypto/munge
-SlurmUser=root
-SlurmdUser=root
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/controller.pid
-SlurmdPidFile={folder}/%n.pid
-SlurmctldLogFile={folder}/controller.log
-SlurmdLogFile={folder}/%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SlurmdTimeout=6
-KillWait=2
-ReturnToService=2
-JobRequeue=1
-SchedulerParameters=sched_interval=1,bf_interval=1
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=1 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=1 State=UNKNOWN
-PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
-"""
-
-
-@pytest.fixture
-def slurm(tmp_path_factory):
-    """Start a cluster; give the path of its configuration."""
-    if not shutil.which("slurmctld") or not shutil.which("munged") or os.geteuid() != 0:
-        pytest.skip("needs Slurm and munge (Debian: slurm-wlm, munge), and to be root")
-    folder = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "spool-n1", "spool-n2"):
-        (folder / name).mkdir()
-    host = subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout.strip()
-    ports = dict(zip(("port", "first", "second"), range(16_817, 16_820), strict=True))
-    config = folder / "slurm.conf"
-    config.write_text(SLURM.format(folder=folder, host=host, **ports))
-    key = folder / "munge.key"
-    key.write_bytes(os.urandom(1024))
-    key.chmod(0o400)
-    places = {"socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "munge.seed"}
-    munge = [f"--{what}={folder / name}" for what, name in places.items()]
-    daemons = [subprocess.Popen(["munged", "--force", "--foreground", f"--key-file={key}", *munge])]
-    wait_for((folder / "munge.socket").exists, 20)
-    daemons += [subprocess.Popen(["slurmctld", "-D", "-f", config])]
-    daemons += [subprocess.Popen(["slurmd", "-D", "-f", config, "-N", name]) for name in ("n1", "n2")]
-    environment = {"SLURM_CONF": str(config)}
-    try:
-        wait_for(lambda: query(environment, "sinfo", "-h", "-o", "%t").split() == ["idle"], 40)
-        yield environment
-    finally:
-        query(environment, "scancel", "-u", "root")
-        time.sleep(1)
-        for daemon in reversed(daemons):
-            daemon.kill()
-            daemon.wait()
-
-
-def query(environment, *line):
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
-    return done.stdout
-
-
-def kill_node(name, environment):
-    """Kill a node's daemon, its step daemons and all that runs under them, as a power cut would."""
-    jobs = query(environment, "squeue", "-h", "-w", name, "-o", "%i").split()
-    doomed = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-            here = process.environ().get("SLURMD_NODENAME") == name
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if here or f"-N {name}" in line or any(f"slurmstepd: [{job}." in line for job in jobs):
-            doomed.append(process)
-    # The daemon first: it would report the end of the others.
-    for process in sorted(doomed, key=lambda process: process.name() != "slurmd"):
-        process.kill()
-    assert len(doomed) > 3
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from datasets import episodic_dataset
 
 from offline_rl.data import Dataset, unpickle
 from offline_rl.data.packed import PackedRows
@@ -29,16 +30,7 @@ HOPPER, WALKER = "hopper-medium-expert-v2_num100", "walker2d-medium-expert-v2_nu
 
 @pytest.fixture(scope="module")
 def dataset():
-    generator, rows = np.random.default_rng(0), sum(LENGTHS)
-    ends = np.zeros(rows, bool)
-    ends[np.cumsum(LENGTHS) - 1] = True
-    return Dataset.from_arrays(
-        observations=generator.normal(2, 3, (rows, 4)),
-        actions=generator.uniform(-1, 1, (rows, 2)),
-        rewards=generator.normal(1, 2, rows),
-        terminated=ends,
-        next_observations=generator.normal(2, 3, (rows, 4)),
-    )
+    return episodic_dataset(LENGTHS)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from datasets import episodic_dataset
 
-from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preferences import Pairs, agreement, relabelled, scripted_pairs
 from offline_rl.data.preprocessing import Preprocessing
@@ -17,17 +17,7 @@ FIELDS = ("observation", "action", "label", "probability", "rows")
 
 @pytest.fixture
 def dataset():
-    generator, rows = np.random.default_rng(0), sum(LENGTHS)
-    ends = np.zeros(rows, bool)
-    ends[np.cumsum(LENGTHS) - 1] = True
-    return Dataset.from_arrays(
-        observations=generator.normal(2, 3, (rows, 4)),
-        actions=generator.uniform(-2, 2, (rows, 2)),
-        rewards=generator.normal(1, 2, rows),
-        terminated=ends,
-        next_observations=generator.normal(2, 3, (rows, 4)),
-        action_bounds=(-2, 2),
-    )
+    return episodic_dataset(LENGTHS, action_limit=2)
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from clusters import kill_node, query, wait_for
 from sweep.sweeps import write_sweep
-from test_launchers import kill_node, query, slurm  # noqa: F401
 
 import offline_rl as orl
 from offline_rl.interpreter import child_environment
@@ -36,14 +35,6 @@ def training(out):
     return [path for path, checkpoint in found.items() if checkpoint and not checkpoint.finished]
 
 
-def wait_for(condition, process, seconds=240):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it never happened"
-        assert process.poll() is None, "the launcher has ended"
-        time.sleep(0.05)
-
-
 def check_that_all_is_done(process, out, seconds=300):
     """Assert that every trial has finished, and that the lost one went on from its checkpoint, missing no update."""
     code = process.wait(timeout=seconds)
@@ -64,7 +55,7 @@ def check_that_all_is_done(process, out, seconds=300):
 def test_a_lost_workers_trial_is_taken_up_by_another(sweep_file):
     out = sweep_file.parent / "out"
     process = start(sweep_file, "--workers=2", "--members=1")
-    wait_for(lambda: len(training(out)) == 2, process)
+    wait_for(lambda: len(training(out)) == 2, process=process, seconds=240)
     workers = [child for child in psutil.Process(process.pid).children() if "--members=1" in child.cmdline()]
     assert len(workers) == 2
     workers[0].kill()
@@ -84,7 +75,7 @@ def test_a_ray_cluster_that_loses_a_node_completes_the_sweep(sweep_file, monkeyp
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         place = f"--launcher_options=address={cluster.address}"
         process = start(sweep_file, "--launcher=ray", "--workers=2", place)
-        wait_for(lambda: len(training(out)) == 2, process)
+        wait_for(lambda: len(training(out)) == 2, process=process, seconds=240)
         cluster.remove_node(nodes[0], allow_graceful=False)
         check_that_all_is_done(process, out)
     finally:
@@ -93,11 +84,11 @@ def test_a_ray_cluster_that_loses_a_node_completes_the_sweep(sweep_file, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-def test_a_slurm_cluster_that_loses_a_node_completes_the_sweep(sweep_file, slurm):  # noqa: F811
+def test_a_slurm_cluster_that_loses_a_node_completes_the_sweep(sweep_file, slurm):
     pytest.importorskip("submitit")
     out = sweep_file.parent / "out"
     process = start(sweep_file, "--launcher=slurm", "--workers=2", "--members=1", **slurm)
-    wait_for(lambda: len(training(out)) == 2, process)
+    wait_for(lambda: len(training(out)) == 2, process=process, seconds=240)
     kill_node("n1", slurm)
     check_that_all_is_done(process, out)
     assert query(slurm, "squeue", "-h", "-t", "running") == ""

@@ -31,6 +31,7 @@ def check(folder, parameters, algorithm="td3_bc", members=4, **options):
     return trials
 
 
+@pytest.mark.slow
 def test_members_that_differ_in_sizes_and_preprocessing_do_not_touch_each_other(tmp_path):
     """Broken by a process that keeps an earlier trial's agent or data."""
     parameters = {"hidden_dims": {"values": [[8], [16, 4]]}, "normalize": {"values": [True, False]}}

@@ -25,7 +25,7 @@ from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
-from offline_rl.data.windows import RecordedSteps, Rows, Windows
+from offline_rl.data.windows import RecordedSteps, Rows, Steps, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.files import replace_folder, write_json
@@ -251,6 +251,10 @@ class Agent:
     """After how many updates :meth:`update` does the same again; ``build`` may set it."""
     history: History | None = None
     """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
+    window_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of ``Steps`` that :meth:`on_window` reads, where there is a ``history``."""
+    memory_size: int = 0
+    """M, numbers that :meth:`on_window` remembers besides the history; ``build`` may set it."""
 
     config: Any
 
@@ -320,6 +324,22 @@ class Agent:
         ``noise`` ``(B, A)`` is from N(0, 1). An algorithm without this method cannot be trained online.
         """
         raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
+
+    def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what ``policy`` does with its history for histories that are given, padded on the left; for exporting.
+
+        Args:
+            steps: ``(B, K, ...)``, of which ``window_fields`` have a meaning. ``return_to_go`` is what is asked for.
+            memory: ``(B, M)``, what was returned for the step before; it means nothing at an episode's first step.
+
+        Returns:
+            The newest actions ``(B, A)`` in [-1, 1], and what to remember ``(B, M)``.
+        """
+        raise AgentError(f"{self.name} does not say how it acts on a given history, so it cannot be exported")
+
+    def target_return(self) -> Tensor:
+        """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; 0 if none is."""
+        return torch.zeros(1, 1, dtype=self.dtype, device=self.device)
 
     @classmethod
     def conditions(cls, config: Any) -> Sequence[str]:
@@ -481,6 +501,48 @@ class Agent:
                 {name: t.contiguous() for name, t in self.acting_weights().items()}, folder / "weights.safetensors"
             )
             write_json(folder / "agent.json", self.description())
+
+    def export_onnx(self, path: str | Path, *, deterministic: bool = True) -> None:
+        """Write the policy to the file ``path`` as ONNX, which runs without PyTorch and without this package.
+
+        Raw observations in, environment actions out, batches of any size. Its inputs, outputs and origin stand in the
+        file's metadata; :data:`offline_rl.export.INPUTS` says what inputs are. It is compared with the agent first.
+
+        Args:
+            path: The file, for instance ``policy.onnx``; one that exists is replaced.
+            deterministic: Act as well as possible; False explores, with the noise as an input.
+
+        Raises:
+            AgentError: The extra ``export`` is missing, the file cannot be written or does not act as the agent does,
+                or the agent does not explore.
+        """
+        from offline_rl.export import write_onnx
+
+        write_onnx(self.twin(), Path(path), deterministic=deterministic)
+
+    def export_program(self, path: str | Path, *, deterministic: bool = True) -> None:
+        """Like :meth:`export_onnx`, as a program for ``torch.export.load``, which needs PyTorch only.
+
+        Its inputs are given by name: ``torch.export.load("policy.pt2").module()(observation=...)``.
+        """
+        from offline_rl.export import write_program
+
+        write_program(self.twin(), Path(path), deterministic=deterministic)
+
+    def twin(self) -> "Agent":
+        """Return an agent that acts the same, on the CPU, and has no episode in play."""
+        twin = type(self)(
+            self.config,
+            self.observation_size,
+            self.action_size,
+            seed=self.seed,
+            steps=self.steps,
+            online_steps=self.online_steps,
+            preprocessing=self.preprocessing,
+        )
+        twin.provenance = dict(self.provenance)
+        twin.load_acting_weights({name: weight.cpu() for name, weight in self.acting_weights().items()})
+        return twin
 
     def description(self) -> dict[str, Any]:
         """Return what ``agent.json`` holds: all that rebuilding the agent needs, except its weights."""

@@ -213,7 +213,9 @@ class ParameterGroup:
             rate = rate / 2 * (1 + (math.pi * share).cos())
         if self._warmup_steps:
             rate = rate * ((self._count.double() + 1) / self._warmup_steps).clamp(max=1)
-        return rate.to(self.flat.dtype) if isinstance(rate, Tensor) else rate
+        # A GPU's kernel reads a single number, whatever the parameters are.
+        dtype = torch.float32 if self.flat.is_cuda else self.flat.dtype
+        return rate.to(dtype) if isinstance(rate, Tensor) else rate
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that continuing exactly needs: weights, Adam's moments and its step count."""

@@ -395,8 +395,9 @@ def algos_command(arguments: list[str]) -> None:
 
     name = CommandLine(arguments, {"name": str | None}, positional=("name",)).parse(command, "offline-rl algos")
     if name is None:
+        width = max(map(len, algorithms()))
         for known in algorithms():
-            print(f"  {known:10} {_module_doc(find_algorithm(known)).splitlines()[0]}")
+            print(f"  {known:{width}}  {_module_doc(find_algorithm(known)).splitlines()[0]}")
         return
     algorithm = find_algorithm(name)
     print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")

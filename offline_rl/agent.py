@@ -247,6 +247,8 @@ class Agent:
     """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`; ``build`` may set it from the config."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
+    cycle: int = 1
+    """After how many updates :meth:`update` does the same again; ``build`` may set it."""
     history: History | None = None
     """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
 
@@ -327,6 +329,10 @@ class Agent:
     def signals(self, observation: Tensor) -> dict[str, Tensor]:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
+
+    def repeats(self, step: int) -> bool:
+        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before."""
+        return True
 
     # What an algorithm uses.
 

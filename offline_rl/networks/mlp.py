@@ -27,6 +27,10 @@ class _Perceptron(torch.autograd.Function):
         """Map ``(B, in)`` to ``(count, B, out)``; ReLU between layers."""
         weights, biases = layers[0::2], layers[1::2]
         hidden: list[Tensor] = []
+        if x.is_cuda:
+            output = _forward_together(x, weights, biases, hidden)
+            ctx.save_for_backward(x, *layers, *hidden)
+            return output
         outputs = []
         for member in range(weights[0].shape[0]):
             h = x
@@ -45,6 +49,11 @@ class _Perceptron(torch.autograd.Function):
         layer_count = len(ctx.needs_input_grad) - 1
         x, layers, hidden = saved[0], saved[1 : 1 + layer_count], saved[1 + layer_count :]
         weights = layers[0::2]
+        if x.is_cuda:
+            input_grad, together = _backward_together(
+                grads[0], x, weights, hidden, needs_input=needs_input, needs_layers=needs_layers
+            )
+            return (input_grad, *(together or (None,) * layer_count))
         per_member = len(weights) - 1
         layer_grads = [torch.empty_like(layer) for layer in layers] if needs_layers else []
         input_grad = None
@@ -62,6 +71,40 @@ class _Perceptron(torch.autograd.Function):
                     first = delta.mm(weights[0][member])
                     input_grad = first if input_grad is None else input_grad + first
         return (input_grad, *(layer_grads if needs_layers else (None,) * layer_count))
+
+
+def _forward_together(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: list[Tensor]) -> Tensor:
+    """Return the outputs ``(count, B, out)``, and add the hidden layers ``(count, B, width)`` to ``hidden``.
+
+    For a GPU, where kernels cost by their number: product, bias and ReLU are one.
+    """
+    h = x.expand(len(weights[0]), *x.shape)
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        layer = x.new_empty(*h.shape[:2], bias.shape[1])
+        for member, own in enumerate(layer):
+            torch.ops.aten._addmm_activation.out(bias[member], h[member], weight[member].t(), out=own)
+        hidden.append(h := layer)
+    return torch.baddbmm(biases[-1][:, None], h, weights[-1].mT)
+
+
+def _backward_together(
+    delta: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    hidden: Sequence[Tensor],
+    *,
+    needs_input: bool,
+    needs_layers: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Return the gradient of the input and those of the layers, of all networks by the same kernels."""
+    inputs = (x.expand(len(delta), *x.shape), *hidden)
+    layer_grads: list[Tensor] = []
+    for index in range(len(weights) - 1, -1, -1):
+        if needs_layers:
+            layer_grads[:0] = torch.bmm(delta.mT, inputs[index]), delta.sum(1)
+        if index > 0:
+            delta = torch.ops.aten.threshold_backward(torch.bmm(delta, weights[index]), inputs[index], 0)
+    return (torch.bmm(delta, weights[0]).sum(0) if needs_input else None), layer_grads
 
 
 class MLP(nn.Module):

@@ -21,8 +21,9 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Never --quiet: what is not said does not count as a warning, and --strict would let it pass.
 docs: .venv/dev.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The competitors live in an environment of their own: their pins exclude ours.
 bench: .venv/dev.stamp .venv-peers/peers.stamp

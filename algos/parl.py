@@ -132,7 +132,7 @@ class PARL(Agent):
 
     name = "parl"
     config_class = Config
-    config: Config
+    stackable = False
 
     def build(self) -> None:
         """Make the lower level, and what learns its rewards."""

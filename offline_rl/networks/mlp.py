@@ -27,10 +27,6 @@ class _Perceptron(torch.autograd.Function):
         """Map ``(B, in)`` to ``(count, B, out)``; ReLU between layers."""
         weights, biases = layers[0::2], layers[1::2]
         hidden: list[Tensor] = []
-        if x.is_cuda:
-            output = _forward_together(x, weights, biases, hidden)
-            ctx.save_for_backward(x, *layers, *hidden)
-            return output
         outputs = []
         for member in range(weights[0].shape[0]):
             h = x
@@ -49,11 +45,6 @@ class _Perceptron(torch.autograd.Function):
         layer_count = len(ctx.needs_input_grad) - 1
         x, layers, hidden = saved[0], saved[1 : 1 + layer_count], saved[1 + layer_count :]
         weights = layers[0::2]
-        if x.is_cuda:
-            input_grad, together = _backward_together(
-                grads[0], x, weights, hidden, needs_input=needs_input, needs_layers=needs_layers
-            )
-            return (input_grad, *(together or (None,) * layer_count))
         per_member = len(weights) - 1
         layer_grads = [torch.empty_like(layer) for layer in layers] if needs_layers else []
         input_grad = None
@@ -73,38 +64,66 @@ class _Perceptron(torch.autograd.Function):
         return (input_grad, *(layer_grads if needs_layers else (None,) * layer_count))
 
 
-def _forward_together(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: list[Tensor]) -> Tensor:
-    """Return the outputs ``(count, B, out)``, and add the hidden layers ``(count, B, width)`` to ``hidden``.
+class _Together(torch.autograd.Function):
+    """N perceptrons with an input each; every layer is a weight ``(N, out, in)`` and a bias ``(N, out)``.
 
-    For a GPU, where kernels cost by their number: product, bias and ReLU are one.
+    For a GPU, where kernels cost by their number: one serves all networks.
     """
-    h = x.expand(len(weights[0]), *x.shape)
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        layer = x.new_empty(*h.shape[:2], bias.shape[1])
-        for member, own in enumerate(layer):
-            torch.ops.aten._addmm_activation.out(bias[member], h[member], weight[member].t(), out=own)
-        hidden.append(h := layer)
-    return torch.baddbmm(biases[-1][:, None], h, weights[-1].mT)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
+        """Map ``(N, B, in)`` to ``(N, B, out)``; ReLU between layers."""
+        weights, biases = layers[0::2], layers[1::2]
+        inputs = [x]
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            inputs.append(torch.baddbmm(bias[:, None], inputs[-1], weight.mT).relu_())
+        ctx.save_for_backward(*weights, *inputs)
+        return torch.baddbmm(biases[-1][:, None], inputs[-1], weights[-1].mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the input and of the layers, each only if it is asked for."""
+        needs_input, needs_layers = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        count = len(ctx.saved_tensors) // 2
+        weights, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        delta = grads[0]
+        layer_grads: list[Tensor] = []
+        for index in range(count - 1, -1, -1):
+            if needs_layers:
+                layer_grads[:0] = torch.bmm(delta.mT, inputs[index]), delta.sum(1)
+            if index > 0:
+                delta = torch.ops.aten.threshold_backward(torch.bmm(delta, weights[index]), inputs[index], 0)
+        input_grad = torch.bmm(delta, weights[0]) if needs_input else None
+        return (input_grad, *(layer_grads if needs_layers else (None,) * 2 * count))
 
 
-def _backward_together(
-    delta: Tensor,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    *,
-    needs_input: bool,
-    needs_layers: bool,
-) -> tuple[Tensor | None, list[Tensor]]:
-    """Return the gradient of the input and those of the layers, of all networks by the same kernels."""
-    inputs = (x.expand(len(delta), *x.shape), *hidden)
-    layer_grads: list[Tensor] = []
-    for index in range(len(weights) - 1, -1, -1):
-        if needs_layers:
-            layer_grads[:0] = torch.bmm(delta.mT, inputs[index]), delta.sum(1)
-        if index > 0:
-            delta = torch.ops.aten.threshold_backward(torch.bmm(delta, weights[index]), inputs[index], 0)
-    return (torch.bmm(delta, weights[0]).sum(0) if needs_input else None), layer_grads
+class _Mapped(torch.autograd.Function):
+    """``count`` perceptrons on one input, under ``torch.vmap`` over members that each have such networks.
+
+    Only its batching rule is ever used: networks of all members are one batch of networks.
+    """
+
+    @staticmethod
+    def forward(*tensors: Tensor) -> Tensor:
+        """Never called."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Never called."""
+        raise NotImplementedError
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        """Map ``(M, B, in)`` to ``(M, count, B, out)``."""
+        x, *layers = (
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, in_dims, strict=True)
+        )
+        networks = layers[0].shape[:2]
+        inputs = x[:, None].expand(*networks, *x.shape[1:]).flatten(0, 1)
+        output = _Together.apply(inputs, *(layer.flatten(0, 1) for layer in layers))  # type: ignore[no-untyped-call]
+        return output.unflatten(0, networks), 0
 
 
 class MLP(nn.Module):
@@ -170,6 +189,10 @@ class MLP(nn.Module):
 def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
     if norms:
         return torch.stack([_normalized(x, layers, norms, member) for member in range(len(layers[0]))])
+    if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
+        return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
+    if x.is_cuda:
+        return _Together.apply(x.expand(len(layers[0]), *x.shape), *layers)  # type: ignore[no-any-return, no-untyped-call]
     return _Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 

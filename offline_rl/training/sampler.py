@@ -1,6 +1,6 @@
 """Which rows and which random numbers each update sees: pure functions of (seed, name, step)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -121,15 +121,16 @@ class Feed:
     A counter that lives there, too, says whose turn it is, so that making a batch is work for the device alone.
 
     Args:
-        sampler: Draws the numbers.
-        agent: Whose they are.
+        samplers: Of the agents whose batches are made together, M; they share the dataset.
+        device: Where the agents live.
+        dtype: What they compute in.
     """
 
-    def __init__(self, sampler: Sampler, agent: Agent) -> None:
-        self._sampler, self._device, self._dtype = sampler, agent.device, agent.dtype
+    def __init__(self, samplers: Sequence[Sampler], device: torch.device, dtype: torch.dtype) -> None:
+        self._samplers, self._device, self._dtype = samplers, device, dtype
         self._places = torch.empty(0)
         self._draws: dict[str, Tensor] = {}
-        self._turn = torch.zeros(1, dtype=torch.int64, device=agent.device)
+        self._turn = torch.zeros(1, dtype=torch.int64, device=device)
         self._first = self._next = 1
 
     def ready(self, step: int) -> None:
@@ -141,21 +142,27 @@ class Feed:
         self._next = step + 1
 
     def batch(self) -> Batch:
-        """Return the batch whose turn it is, and count on; always the same work, at the same places."""
+        """Return the batches whose turn it is, one after the other ``(M B, ...)``, and count on.
+
+        It is always the same work, at the same places.
+        """
         places = self._places.index_select(0, self._turn)[0]
         draws = {name: block.index_select(0, self._turn)[0] for name, block in self._draws.items()}
         self._turn += 1
-        return self._sampler.batch_of(places, draws)
+        return self._samplers[0].batch_of(places, draws)
 
     def _load(self, step: int) -> None:
-        places, draws = self._sampler.numbers(step, FEED)
-        if not len(self._places):
-            self._places = torch.empty_like(places, device=self._device)
-            self._draws = {
-                name: torch.empty_like(values, device=self._device, dtype=self._dtype) for name, values in draws.items()
-            }
-        for block, values in ((self._places, places), *((self._draws[name], draws[name]) for name in draws)):
-            source = values.pin_memory() if block.is_cuda else values
-            block.copy_(source, non_blocking=True)
+        places, draws = zip(*(sampler.numbers(step, FEED) for sampler in self._samplers), strict=True)
+        self._places = self._laid(torch.cat(places, 1), self._places)
+        self._draws = {
+            name: self._laid(torch.cat([own[name] for own in draws], 1).to(self._dtype), self._draws.get(name))
+            for name in draws[0]
+        }
         self._first = step
         self._turn.zero_()
+
+    def _laid(self, values: Tensor, block: Tensor | None) -> Tensor:
+        """Bring values to where the last ones lay, if there were any."""
+        if block is None or not len(block):
+            return values.to(self._device)
+        return block.copy_(values.pin_memory() if block.is_cuda else values, non_blocking=True)

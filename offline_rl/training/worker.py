@@ -21,7 +21,7 @@ from offline_rl.training.checkpoint import prefixed, select
 from offline_rl.training.evaluation import play
 from offline_rl.training.online import Interaction
 from offline_rl.training.options import Mode
-from offline_rl.training.sampler import Feed, Sampler
+from offline_rl.training.sampler import Sampler
 
 Reply = tuple[Message, Mapping[str, Tensor]]
 
@@ -39,9 +39,8 @@ class Member:
     def __init__(self, agent: Agent, rows: PackedRows, task: str | None = None, dynamics: Dynamics = "d4rl") -> None:
         self.agent = agent
         agent.prepare(rows)
-        self._rows, self._task, self._dynamics = rows, task, dynamics
-        self._sampler = Sampler(agent, rows)
-        self.feed = Feed(self._sampler, agent)
+        self.rows, self._task, self._dynamics = rows, task, dynamics
+        self.sampler = Sampler(agent, rows)
         self._interaction: Interaction | None = None
         self._metrics: dict[str, Tensor] = {}
         self._timings: dict[str, list[Tensor]] = {}
@@ -51,7 +50,7 @@ class Member:
         for step in range(first, last + 1):
             if step > self.agent.steps:
                 self._online().step(step)
-            self.note(self.agent.update(self._sampler.batch(step), step))
+            self.note(self.agent.update(self.sampler.batch(step), step))
 
     def note(self, metrics: Metrics) -> None:
         """Keep an update's metrics, also over later ones, because a delayed actor has none on some updates."""
@@ -84,10 +83,10 @@ class Member:
         """Return the online phase, which begins with the first call."""
         if self._interaction is None:
             assert self._task is not None
-            self._interaction = Interaction(self.agent, self._rows, self._task, self._dynamics)
+            self._interaction = Interaction(self.agent, self.rows, self._task, self._dynamics)
             self.agent.go_online(self._interaction.replay)
             # One batch at a time: each may hold the row collected just before.
-            self._sampler = Sampler(self.agent, self._interaction.replay, block=1)
+            self.sampler = Sampler(self.agent, self._interaction.replay, block=1)
         return self._interaction
 
 
@@ -155,6 +154,8 @@ class Worker:
         offline = min(until, first.steps) if self._captured else self._step
         if self._captured and offline > self._step:
             self._captured.run(self._step + 1, offline)
+            if until > offline:
+                self._captured.settle()
         for member in self._members.values():
             member.run(max(self._step, offline) + 1, until)
         if first.device.type == "cuda":
@@ -188,6 +189,8 @@ class Worker:
         return {"returns": returns, "lengths": lengths}, {}
 
     def _gather(self, of: Callable[[Member], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        if self._captured and self._step <= next(iter(self._members.values())).agent.steps:
+            self._captured.settle()
         return {f"{name}/{key}": t.cpu() for name, member in self._members.items() for key, t in of(member).items()}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from offline_rl.networks import MLP, Critic, DeterministicActor, kernels
-from offline_rl.networks.mlp import _backward_together, _forward_together
+from offline_rl.networks.mlp import _Together
 
 
 def network(input_size=5, output_size=2, hidden=(7, 6), count=2, dtype=torch.float64, **options):
@@ -53,19 +53,15 @@ def test_values_and_gradients_equal_autograds_on_plain_layers(hidden, count):
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_gpus_way_gives_the_same(hidden, count):
     """It can be called on a CPU, too; broken by a wrong order of the layers' gradients, or a forgotten mask."""
-    mlp, x = network(hidden=hidden, count=count), torch.randn(9, 5, dtype=torch.float64)
-    weights, biases = (tuple(mlp.layers[first::2]) for first in (0, 1))
-    weight, states = torch.randn(count, 9, 2, dtype=torch.float64), []
-    with torch.no_grad():
-        assert torch.allclose(_forward_together(x, weights, biases, states), mlp(x), atol=1e-14)
-        ours = _backward_together(weight, x, weights, states, needs_input=True, needs_layers=True)
-        frozen = _backward_together(weight, x, weights, states, needs_input=True, needs_layers=False)
-    x.requires_grad_()
-    expected = torch.autograd.grad((mlp(x) * weight).sum(), [x, *mlp.layers])
-    for a, b in zip((ours[0], *ours[1]), expected, strict=True):
+    mlp, x = network(hidden=hidden, count=count), torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(count, 9, 2, dtype=torch.float64)
+    together = _Together.apply(x.expand(count, 9, 5), *mlp.layers)
+    assert torch.allclose(together, mlp(x), atol=1e-14)
+    ours, expected = (torch.autograd.grad((y * weight).sum(), [x, *mlp.layers]) for y in (together, mlp(x)))
+    for a, b in zip(ours, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-13)
-    assert torch.equal(frozen[0], ours[0])
-    assert frozen[1] == []
+    frozen = _Together.apply(x.expand(count, 9, 5), *(layer.detach() for layer in mlp.layers))
+    assert torch.equal(torch.autograd.grad((frozen * weight).sum(), x)[0], ours[0])
 
 
 def test_frozen_gives_the_inputs_gradient_only():

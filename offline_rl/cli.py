@@ -165,6 +165,8 @@ def evaluate_command(arguments: list[str]) -> None:
         dynamics: Dynamics = "d4rl",
         seed: int = 0,
         figure: str | None = None,
+        video: str | None = None,
+        video_episodes: int = 1,
         json: bool = False,
     ) -> dict[str, Any]:
         """Score a saved agent, or all agents of a run.
@@ -176,6 +178,8 @@ def evaluate_command(arguments: list[str]) -> None:
             dynamics: Physics: D4RL's own, or Gymnasium's stock v4 environments.
             seed: Decides the initial states.
             figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
+            video: MP4 or GIF file for a film of the first agent, of episodes that are scored.
+            video_episodes: Episodes to film.
             json: Print JSON.
         """
         return locals()
@@ -185,7 +189,16 @@ def evaluate_command(arguments: list[str]) -> None:
 
 
 def _evaluate(
-    *, path: str, episodes: int, task: str | None, dynamics: Dynamics, seed: int, figure: str | None, json: bool
+    *,
+    path: str,
+    episodes: int,
+    task: str | None,
+    dynamics: Dynamics,
+    seed: int,
+    figure: str | None,
+    video: str | None,
+    video_episodes: int,
+    json: bool,
 ) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.errors import AgentError
@@ -201,7 +214,8 @@ def _evaluate(
     for folder in found:
         agent = load_agent(folder)
         name = _task_of(agent, task, folder)
-        result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed)
+        film: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
+        result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed, **film)
         results.append(
             {"agent": str(folder), "task": name, "dynamics": dynamics, "episodes": episodes} | _means(result)
         )
@@ -211,6 +225,8 @@ def _evaluate(
             _print_evaluation(results[-1])
     if json:
         print_json(results)
+    if video:
+        print(f"filmed to {video}", file=sys.stderr)
 
 
 def _means(played: Any) -> dict[str, float]:
@@ -379,8 +395,9 @@ def algos_command(arguments: list[str]) -> None:
 
     name = CommandLine(arguments, {"name": str | None}, positional=("name",)).parse(command, "offline-rl algos")
     if name is None:
+        width = max(map(len, algorithms()))
         for known in algorithms():
-            print(f"  {known:10} {_module_doc(find_algorithm(known)).splitlines()[0]}")
+            print(f"  {known:{width}}  {_module_doc(find_algorithm(known)).splitlines()[0]}")
         return
     algorithm = find_algorithm(name)
     print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")

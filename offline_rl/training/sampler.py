@@ -1,6 +1,8 @@
 """Which rows and which random numbers each update sees: pure functions of (seed, name, step)."""
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -16,6 +18,10 @@ BLOCK = 16
 """Updates whose batches are made at once; any value gives the same numbers."""
 FEED = 64
 """Updates whose numbers a :class:`Feed` puts on the device at once; any value gives the same numbers."""
+
+
+Numbers = tuple[Tensor, dict[str, Tensor]]
+"""What is drawn for some updates, see :meth:`Sampler.numbers`."""
 
 
 class Sampler:
@@ -51,7 +57,7 @@ class Sampler:
             self._first, self._batches, offset = step, self._make(step), 0
         return self._batches[offset]
 
-    def numbers(self, step: int, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def numbers(self, step: int, count: int) -> Numbers:
         """Return, on the host, what is drawn for ``count`` updates from ``step`` on.
 
         Returns:
@@ -132,6 +138,8 @@ class Feed:
         self._draws: dict[str, Tensor] = {}
         self._turn = torch.zeros(1, dtype=torch.int64, device=device)
         self._first = self._next = 1
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="draws")
+        self._ahead: tuple[int, list[Future[Numbers]]] = 0, []
 
     def ready(self, step: int) -> None:
         """Let the next :meth:`batch` be that of update ``step``; the device is not waited for."""
@@ -152,7 +160,7 @@ class Feed:
         return self._samplers[0].batch_of(places, draws)
 
     def _load(self, step: int) -> None:
-        places, draws = zip(*(sampler.numbers(step, FEED) for sampler in self._samplers), strict=True)
+        places, draws = zip(*self._numbers(step), strict=True)
         self._places = self._laid(torch.cat(places, 1), self._places)
         self._draws = {
             name: self._laid(torch.cat([own[name] for own in draws], 1).to(self._dtype), self._draws.get(name))
@@ -160,6 +168,18 @@ class Feed:
         }
         self._first = step
         self._turn.zero_()
+
+    def _numbers(self, step: int) -> list[Numbers]:
+        """Return all samplers' numbers; those of the next block are drawn meanwhile."""
+        if self._ahead[0] != step:
+            wait(self._ahead[1])  # a sampler draws for one block at a time
+            self._ahead = step, self._begun(step)
+        numbers = [begun.result() for begun in self._ahead[1]]
+        self._ahead = step + FEED, self._begun(step + FEED)
+        return numbers
+
+    def _begun(self, step: int) -> list[Future[Numbers]]:
+        return [self._threads.submit(sampler.numbers, step, FEED) for sampler in self._samplers]
 
     def _laid(self, values: Tensor, block: Tensor | None) -> Tensor:
         """Bring values to where the last ones lay, if there were any."""

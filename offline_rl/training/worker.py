@@ -14,6 +14,7 @@ from torch import Tensor
 from offline_rl.agent import Agent, agent_from_description, new_agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
+from offline_rl.envs.online import Transition
 from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.checkpoint import prefixed, select
@@ -32,10 +33,22 @@ class Member:
         rows: The dataset.
         task: What is played in the online phase, if there is one.
         dynamics: Its physics.
+        random_steps: Up to and including this step, online actions are drawn uniformly and nothing is learned.
+        witness: Is told of each step online.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, task: str | None = None, dynamics: Dynamics = "d4rl") -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        rows: PackedRows,
+        task: str | None = None,
+        dynamics: Dynamics = "d4rl",
+        *,
+        random_steps: int = 0,
+        witness: Callable[[Transition], None] | None = None,
+    ) -> None:
         self.agent = agent
+        self._random_steps, self._witness = random_steps, witness
         agent.prepare(rows)
         self._rows, self._task, self._dynamics = rows, task, dynamics
         self._sampler = Sampler(agent, rows)
@@ -47,7 +60,11 @@ class Member:
         """Make the updates ``first`` to ``last``."""
         for step in range(first, last + 1):
             if step > self.agent.steps:
-                self._online().step(step)
+                happened = self._online().step(step)
+                if self._witness is not None:
+                    self._witness(happened)
+                if step <= self._random_steps:
+                    continue
             for name, value in self.agent.update(self._sampler.batch(step), step).items():
                 # Kept over updates, because a delayed actor has no metrics on some of them.
                 self._metrics[name] = value
@@ -78,7 +95,7 @@ class Member:
         """Return the online phase, which begins with the first call."""
         if self._interaction is None:
             assert self._task is not None
-            self._interaction = Interaction(self.agent, self._rows, self._task, self._dynamics)
+            self._interaction = Interaction(self.agent, self._rows, self._task, self._dynamics, self._random_steps)
             self.agent.go_online(self._interaction.replay)
             # One batch at a time: each may hold the row collected just before.
             self._sampler = Sampler(self.agent, self._interaction.replay, block=1)

@@ -81,10 +81,10 @@ class Collection:
         self._partial = self._out.with_name(f"{self._out.name}.partial")
         if config is not None and config.normalize:
             raise AgentError("normalize needs a dataset, and there is none yet; leave it out")
-        self._agent = self._load_agent() if isinstance(options, AgentOptions) else None
+        self._agent = _load_agent(options) if isinstance(options, AgentOptions) else None
         self._task = self._find_task()
-        if self._agent is not None:
-            check_fits(self._task, self._agent.observation_size, self._agent.action_size, f"agent {options.agent}")  # type: ignore[attr-defined]
+        if (agent := self._agent) is not None:
+            check_fits(self._task, agent.observation_size, agent.action_size, f"the agent ({agent.name})")
         self._record = self._describe()
 
     def run(self) -> Path:
@@ -102,16 +102,6 @@ class Collection:
         shutil.rmtree(self._partial, ignore_errors=True)
         return self._out
 
-    def _load_agent(self) -> Agent:
-        options = self._options
-        assert isinstance(options, AgentOptions)
-        agent = load_agent(options.agent)
-        if not options.deterministic and not agent.explores():
-            raise AgentError(f"{agent.name} has no way to explore; leave out --deterministic, or give --noise")
-        if options.noise and agent.history is not None:
-            raise AgentError(f"{agent.name} remembers its own actions, not noisy ones; leave out --noise")
-        return agent
-
     def _find_task(self) -> Task:
         name = self._options.task or (self._agent.provenance.get("task") if self._agent else None)
         if name is None:
@@ -124,7 +114,7 @@ class Collection:
         settings = {name: value for name, value in vars(self._options).items() if name not in apart}
         record = {
             "collector": self._kind,
-            "task": self._task.name,
+            "task": self._task.robot.name,
             "env_id": self._task.robot.env_id,
             "dynamics": self._options.dynamics,
             "seed": self._options.seed,
@@ -192,7 +182,10 @@ class Collection:
                 raise RunError(f"{options.snapshots_folder} exists; choose another --out, or move it away")
             write_json(settings, self._record)
             return None
-        found = json.loads(settings.read_text())
+        try:
+            found = json.loads(settings.read_text())
+        except ValueError as error:
+            raise RunError(f"{settings} is damaged ({error}); delete {self._partial} to start anew") from None
         self._check_same(found)
         self._record = found
         print(f"resumed at step {checkpoint.step}", flush=True)
@@ -245,7 +238,7 @@ class Collection:
             steps=0,
             online_steps=options.steps,
         )
-        agent.provenance = {"task": self._task.name, "dynamics": options.dynamics, "versions": versions()}
+        agent.provenance = {"task": self._task.robot.name, "dynamics": options.dynamics, "versions": versions()}
         return agent
 
     def _save(self, step: int, player: Player, recorder: Recorder, stored: ReplayFile) -> None:
@@ -262,6 +255,15 @@ class Collection:
             for name, value in self._record.items()
         }
         write_hdf5(self._out, arrays, {**attributes, **statistics, "last_episode_cut": cut})
+
+
+def _load_agent(options: AgentOptions) -> Agent:
+    agent = load_agent(options.agent)
+    if not options.deterministic and not agent.explores():
+        raise AgentError(f"{agent.name} has no way to explore; leave out --deterministic, or give --noise")
+    if options.noise and agent.history is not None:
+        raise AgentError(f"{agent.name} remembers its own actions, not noisy ones; leave out --noise")
+    return agent
 
 
 def _statistics(recorder: Recorder, task: Task) -> dict[str, Any]:

@@ -276,6 +276,7 @@ def test_a_learner_that_diverges_is_no_dataset(tmp_path):
         (["random", "--out", "x.hdf5", "--task", "ant"], "D4RL's dynamics of ant have not been verified"),
         (["random", "--out", "x.hdf5", "--task", "hopper", "--steps", "0"], "steps is 0; it must be at least 1"),
         (["random", "--out", "x.hdf5", "--task", "hopper", "--noise", "1"], "unknown option --noise"),
+        (["random", "--out", "x.hdf5", "--task", "hopper", "--steps", "1e15"], "more than fit into memory"),
         (["random", "--out", "/dev/null/x.hdf5", "--task", "hopper"], "cannot be written"),
         (["agent", "--out", "x.hdf5"], "no agent; give its folder with --agent"),
         (["agent", "--out", "x.hdf5", "--agent", "nowhere"], "holds no agent.json"),

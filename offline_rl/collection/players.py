@@ -28,6 +28,9 @@ class Recorder:
         task: What is played.
         joints: Numbers in MuJoCo's ``qpos`` and ``qvel``.
         capacity: Steps there will be.
+
+    Raises:
+        RunError: These are too many.
     """
 
     def __init__(self, task: Task, joints: tuple[int, int], capacity: int) -> None:
@@ -43,8 +46,11 @@ class Recorder:
             "infos/qvel": joints[1],
         }
         self.width = sum(self.widths.values())
-        # Memory that is not written to yet costs nothing.
-        self._matrix = np.empty((capacity, self.width), np.float32)
+        try:
+            # Memory that is not written to yet costs nothing.
+            self._matrix = np.empty((capacity, self.width), np.float32)
+        except MemoryError:
+            raise RunError(f"steps is {capacity:,}, more than fit into memory; collect several files") from None
         self._count = 0
 
     def append(self, happened: Transition) -> None:

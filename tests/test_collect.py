@@ -68,6 +68,16 @@ def kinds(folder):
     }
 
 
+@pytest.fixture(scope="module")
+def made(folder, kinds):
+    """Give the file of each kind, made without a stop."""
+    others = {name: folder / f"{name}.hdf5" for name in kinds if name != "sac"}
+    for name, out in others.items():
+        kind, settings = kinds[name]
+        orl.collect(kind, out=out, **settings)
+    return {**others, "sac": folder / "sac.hdf5"}
+
+
 def check_layout(path, robot, steps):
     arrays, attributes = contents(path)
     size, action_size = robot.observation_size, robot.action_size
@@ -140,10 +150,10 @@ def test_what_was_recorded_is_what_the_simulator_does(folder):
         assert happened.terminated == arrays["terminals"][row]
 
 
-def test_sac_begins_at_random_without_learning_and_then_explores_as_it_has_learned(folder, tmp_path):
+def test_sac_begins_at_random_without_learning_and_then_explores_as_it_has_learned(folder, made):
     """Broken by a snapshot that is late, by no learning, or by random steps with other numbers than `random` has."""
     arrays, _ = contents(folder / "sac.hdf5")
-    chance, _ = contents(orl.collect("random", out=tmp_path / "random.hdf5", **RANDOM))
+    chance, _ = contents(made["random"])
     assert np.array_equal(arrays["actions"][:200], chance["actions"][:200])
     assert not np.isclose(arrays["actions"][200:], chance["actions"][200:]).all(1).any()
     noise = Stream(0, "exploration")
@@ -158,27 +168,24 @@ def test_sac_begins_at_random_without_learning_and_then_explores_as_it_has_learn
     assert not torch.equal(weights[2], weights[1])
 
 
-def test_a_saved_agent_plays_as_it_is_told(folder, kinds, tmp_path):
+def test_a_saved_agent_plays_as_it_is_told(folder, made):
     """Broken by the noise's size, by noise beyond the bounds, or by another way to act than the one asked for."""
     agent = orl.load_agent(folder / "sac-agents" / "step-400")
-    made = {}
-    for name in ("agent", "noisy", "exploring"):
-        kind, settings = kinds[name]
-        made[name], attributes = contents(orl.collect(kind, out=tmp_path / f"{name}.hdf5", **settings))
-        assert attributes["task"] == "hopper", "by default what the agent was trained for"
-    assert np.array_equal(made["agent"]["actions"], [agent.act(row) for row in made["agent"]["observations"]])
-    noise = made["noisy"]["actions"] - agent.act(made["noisy"]["observations"])
-    assert 0.27 < noise[np.abs(made["noisy"]["actions"]) < 1].std() < 0.33
-    assert np.abs(made["noisy"]["actions"]).max() == 1
+    played, attributes = contents(made["agent"])
+    assert attributes["task"] == "hopper", "by default what the agent was trained for"
+    assert np.array_equal(played["actions"], [agent.act(row) for row in played["observations"]])
+    noisy, _ = contents(made["noisy"])
+    noise = noisy["actions"] - agent.act(noisy["observations"])
+    assert 0.27 < noise[np.abs(noisy["actions"]) < 1].std() < 0.33
+    assert np.abs(noisy["actions"]).max() == 1
+    exploring, _ = contents(made["exploring"])
     drawn = Stream(0, "exploration").at(7).standard_normal(3, np.float32)
-    played = made["exploring"]
-    assert np.array_equal(agent.act_with_noise(played["observations"][6], drawn), played["actions"][6])
+    assert np.array_equal(agent.act_with_noise(exploring["observations"][6], drawn), exploring["actions"][6])
 
 
-def test_an_agent_that_remembers_is_told_rewards_and_where_episodes_begin(folder, kinds, tmp_path):
+def test_an_agent_that_remembers_is_told_rewards_and_where_episodes_begin(folder, made):
     """Broken by no reset, by no reward, or by a reward told at an episode's first step."""
-    kind, settings = kinds["remembering"]
-    arrays, _ = contents(orl.collect(kind, out=tmp_path / "x.hdf5", **settings))
+    arrays, _ = contents(made["remembering"])
     agent = orl.load_agent(folder / "dt")
     begins = True
     for row, observation in enumerate(arrays["observations"]):
@@ -208,10 +215,9 @@ def stopped_after(steps, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["random", "sac", "noisy", "exploring", "remembering"])
-def test_stopped_and_resumed_it_ends_in_the_same_bytes(name, kinds, tmp_path, monkeypatch):
+def test_stopped_and_resumed_it_ends_in_the_same_bytes(name, kinds, made, tmp_path, monkeypatch):
     """Broken by any state left out: physics, networks, optimisers, replay, or what an agent remembers."""
     kind, settings = kinds[name]
-    straight = orl.collect(kind, out=tmp_path / "straight.hdf5", **settings).read_bytes()
     out = tmp_path / "stopped.hdf5"
     with stopped_after(333, monkeypatch):
         orl.collect(kind, out=out, **settings)
@@ -219,13 +225,13 @@ def test_stopped_and_resumed_it_ends_in_the_same_bytes(name, kinds, tmp_path, mo
     with (tmp_path / "stopped.hdf5.partial" / "checkpoint" / "replay-rows.f32").open("ab") as file:
         file.write(b"left by a killed process")
     orl.collect(kind, out=out, resume=True, **settings)
-    assert out.read_bytes() == straight
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped.hdf5", "straight.hdf5"]
+    assert out.read_bytes() == made[name].read_bytes()
+    assert list(tmp_path.iterdir()) == [out]
 
 
-def test_the_same_seed_gives_the_same_bytes_at_another_time(tmp_path):
+def test_the_same_seed_gives_the_same_bytes_at_another_time(made, tmp_path):
     """Broken by times, which HDF5 keeps in whole seconds, or by a path in the file."""
-    first = orl.collect("random", out=tmp_path / "first.hdf5", **RANDOM).read_bytes()
+    first = made["random"].read_bytes()
     time.sleep(1.1)
     assert orl.collect("random", out=tmp_path / "second.hdf5", **RANDOM).read_bytes() == first
     assert orl.collect("random", out=tmp_path / "third.hdf5", seed=1, **RANDOM).read_bytes() != first

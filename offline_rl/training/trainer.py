@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class Trainer:
     Args:
         plan: What to do.
         out: The run's folder, which holds ``config.json`` already.
-        kernel: Which matrix product to use.
+        compute: Where and how to train, as ``config.json`` names it.
         record: Where rows go.
         checkpoint: Where to continue from.
         crew: Where child processes come from.
@@ -83,7 +83,7 @@ class Trainer:
         self,
         plan: Plan,
         out: Path,
-        kernel: str,
+        compute: Mapping[str, str],
         record: Record,
         checkpoint: Checkpoint | None,
         *,
@@ -92,7 +92,7 @@ class Trainer:
     ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
         self._checkpoint = checkpoint
-        self._kernel = kernel
+        self._compute = compute
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._begin = time.monotonic()
@@ -113,7 +113,7 @@ class Trainer:
             players = take_players(self._plan, self._crew)
             stack.callback(self._crew.give_back, players)
             self._open_replay()
-            self._team = Team(self._plan, self._kernel, self._checkpoint, self._crew)
+            self._team = Team(self._plan, self._compute, self._checkpoint, self._crew)
             stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
             self._progress = Progress(self._options.total_steps, self._step, self._options.quiet)

@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | sweep | benchmark | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | collect | sweep | benchmark | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -25,6 +25,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
+  offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
@@ -381,6 +382,47 @@ def sweep_command(arguments: list[str]) -> None:
     )
 
 
+def collect_command(arguments: list[str]) -> None:
+    """Make a dataset."""
+    from offline_rl.collection.options import KINDS, find_kind, learner_config
+    from offline_rl.collection.run import collect
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise UsageError(f"say first who plays: offline-rl collect {'|'.join(KINDS)} --task TASK --out FILE.hdf5")
+        print("usage: offline-rl collect KIND --task TASK --steps N --out FILE.hdf5 [options]\n")
+        print("KIND is random (uniform random actions), agent (a saved one plays), or sac (SAC learns from nothing,")
+        print("and every step is kept); offline-rl collect KIND --help lists all options")
+        return
+    kind = arguments[0]
+    options_class, config_class = find_kind(kind), learner_config(kind)
+
+    def command(collection: Any) -> tuple[Any, Any]:
+        """Make a dataset in D4RL's layout by playing a task, every step a row; resumed, it ends in the same bytes.
+
+        Args:
+            collection: The collection.
+        """
+        return collection, None
+
+    def learning_command(collection: Any, learner: Any) -> tuple[Any, Any]:
+        """Make a dataset in D4RL's layout of all steps of an agent that learns; resumed, it ends in the same bytes.
+
+        Args:
+            collection: The collection.
+            learner: The algorithm's settings.
+        """
+        return collection, learner
+
+    for function in (command, learning_command):
+        function.__annotations__ |= {"collection": options_class, "learner": config_class}
+    own = types_of(config_class) if config_class else {}
+    line = CommandLine(arguments[1:], types_of(options_class) | own)
+    options, learner = line.parse(learning_command if config_class else command, f"offline-rl collect {kind}")
+    path = collect(kind, options=options, **{name: getattr(learner, name) for name in line.given if name in own})
+    _describe_dataset(str(path), None)
+
+
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
     from offline_rl.agent import algorithms, find_algorithm
@@ -478,6 +520,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "finetune": finetune_command,
     "evaluate": evaluate_command,
     "sweep": sweep_command,
+    "collect": collect_command,
     "benchmark": benchmark_command,
     "algos": algos_command,
     "datasets": datasets_command,

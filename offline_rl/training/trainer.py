@@ -45,6 +45,27 @@ class Stop:
     signal: int = 0
 
 
+@contextmanager
+def stopped_by_signals(stop: Stop) -> Iterator[None]:
+    """Let SIGINT and SIGTERM ask for a stop, a second one at once."""
+
+    def note(number: int, _: object) -> None:
+        if stop.signal:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    # Only the main thread may set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Trainer:
     """Runs a plan in a folder, from the start or from a checkpoint.
 
@@ -87,7 +108,7 @@ class Trainer:
             RunError: A child process failed.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._signals())
+            stack.enter_context(stopped_by_signals(self._stop))
             # Players first: then all processes start side by side.
             players = take_players(self._plan, self._crew)
             stack.callback(self._crew.give_back, players)
@@ -247,26 +268,6 @@ class Trainer:
 
     def _seconds(self) -> float:
         return round(self._seconds_before + time.monotonic() - self._begin, 3)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM ask for a stop after the chunk at hand, a second one at once."""
-
-        def note(number: int, _: object) -> None:
-            if self._stop.signal:
-                raise KeyboardInterrupt
-            self._stop.signal = number
-
-        # Only the main thread may set handlers.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _next_chunk(updates: int, seconds: float) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from offline_rl.agent import Agent, Metrics, agent_from_description, new_agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
+from offline_rl.envs.online import Transition
 from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.captured import CapturedUpdates
@@ -34,10 +35,22 @@ class Member:
         rows: The dataset.
         task: What is played in the online phase, if there is one.
         dynamics: Its physics.
+        random_steps: Up to and including this step, online actions are drawn uniformly and nothing is learned.
+        witness: Is told of each step online.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, task: str | None = None, dynamics: Dynamics = "d4rl") -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        rows: PackedRows,
+        task: str | None = None,
+        dynamics: Dynamics = "d4rl",
+        *,
+        random_steps: int = 0,
+        witness: Callable[[Transition], None] | None = None,
+    ) -> None:
         self.agent = agent
+        self._random_steps, self._witness = random_steps, witness
         agent.prepare(rows)
         self.rows, self._task, self._dynamics = rows, task, dynamics
         self.sampler = Sampler(agent, rows)
@@ -49,7 +62,11 @@ class Member:
         """Make the updates ``first`` to ``last``."""
         for step in range(first, last + 1):
             if step > self.agent.steps:
-                self._online().step(step)
+                happened = self._online().step(step)
+                if self._witness is not None:
+                    self._witness(happened)
+                if step <= self._random_steps:
+                    continue
             self.note(self.agent.update(self.sampler.batch(step), step))
 
     def note(self, metrics: Metrics) -> None:
@@ -83,7 +100,7 @@ class Member:
         """Return the online phase, which begins with the first call."""
         if self._interaction is None:
             assert self._task is not None
-            self._interaction = Interaction(self.agent, self.rows, self._task, self._dynamics)
+            self._interaction = Interaction(self.agent, self.rows, self._task, self._dynamics, self._random_steps)
             self.agent.go_online(self._interaction.replay)
             # One batch at a time: each may hold the row collected just before.
             self.sampler = Sampler(self.agent, self._interaction.replay, block=1)

@@ -3,14 +3,16 @@
 ``make scores`` prints the table of the committed results.
 """
 
+import json
 import sys
 from pathlib import Path
 
 from offline_rl.analysis.figures import draw_comparison
-from offline_rl.analysis.results import read_results
+from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, write_table
 from offline_rl.errors import OfflineRLError, RunError
+from offline_rl.files import sealed, write_json
 
 
 def collect_command(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) -> None:
@@ -46,12 +48,26 @@ def show(folder: Path, /, *, out: Path | None = None, figure: Path | None = None
         draw_comparison(results, figure)
 
 
+def seal(folders: tuple[Path, ...], /) -> None:
+    """Give results that were made before there were checksums one, and change nothing else; others are left alone.
+
+    Args:
+        folders: Folders of result files, or single files.
+    """
+    for path in (
+        path for folder in folders for path in (sorted(folder.glob("*.json")) if folder.is_dir() else [folder])
+    ):
+        value = json.loads(path.read_text())
+        if "checksum" not in value:
+            write_json(path, sealed({**value, "format": FORMAT} if "format" in value else value))
+
+
 def main() -> int:
     """Collect, or show the table; return the exit status."""
     import tyro
 
     try:
-        tyro.extras.subcommand_cli_from_dict({"collect": collect_command, "table": show})
+        tyro.extras.subcommand_cli_from_dict({"collect": collect_command, "table": show, "seal": seal})
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

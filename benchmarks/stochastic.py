@@ -38,7 +38,7 @@ from offline_rl.envs.finite import FiniteProblem, bernoulli_bandit, frozen_lake,
 from offline_rl.envs.stochastic import TICKET
 from offline_rl.envs.vector import rollout
 from offline_rl.errors import OfflineRLError, RunError
-from offline_rl.files import write_bytes, write_json
+from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 from offline_rl.networks.kernels import choose_kernel, use_kernel
 from offline_rl.training.plan import versions
 from offline_rl.training.sampler import Sampler
@@ -226,7 +226,7 @@ def _run_missing(jobs: Sequence[Job], data_dir: Path, out: Path, workers: int) -
         futures = {pool.submit(run_job, job, data_dir): job for job in missing}
         for done, future in enumerate(as_completed(futures), 1):
             job, result = futures[future], future.result()
-            write_json(out / job.file_name, result)
+            write_json(out / job.file_name, sealed(result))
             print(
                 f"[{done}/{len(missing)}] {job.problem}, {job.method}, seed {job.seed}: earned {result['earned']:.2f},"
                 f" {result['seconds']:.0f} s",
@@ -243,7 +243,7 @@ def read(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
     results = []
     for path, job in ((out / job.file_name, job) for job in jobs):
         if path.exists():
-            result = json.loads(path.read_text())
+            result = read_sealed(path)
             expected = dataclasses.asdict(job)
             if different := [name for name in expected if result[name] != expected[name]]:
                 raise RunError(f"{path} was made with other {', '.join(different)}; remove it, and run it anew")

@@ -84,15 +84,17 @@ def main() -> None:
 
     arguments = tyro.cli(Arguments)
     if arguments.show:
-        print(table(json.loads(arguments.show.read_text())))
+        from offline_rl.files import read_sealed
+
+        print(table(read_sealed(arguments.show)))
         return
     result = measure(arguments)
     print(table(result))
     if arguments.out:
-        from offline_rl.files import write_json
+        from offline_rl.files import sealed, write_json
 
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, result)
+        write_json(arguments.out, sealed(result))
         print(f"\nwritten to {arguments.out}")
 
 

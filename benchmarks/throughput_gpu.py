@@ -23,7 +23,7 @@ from benchmarks.throughput import synthetic, versions
 from offline_rl.agent import Agent, find_algorithm
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.files import write_json
+from offline_rl.files import sealed, write_json
 from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.worker import Member
@@ -101,7 +101,7 @@ class Bench:
         self.result["measurements"].append(line)
         print(json.dumps(line), flush=True)
         if self.arguments.out:
-            write_json(self.arguments.out, self.result)
+            write_json(self.arguments.out, sealed(self.result))
 
     def _measured(self, setting: Setting) -> dict[str, Any]:
         device = self.arguments.device
@@ -182,7 +182,9 @@ def main() -> None:
 
     arguments = tyro.cli(Arguments)
     if arguments.show:
-        print(table(json.loads(arguments.show.read_text())))
+        from offline_rl.files import read_sealed
+
+        print(table(read_sealed(arguments.show)))
         return
     dataset = synthetic(arguments.rows)
     preprocessing = Preprocessing.fit(dataset, normalize=True)

@@ -21,7 +21,7 @@ from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.results import Result, read_result, results_of
 from offline_rl.analysis.tables import table
 from offline_rl.errors import RunError, RunInUseError, suggestion
-from offline_rl.files import write_bytes, write_json
+from offline_rl.files import sealed, write_bytes, write_json
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import split_settings
 from offline_rl.training.run import Run, train
@@ -182,7 +182,7 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
         for result in results_of(str(path), config, run.rows if (path / "metrics.jsonl").is_file() else []):
             place = out / file_name({**result, "method": method})
             _check_same(place, found.get(place) or (read_result(place) if place.exists() else None), result)
-            found[place] = {**result, "method": method, "note": note}
+            found[place] = sealed({**result, "method": method, "note": note})
     out.mkdir(parents=True, exist_ok=True)
     for place, result in found.items():
         write_json(place, result)

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name, flushed, then renamed."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from offline_rl.errors import RunError
 
 TEMPORARY = ".tmp"
 """How names of unfinished files and folders end; they begin with a dot."""
@@ -35,6 +38,30 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (no NaN), indented, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON value with a checksum of everything else in it, so that a later edit by hand is noticed."""
+    content = {name: part for name, part in value.items() if name != "checksum"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {**content, "checksum": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a value that :func:`sealed` made.
+
+    Raises:
+        RunError: The file cannot be read, is no JSON, or was changed after it was made.
+    """
+    try:
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict) or "checksum" not in value:
+            raise ValueError("it has no checksum")
+        if sealed(value)["checksum"] != value["checksum"]:
+            raise ValueError("its content does not fit its checksum, so it was changed after it was made")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); remove it, or make it anew from its run") from None
+    return value
 
 
 def cache_folder() -> Path:

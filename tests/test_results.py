@@ -11,10 +11,11 @@ import pytest
 from settings import TINY
 
 import offline_rl as orl
-from benchmarks.results import collect_command, show
+from benchmarks.results import collect_command, seal, show
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
+from offline_rl.files import sealed
 
 ROOT = Path(__file__).parent.parent
 COMPARISON = ROOT / "results" / "comparison"
@@ -121,7 +122,32 @@ def test_the_table_is_printed_and_written(run, tmp_path, capsys):
 def test_a_damaged_or_missing_result_is_named(run, tmp_path):
     with pytest.raises(orl.RunError, match="holds no results"):
         show(tmp_path)
-    for text in ("{", "[]", '{"format": 2, "score_last": 1.0}'):
+    other = json.dumps(sealed({"format": 1, "score_last": 1.0}))
+    for text in ("{", "[]", '{"format": 2, "score_last": 1.0}', other):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(orl.RunError, match=r"x\.json cannot be read"):
             show(tmp_path)
+
+
+def test_a_score_edited_by_hand_is_found(run, tmp_path):
+    """Fails if the checksum covers the scores only, or is not looked at."""
+    out = tmp_path / "results"
+    collect((run.path,), out=out)
+    path = out / "bc-hopper-demo-seed-1.json"
+    result = json.loads(path.read_text())
+    for changed in ({"score_last": 99.0}, {"hardware": {**result["hardware"], "cores": 4096}}):
+        path.write_text(json.dumps(result | changed))
+        with pytest.raises(orl.RunError, match=r"seed-1\.json cannot be read \(its content does not fit its checksum"):
+            show(out)
+
+
+def test_older_results_get_a_checksum_and_keep_their_numbers(tmp_path):
+    old = {"format": 1, "score_last": 12.345678901234567, "seed": 0}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    seal((tmp_path,))
+    new = read_results(tmp_path)
+    assert new == [sealed(old | {"format": 2})]
+    before = path.read_bytes()
+    seal((tmp_path,))
+    assert path.read_bytes() == before

@@ -1,13 +1,14 @@
 """A result: what one seed of a finished run was trained with, on what, and what it came to, as one small JSON value."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from offline_rl.errors import RunError
+from offline_rl.files import read_sealed, sealed
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 a result carries a checksum of its content."""
 Result = dict[str, Any]
 COPIED = ("algorithm", "config", "options", "task", "dynamics", "compute", "versions", "hardware")
 """What a result takes from its run's ``config.json`` as it is."""
@@ -64,7 +65,7 @@ def _result(
     best = max((point for point in curve if point[2] is not None), key=lambda point: point[2], default=None)
     played = [_without(final[step], "kind", "seed", "seconds") for step in ends]
     finals = dict(zip(("offline", "final")[-len(ends) :], played, strict=True))
-    return {
+    result = {
         "format": FORMAT,
         **{name: config[name] for name in COPIED},
         "dataset": _dataset(config["dataset"]),
@@ -79,6 +80,7 @@ def _result(
         "train": _without(train[-1], "kind", "seed", "seconds") if train else None,
         "curve": curve,
     }
+    return sealed(result)
 
 
 def updates_per_second(train: Sequence[Mapping[str, Any]], steps: int) -> float | None:
@@ -110,13 +112,10 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def read_result(path: Path) -> Result:
-    """Read one result; see :func:`read_results`."""
-    try:
-        result = json.loads(path.read_text())
-        if not isinstance(result, dict) or result.get("format") != FORMAT or "score_last" not in result:
-            raise ValueError(f"it is no result of format {FORMAT}")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove it, or make it anew from its run") from None
+    """Read one result, and see that nobody has changed it; see :func:`read_results`."""
+    result = read_sealed(path)
+    if result.get("format") != FORMAT or "score_last" not in result:
+        raise RunError(f"{path} cannot be read (it is no result of format {FORMAT}); remove it, or make it anew")
     return result
 
 

@@ -29,8 +29,14 @@ docs: .venv/dev.stamp
 bench: .venv/dev.stamp .venv-peers/peers.stamp
 	$(BIN)/python -m benchmarks.throughput --peers .venv-peers/bin/python --out results/throughput.json
 
+# Every committed table and figure, from the committed results: git then shows no difference.
 report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.throughput --show results/throughput.json
+	set -e; for folder in comparison finetune preferences trajectories; do \
+	  suite=benchmarks/$$folder.yaml; if [ ! -e $$suite ]; then suite=; fi; \
+	  $(BIN)/offline-rl report results/$$folder $${suite:+--suite $$suite} >/dev/null; done
+	$(BIN)/python -m benchmarks.stochastic >/dev/null
+	$(BIN)/python -m benchmarks.results readme
 
 scores: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.results table results/comparison

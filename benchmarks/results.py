@@ -3,6 +3,7 @@
 ``make scores`` prints the table of the committed results.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, write_table
 from offline_rl.errors import OfflineRLError, RunError
-from offline_rl.files import sealed, write_json
+from offline_rl.files import sealed, write_bytes, write_json
+
+README = Path(__file__).parent.parent / "README.md"
 
 
 def collect_command(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) -> None:
@@ -54,12 +57,24 @@ def seal(folders: tuple[Path, ...], /) -> None:
     Args:
         folders: Folders of result files, or single files.
     """
-    for path in (
-        path for folder in folders for path in (sorted(folder.glob("*.json")) if folder.is_dir() else [folder])
-    ):
+    paths = [sorted(folder.glob("*.json")) if folder.is_dir() else [folder] for folder in folders]
+    for path in itertools.chain.from_iterable(paths):
         value = json.loads(path.read_text())
         if "checksum" not in value:
             write_json(path, sealed({**value, "format": FORMAT} if "format" in value else value))
+
+
+def readme(path: Path = README) -> None:
+    """Put the committed table of scores between the README's markers.
+
+    Args:
+        path: The README.
+    """
+    begin, end = "<!-- scores: begin -->\n", "<!-- scores: end -->"
+    before, _, rest = path.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    text = (path.parent / "results" / "comparison" / "table.md").read_text()
+    write_bytes(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
 def main() -> int:
@@ -67,7 +82,9 @@ def main() -> int:
     import tyro
 
     try:
-        tyro.extras.subcommand_cli_from_dict({"collect": collect_command, "table": show, "seal": seal})
+        tyro.extras.subcommand_cli_from_dict(
+            {"collect": collect_command, "table": show, "seal": seal, "readme": readme}
+        )
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

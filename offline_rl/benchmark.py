@@ -18,7 +18,7 @@ import yaml
 
 from offline_rl.agent import find_algorithm
 from offline_rl.analysis.groups import conditions, identity, varying
-from offline_rl.analysis.results import Result, read_result, results_of
+from offline_rl.analysis.results import Result, read_result, read_results, results_of
 from offline_rl.analysis.tables import table
 from offline_rl.errors import RunError, RunInUseError, suggestion
 from offline_rl.files import sealed, write_bytes, write_json
@@ -187,6 +187,18 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
     for place, result in found.items():
         write_json(place, result)
     return list(found)
+
+
+def results_at(path: Path) -> list[Result]:
+    """Return the results in a folder of result files, or those of a finished run.
+
+    Raises:
+        RunError: It is neither, or the run has not finished.
+    """
+    if not (path / "config.json").is_file():
+        return read_results(path)
+    run = Run(path)
+    return results_of(str(path), run.config, run.rows if (path / "metrics.jsonl").is_file() else [])
 
 
 def file_name(result: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | collect | sweep | benchmark | algos | datasets``."""
+"""The commands, such as ``offline-rl train`` and ``offline-rl report``; :data:`USAGE` lists them."""
 
 import dataclasses
 import importlib.metadata
@@ -27,6 +27,8 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
   offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
+  offline-rl report FOLDER                tables, intervals, figures and one page of a folder of results
+  offline-rl compare A B                  what differs between two runs or folders of results, and if it is noise
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
   offline-rl datasets download NAME...    fetch datasets for a machine without network
@@ -323,6 +325,50 @@ def benchmark_command(arguments: list[str]) -> None:
     print(text)
 
 
+def report_command(arguments: list[str]) -> None:
+    """Write tables, figures and one page of a folder of results."""
+    from offline_rl.analysis.report import report
+    from offline_rl.benchmark import read_suite
+
+    def command(*, folder: str, out: str | None = None, suite: str | None = None) -> dict[str, Any]:
+        """Write table.md, report.md, .tex, .csv, .html, and curves and profiles as PNG and SVG; print the table.
+
+        Args:
+            folder: Folder of result files, such as offline-rl benchmark writes.
+            out: Where to write; by default the folder itself.
+            suite: YAML file of the suite that made the results: its order of methods, its metrics as columns.
+        """
+        return locals()
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("folder",))
+    given = line.parse(command, "offline-rl report")
+    order = read_suite(Path(given["suite"])) if given["suite"] else None
+    folder = Path(given["folder"])
+    columns = {"methods": list(order.methods), "metrics": order.metrics} if order else {}
+    page = report(folder, Path(given["out"]) if given["out"] else None, **columns)
+    print((page.parent / "table.md").read_text(), end="")
+    print(f"written to {page.parent}; open {page}", file=sys.stderr)
+
+
+def compare_command(arguments: list[str]) -> None:
+    """Say what differs between two runs or folders of results."""
+    from offline_rl.analysis.comparison import compare
+    from offline_rl.benchmark import results_at
+
+    def command(*, first: str, second: str) -> tuple[str, str]:
+        """Print what changed, and whether scores differ by more than noise (Welch's t, 95 % interval).
+
+        Args:
+            first: A folder of result files, or a finished run.
+            second: Another; differences are first less second.
+        """
+        return first, second
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("first", "second"))
+    first, second = line.parse(command, "offline-rl compare")
+    print(compare(results_at(Path(first)), results_at(Path(second))))
+
+
 def print_json(value: Any) -> None:
     """Print indented JSON."""
     print(json.dumps(value, indent=2))
@@ -522,6 +568,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sweep": sweep_command,
     "collect": collect_command,
     "benchmark": benchmark_command,
+    "report": report_command,
+    "compare": compare_command,
     "algos": algos_command,
     "datasets": datasets_command,
 }

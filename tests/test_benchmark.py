@@ -58,7 +58,8 @@ def test_a_suite_is_run_once_and_its_table_names_methods_in_their_order(small, b
     assert done.stdout.endswith(table)
     assert [line.split(" | ")[1] for line in table.splitlines()[2:4]] == ["wide", "a narrow one"]
     assert table.splitlines()[0] == (
-        "| dataset | method | score | return | actor loss | seeds | updates/s | final episodes |"
+        "| dataset | method | score | return | actor loss | seeds | updates/s | hours | mean of last 10"
+        " | best (oracle) | final episodes |"
     )
     paths = [
         path

@@ -1,6 +1,6 @@
 """Learning curves of many results as one picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from offline_rl.analysis.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which differ to colour-blind eyes, too; yellow is left out, because it fades on white."""
@@ -23,7 +24,7 @@ def draw_comparison(results: Sequence[Result], path: Path) -> None:
 
     Args:
         results: What to draw.
-        path: Where the PNG goes.
+        path: Where the PNG or SVG goes.
 
     Raises:
         RunError: A seed is there twice.
@@ -50,7 +51,33 @@ def draw_comparison(results: Sequence[Result], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
     panels[0].set_ylabel("normalised score: mean, 95 % interval")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
+
+
+def draw_profiles(profiles: Mapping[str, Sequence[Sequence[float]]], thresholds: Sequence[float], path: Path) -> None:
+    """Draw the share of runs above each score, for each method its lower end, value and upper end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (label, (low, share, high)) in enumerate(profiles.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(thresholds, share, color=colour, lw=2, label=label)
+        axes.fill_between(thresholds, low, high, color=colour, alpha=0.15, lw=0)
+    axes.set_xlabel("normalised score τ")
+    axes.set_ylabel("share of runs above τ, 95 % interval")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG or SVG, the same bytes each time: without a date, a version or names drawn by chance."""
+    import matplotlib as mpl
+
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": "offline-rl"}):
+        figure.savefig(path, dpi=120, metadata=metadata)
 
 
 def _draw_group(axes: "Axes", group: Group, colour: str) -> None:

@@ -24,6 +24,11 @@ class Group:
     results: list[Result]
 
     @property
+    def method(self) -> str:
+        """The method alone; results of other settings may bear the same name."""
+        return _names(self.results[0])[1]
+
+    @property
     def online(self) -> bool:
         """Whether a phase in the environment followed the one on the dataset."""
         return "offline" in self.results[0]

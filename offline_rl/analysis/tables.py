@@ -1,14 +1,40 @@
 """Results as a Markdown table: means over seeds with their intervals, and the facts without which they say nothing."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, grouped, varying
 from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Estimate
 
 
+@dataclass(frozen=True)
+class Table:
+    """Results in cells, for every format that shows them.
+
+    Attributes:
+        head: Names of the columns.
+        rows: Cells of each row.
+        groups: The group that each row shows.
+        facts: What stands below, in Markdown.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
+    groups: list[Group]
+    facts: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join([markdown(self.head, self.rows), "", *self.facts])
+
+
 def table(results: Sequence[Result], methods: Sequence[str] = (), metrics: Sequence[str] = ()) -> str:
-    """Return results as Markdown: a row for each group, and below the rows what they mean.
+    """Return results as Markdown; see :func:`tabulated`."""
+    return str(tabulated(results, methods, metrics))
+
+
+def tabulated(results: Sequence[Result], methods: Sequence[str] = (), metrics: Sequence[str] = ()) -> Table:
+    """Return a row for each group of results, and below the rows what they mean.
 
     Args:
         results: What to show.
@@ -18,15 +44,10 @@ def table(results: Sequence[Result], methods: Sequence[str] = (), metrics: Seque
     groups = grouped(results, methods)
     online = any(group.online for group in groups)
     scores = ["score after offline", "score after online"] if online else ["score"]
-    head = [
-        "dataset",
-        "method" if methods else "algorithm",
-        *scores,
-        "return",
-        *(name.replace("_", " ") for name in metrics),
-    ]
-    head += ["seeds", "updates/s", "final episodes"]
-    lines = [_row(head), "|" + "---|" * len(head)]
+    head = ["dataset", "method" if methods else "algorithm", *scores, "return"]
+    head += [*(name.replace("_", " ") for name in metrics), "seeds", "updates/s", "hours"]
+    head += ["mean of last 10", "best (oracle)", "final episodes"]
+    rows, shown = [], []
     for group in groups:
         first, *others = _targets(group) or [""]
         label = f"{group.label}, asked for {first}" if first else group.label
@@ -34,10 +55,17 @@ def table(results: Sequence[Result], methods: Sequence[str] = (), metrics: Seque
         if online:
             cells.append(_mean(group, "final", "score") if group.online else "–")
         cells += [_mean(group, "final", "return"), *(_last(group, name) for name in metrics)]
-        cells += [str(len(group.results)), _rate(group)]
-        lines.append(_row([*cells, final_episodes(group.results[0])]))
-        lines += [_row(_asked_for(group, name, len(head), len(metrics))) for name in others]
-    return "\n".join([*lines, "", *_facts(results)])
+        cells += [str(len(group.results)), _rate(group), _hours(group)]
+        cells += [_mean(group, "score_mean_of_last", "score"), _mean(group, "score_best", "score")]
+        rows.append([*cells, final_episodes(group.results[0])])
+        rows += [_asked_for(group, name, len(head), len(metrics)) for name in others]
+        shown += [group] * (1 + len(others))
+    return Table(head, rows, shown, _facts(results))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join([_row(head), "|" + "---|" * len(head), *(_row(cells) for cells in rows)])
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -51,9 +79,9 @@ def _targets(group: Group) -> list[str]:
 
 def _asked_for(group: Group, name: str, width: int, metrics: int) -> list[str]:
     cells = [group.dataset, f"{group.label}, asked for {name}", _mean(group, "final", f"score/{name}")]
-    cells += ["–"] * (width - 7 - metrics)
+    cells += ["–"] * (width - 10 - metrics)
     seeds, episodes = str(len(group.results)), final_episodes(group.results[0])
-    return [*cells, _mean(group, "final", f"return/{name}"), *["–"] * metrics, seeds, "–", episodes]
+    return [*cells, _mean(group, "final", f"return/{name}"), *["–"] * metrics, seeds, "–", "–", "–", "–", episodes]
 
 
 def _last(group: Group, metric: str) -> str:
@@ -74,6 +102,10 @@ def _rate(group: Group) -> str:
     return f"{sum(rates) / len(rates):.1f}" if rates else "–"
 
 
+def _hours(group: Group) -> str:
+    return f"{sum(result['seconds'] for result in group.results) / len(group.results) / 3600:.2f}"
+
+
 def _facts(results: Sequence[Result]) -> list[str]:
     """Return the lines under the table."""
     apart = varying(conditions(result) for result in results)
@@ -89,6 +121,9 @@ def _facts(results: Sequence[Result]) -> list[str]:
         f"* Hardware: {'; '.join(_distinct(_hardware(result) for result in results))}.",
         "* Updates/s: on the dataset, of one agent in a second of its run, in which all seeds of the run"
         f" ({' or '.join(trained)}) were trained and evaluated.",
+        "* Hours: of the whole run, evaluations included, until a seed's last record. Mean of last 10: of the last"
+        " evaluations along the way, as many as there are if fewer. Best: the highest evaluation of each seed, an"
+        " oracle's choice, never to be compared with another column.",
         "* Results whose algorithm's settings, task, data, dynamics, steps, final episodes or versions differ never"
         " share a row; a row names what tells it apart.",
         *(f"* Note: {note}" for note in _distinct(result["note"] for result in results if result.get("note"))),

@@ -1,0 +1,118 @@
+"""Results beside others: numbers that were published, and two sets of results of one's own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from offline_rl.analysis.groups import Group, conditions, fact, identity, varying
+from offline_rl.analysis.results import Result
+from offline_rl.analysis.statistics import Difference, Estimate, student_t
+from offline_rl.analysis.tables import markdown
+
+PUBLISHED = Path(__file__).parent / "published.json"
+UPDATES = 1_000_000
+"""Of the published runs; shorter ones of ours are shown beside them, but not compared."""
+
+
+def published_rows(groups: Sequence[Group]) -> list[list[str]]:
+    """Return our cells on D4RL's tasks beside published ones, with source and protocol, and whether intervals overlap.
+
+    A file counts as D4RL's by its name, with underscores or hyphens.
+    """
+    sources = json.loads(PUBLISHED.read_text())["sources"]
+    rows = []
+    for group in groups:
+        scores = [result["score_last"] for result in group.results]
+        for source in sources if None not in scores else []:
+            found = source["scores"].get(group.dataset.replace("_", "-"), {}).get(group.results[0]["algorithm"])
+            if found:
+                ours, mark = Estimate.of(scores), _overlap(group, Estimate.of(scores), found, source["seeds"])
+                text = f"{found[0]} ± {found[1]}" if found[1] is not None else str(found[0])
+                about = f"{source['source']}: {source['protocol']}"
+                rows.append([group.dataset, group.label, str(ours), text, mark, about])
+    return rows
+
+
+def _overlap(group: Group, ours: Estimate, theirs: Sequence[Any], seeds: int | None) -> str:
+    steps = group.results[0]["options"]["steps"]
+    if steps != UPDATES and group.results[0]["algorithm"] != "dt":
+        return f"not compared: ours after {steps:,} steps"
+    if group.results[0]["dynamics"] != "d4rl":
+        return "not compared: ours on other dynamics"
+    if ours.half_width is None or seeds is None or theirs[1] is None:
+        return "unknown: no interval"
+    reach = ours.half_width + student_t(seeds - 1) * float(theirs[1]) / seeds**0.5
+    return "✓ overlap" if abs(ours.mean - theirs[0]) <= reach else "✗ apart"
+
+
+def compare(ours: Sequence[Result], theirs: Sequence[Result]) -> str:
+    """Say as Markdown what differs between two sets of results, and whether scores differ by more than noise.
+
+    Cells are paired by dataset and method, even if settings, versions or data differ: these are what is compared, and
+    each difference is named.
+
+    Args:
+        ours: The first results.
+        theirs: The second results; differences are first less second.
+    """
+    cells = [_cells(results) for results in (ours, theirs)]
+    both = [name for name in cells[0] if name in cells[1]]
+    rows, lines = [], []
+    for name in both:
+        pair = [cell[name] for cell in cells]
+        rows.append([*name, *_verdict(pair)])
+        lines += [f"* {name[1]} on {name[0]}: {text}" for text in _changes(*pair)]
+    for which, mine in (("first", 0), ("second", 1)):
+        lines += [f"* {m} on {d} is in the {which} only." for d, m in cells[mine] if (d, m) not in cells[1 - mine]]
+    head = ["dataset", "method", "first", "second", "difference, 95 % interval", "verdict"]
+    text = (
+        "Last scores: means over seeds ± half the 95 % Student-t interval; the difference's interval is Welch's. With"
+        f" {len(both)} comparisons, one in twenty differs by chance."
+    )
+    changed = "\n".join(lines) or "* Nothing that results record."
+    return f"{markdown(head, rows)}\n\n{text}\n\nWhat changed, from first to second:\n\n{changed}"
+
+
+def _cells(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    cells: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        cells.setdefault((result["dataset"]["name"], result.get("method") or result["algorithm"]), []).append(result)
+    return cells
+
+
+def _verdict(pair: Sequence[list[Result]]) -> list[str]:
+    scores = [[result["score_last"] for result in results] for results in pair]
+    if any(None in values for values in scores):
+        return [
+            *("a seed diverged" if None in values else str(Estimate.of(values)) for values in scores),
+            "–",
+            "unknown",
+        ]
+    if any(len({_condition(result) for result in results}) > 1 for results in pair):
+        mixed = "several settings share this name; give folders that hold one"
+        return [*(f"{len(values)} runs" for values in scores), "–", mixed]
+    difference = Difference.of(*scores)
+    shown = [str(Estimate.of(values)) for values in scores]
+    if difference.half_width is None:
+        return [*shown, f"{difference.mean:.1f}", "too few seeds: no interval"]
+    verdict = "within noise" if difference.is_noise else "more than noise"
+    few = " (few seeds: only large differences show)" if min(map(len, scores)) < 5 else ""
+    return [*shown, f"{difference.mean:.1f} ± {difference.half_width:.1f}", verdict + few]
+
+
+def _condition(result: Result) -> str:
+    return json.dumps([conditions(result), identity(result)], sort_keys=True)
+
+
+def _changes(ours: list[Result], theirs: list[Result]) -> list[str]:
+    """Return each setting, version, fact of the data and of the hardware that is not the same on both sides."""
+    first, second = (_facts(results[0]) for results in (ours, theirs))
+    changes = [f"{fact(n, first.get(n))} → {second.get(n)}" for n in sorted(varying([first, second]))]
+    seeds = [sorted(result["seed"] for result in results) for results in (ours, theirs)]
+    return changes + ([f"seeds {seeds[0]} → {seeds[1]}"] if seeds[0] != seeds[1] else [])
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    options = {name: value for name, value in result["options"].items() if name != "seeds"}
+    return {**options, **conditions(result), **identity(result), **result["hardware"], **result["compute"]}

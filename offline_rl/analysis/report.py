@@ -1,0 +1,251 @@
+"""All that is made of a folder of results: tables, aggregates with intervals, figures, and one page to explore."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from offline_rl.analysis.comparison import published_rows
+from offline_rl.analysis.figures import band, draw_comparison, draw_profiles
+from offline_rl.analysis.groups import Group, conditions, fact, identity, varying
+from offline_rl.analysis.results import Result, read_results
+from offline_rl.analysis.statistics import (
+    Noise,
+    best_of,
+    bootstrap,
+    interquartile_mean,
+    optimality_gap,
+    probability_of_improvement,
+    profile,
+)
+from offline_rl.analysis.tables import Table, markdown, tabulated
+from offline_rl.files import write_bytes
+
+PAGE = Path(__file__).parent / "report.html"
+THRESHOLDS = [float(threshold) for threshold in range(0, 121, 2)]
+CAVEAT = (
+    "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"
+    " percentile bootstrap over runs, drawn anew within each dataset (2,000 times, seeded). With few seeds they are too"
+    " narrow: simulated with three seeds on three tasks, only 75 to 90 of 100 covered the truth"
+    " (`benchmarks/coverage.py`). The cells of the table above have Student-t intervals, which do not suffer from it."
+)
+
+
+def report(folder: Path, out: Path | None = None, methods: Sequence[str] = (), metrics: Sequence[str] = ()) -> Path:
+    """Write tables (Markdown, LaTeX, CSV), figures (PNG, SVG) and one self-contained page of the results in a folder.
+
+    The same results give the same bytes.
+
+    Args:
+        folder: Folder of result files.
+        out: Where to write; by default the folder itself.
+        methods: The methods' order; see :func:`~offline_rl.analysis.groups.grouped`.
+        metrics: Training metrics, whose last values get a column each.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: There are no results, or one was changed after it was made.
+    """
+    results, out = read_results(folder), out or folder
+    table = tabulated(results, methods, metrics)
+    groups = list({id(group): group for group in table.groups}.values())
+    sections, profiles = _sections(groups)
+    out.mkdir(parents=True, exist_ok=True)
+    parts = [f"# {folder.name}", str(table), *(f"## {name}\n\n{text}" for name, text in sections.items())]
+    texts = {
+        "table.md": f"{table}\n",
+        "report.md": "\n\n".join(parts) + "\n",
+        "report.tex": latex(table),
+        "report.csv": comma_separated(table),
+        "report.html": page(folder.name, table, groups, sections),
+    }
+    for name, text in texts.items():
+        write_bytes(out / name, text.encode())
+    for ending in ("png", "svg"):
+        draw_comparison(results, out / f"curves.{ending}")
+        if profiles:
+            draw_profiles(profiles, THRESHOLDS, out / f"profiles.{ending}")
+    return out / "report.html"
+
+
+def _sections(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return what stands below the table, as Markdown by its heading, and the performance profiles to draw."""
+    scores, datasets, left_out = _scores(groups)
+    over = f"Over {', '.join(datasets)}."
+    sections, profiles = {}, {}
+    if scores:
+        rows = [
+            [label, _interval(interquartile_mean, tasks), _interval(optimality_gap, tasks)]
+            for label, tasks in scores.items()
+        ]
+        aggregate = markdown(["method", "IQM", "optimality gap"], rows)
+        sections["Aggregates"] = "\n\n".join([aggregate, f"{over} {CAVEAT}", *left_out])
+        profiles = {label: _profile(tasks) for label, tasks in scores.items()}
+    if len(scores) > 1:
+        labels = list(scores)
+        rows = [
+            [one, *("–" if one == other else _improvement(scores[one], scores[other]) for other in labels)]
+            for one in labels
+        ]
+        sections["Probability of improvement"] = "\n\n".join(
+            [markdown(["P(row beats column)", *labels], rows), f"{over} Mean over datasets; of two runs, ties half."]
+        )
+    sections["Seeds and episodes"] = _noise(groups)
+    if budget := _budget(groups):
+        sections["Best of several settings"] = budget
+    if rows := published_rows(groups):
+        sections["Published numbers"] = markdown(
+            ["dataset", "method", "ours", "published", "intervals", "source and protocol"], rows
+        )
+    sections["Split and empty cells"] = _cells(groups)
+    return sections, profiles
+
+
+def _scores(groups: Sequence[Group]) -> tuple[dict[str, list[list[float]]], list[str], list[str]]:
+    """Return the last scores by method and dataset, the datasets, and why methods are left out.
+
+    Only methods that have one whole cell on every dataset are aggregated, so that all are over the same tasks.
+    """
+    datasets = list(dict.fromkeys(group.dataset for group in groups))
+    found: dict[str, list[list[float]]] = {}
+    left_out = []
+    for label in dict.fromkeys(group.label for group in groups):
+        own = {group.dataset: group.results for group in groups if group.label == label}
+        if len(own) < len(datasets):
+            left_out.append(f"{label} is left out: no comparable result on {', '.join(sorted({*datasets} - {*own}))}.")
+        elif any(result["score_last"] is None for results in own.values() for result in results):
+            left_out.append(f"{label} is left out: a seed has diverged.")
+        else:
+            found[label] = [[result["score_last"] for result in own[dataset]] for dataset in datasets]
+    return found, datasets, left_out
+
+
+def _interval(statistic: Any, *samples: Any) -> str:
+    low, high = bootstrap(statistic, *samples)
+    return f"{statistic(*samples):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _improvement(ours: Any, theirs: Any) -> str:
+    low, high = bootstrap(probability_of_improvement, ours, theirs)
+    return f"{probability_of_improvement(ours, theirs):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _profile(tasks: Any) -> list[list[float]]:
+    low, high = bootstrap(lambda drawn: profile(drawn, THRESHOLDS), tasks, replicates=500)
+    return [list(low), profile(tasks, THRESHOLDS), list(high)]
+
+
+def _noise(groups: Sequence[Group]) -> str:
+    rows = []
+    for group in groups:
+        finals = [result["final"] for result in group.results]
+        scales = [_score_per_return(result) for result in group.results]
+        if len(finals) < 2 or None in scales or any(final["episodes"] < 2 for final in finals):
+            continue
+        deviations = [final["return_std"] * scale for final, scale in zip(finals, scales, strict=True)]
+        noise = Noise.of([final["score"] for final in finals], deviations, finals[0]["episodes"])
+        rows.append([group.dataset, group.label, f"{noise.seeds:.1f}", f"{noise.episodes:.1f}"])
+    text = (
+        "Standard deviations of one run's score: between seeds, with the episodes' part taken off (0 if nothing is"
+        " left), and of its final evaluation over its episodes. More seeds make the first smaller, more episodes the"
+        " second."
+    )
+    return "\n\n".join([markdown(["dataset", "method", "seeds", "episodes"], rows), text] if rows else [text])
+
+
+def _score_per_return(result: Result) -> float | None:
+    """Return by how much the score grows with the return, from the result's own curve; None if it has diverged."""
+    points = [(value, score) for _, value, score in result["curve"]]
+    if any(None in point for point in points):
+        return None
+    (low, low_score), (high, high_score) = min(points), max(points)
+    return (high_score - low_score) / (high - low) if high > low else None
+
+
+def _budget(groups: Sequence[Group]) -> str:
+    """Return the expected best of several settings, where an algorithm has some that differ in its settings alone."""
+    settings: dict[tuple[str, str, str], list[float]] = {}
+    for group in groups:
+        first, scores = group.results[0], [result["score_last"] for result in group.results]
+        if None not in scores:
+            key = (group.dataset, first["algorithm"], json.dumps(conditions(first), sort_keys=True))
+            settings.setdefault(key, []).append(math.fsum(scores) / len(scores))
+    several = {key: means for key, means in settings.items() if len(means) > 1}
+    rows = [
+        [key[0], key[1], str(len(means)), *(f"{best_of(means, tries):.1f}" for tries in (1, 2, 3, 5, 10))]
+        for key, means in several.items()
+    ]
+    head = ["dataset", "algorithm", "settings", *(f"best of {tries}" for tries in (1, 2, 3, 5, 10))]
+    text = "Expected best mean score of so many settings, drawn with replacement from those in the table."
+    return f"{markdown(head, rows)}\n\n{text}" if rows else ""
+
+
+def _cells(groups: Sequence[Group]) -> str:
+    """Say which methods have several cells on a dataset, or none, and why."""
+    names: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        names.setdefault((group.dataset, group.method), []).append(group)
+    lines = []
+    for dataset in dict.fromkeys(dataset for dataset, _ in names):
+        for method in dict.fromkeys(method for _, method in names):
+            own = names.get((dataset, method), [])
+            if not own:
+                lines.append(f"* {method} on {dataset} is empty: there is no result.")
+            if len(own) > 1:
+                facts = [conditions(group.results[0]) | identity(group.results[0]) for group in own]
+                why = "; ".join(
+                    " or ".join(dict.fromkeys(fact(name, each.get(name)) for each in facts))
+                    for name in sorted(varying(facts))
+                )
+                lines.append(f"* {method} on {dataset} is split into {len(own)} rows: {why}.")
+    return "\n".join(lines) or "None: every method has one cell on every dataset."
+
+
+def latex(table: Table) -> str:
+    """Return the table for LaTeX's booktabs."""
+    lines = [f"\\begin{{tabular}}{{ll{'r' * (len(table.head) - 2)}}}", "\\toprule"]
+    rows = [" & ".join(map(_escaped, cells)) + r" \\" for cells in [table.head, *table.rows]]
+    return "\n".join([*lines, rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _escaped(text: str) -> str:
+    for sign in "\\&%$#_{}":
+        text = text.replace(sign, "\\textbackslash " if sign == "\\" else f"\\{sign}")
+    return text.replace("±", r"$\pm$").replace("–", "--")
+
+
+def comma_separated(table: Table) -> str:
+    """Return one line for each run, with unrounded numbers, for a program to read."""
+    head = ["dataset", "method", "seed", "score_last", "score_mean_of_last", "score_best_oracle", "return"]
+    head += ["return_std", "final_episodes", "updates_per_second", "seconds", "hardware", "checksum"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for group in {id(group): group for group in table.groups}.values():
+        for result in group.results:
+            final, hardware = result["final"], result["hardware"]
+            row = [group.dataset, group.label, result["seed"], result["score_last"]]
+            row += [result["score_mean_of_last"]["score"], result["score_best"]["score"], final["return"]]
+            row += [final["return_std"], final["episodes"], result["updates_per_second"], result["seconds"]]
+            writer.writerow([*row, hardware["gpu"] or hardware["machine"], result.get("checksum")])
+    return text.getvalue()
+
+
+def page(title: str, table: Table, groups: Sequence[Group], sections: dict[str, str]) -> str:
+    """Return one HTML page that needs nothing else: a table to sort and filter, and curves to point at."""
+    curves = []
+    for group in groups:
+        steps, *bands = band(group.results)
+        low, mean, high = ([None if math.isnan(value) else round(value, 3) for value in values] for values in bands)
+        first = {"dataset": group.dataset, "method": group.label, "seeds": len(group.results), "steps": steps}
+        curves.append({**first, "low": low, "mean": mean, "high": high})
+    data: dict[str, Any] = {"title": title, "head": table.head, "rows": table.rows, "curves": curves}
+    data |= {"facts": "\n".join(table.facts), "sections": sections}
+    # A "<" within would end the script element.
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return PAGE.read_text().replace("{{data}}", text)

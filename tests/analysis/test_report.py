@@ -1,0 +1,214 @@
+"""Reports and comparisons of results that are made by hand, and of committed ones; the page in a real browser."""
+
+import contextlib
+import csv
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from records import made
+
+from offline_rl.analysis.comparison import compare, published_rows
+from offline_rl.analysis.groups import grouped
+from offline_rl.analysis.report import report
+from offline_rl.cli import main
+
+ROOT = Path(__file__).parents[2]
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def write(folder, *results):
+    folder.mkdir(exist_ok=True)
+    for number, result in enumerate(results):
+        (folder / f"{number}.json").write_text(json.dumps(result))
+    return folder
+
+
+def section(folder, name):
+    return re.search(rf"## {name}\n\n(.*?)(\n## |\Z)", (folder / "report.md").read_text(), re.DOTALL)[1]
+
+
+def test_a_committed_report_is_made_again_to_the_byte(tmp_path):
+    """Fails if a picture holds a date or a version, or a number is drawn from a generator without a seed."""
+    for place in ("once", "again"):
+        report(ROOT / "results" / "trajectories", tmp_path / place)
+    once, again = ({path.name: path.read_bytes() for path in (tmp_path / p).iterdir()} for p in ("once", "again"))
+    assert once == again
+    assert set(once) == {f"report.{end}" for end in ("md", "tex", "csv", "html")} | {
+        "table.md", *(f"{name}.{end}" for name in ("curves", "profiles") for end in ("png", "svg"))
+    }  # fmt: skip
+    for name in ("table.md", "curves.png"):
+        assert once[name] == (ROOT / "results" / "trajectories" / name).read_bytes()
+
+
+def test_a_changed_score_stops_the_report_with_the_files_name(tmp_path, capsys):
+    first, second = made([10.0, 20.0])
+    write(tmp_path, first, second | {"score_last": 99.0})
+    assert main(["report", str(tmp_path)]) == 2
+    assert re.fullmatch(
+        r"error: \S+1\.json cannot be read \(its content does not fit its checksum.*\n", capsys.readouterr().err
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "1.json"]
+
+
+def test_every_format_shows_the_same_cells(tmp_path):
+    report(write(tmp_path, *made([10.0, 20.0, 30.0])))
+    assert "20.0 ± 24.8" in (tmp_path / "report.md").read_text()
+    assert r"beads & made\_up & 20.0 $\pm$ 24.8" in (tmp_path / "report.tex").read_text()
+    rows = list(csv.DictReader((tmp_path / "report.csv").open()))
+    assert [(row["seed"], float(row["score_last"])) for row in rows] == [("0", 10.0), ("1", 20.0), ("2", 30.0)]
+    assert "20.0 [10.0, 30.0]" in section(tmp_path, "Aggregates")
+
+
+def test_results_that_do_not_compare_share_no_cell_and_the_report_says_why(tmp_path):
+    """Fails if one of these is left out of the conditions of a cell."""
+    results = made([10.0, 12.0]) + made([50.0], dynamics="plain") + made([5.0], name="pebbles", algorithm="other")
+    report(write(tmp_path, *results))
+    cells = section(tmp_path, "Split and empty cells")
+    assert "made_up on beads is split into 2 rows: dynamics d4rl or dynamics plain." in cells
+    assert "other on beads is empty" in cells
+    assert "made_up on pebbles is empty" in cells
+
+
+def test_settings_of_one_algorithm_have_an_expected_best(tmp_path):
+    report(write(tmp_path, *made([0.0]), *made([10.0], alpha=1.0)))
+    assert "| beads | made_up | 2 | 5.0 | 7.5 | 8.8 | 9.7 | 10.0 |" in section(tmp_path, "Best of several settings")
+
+
+def test_published_numbers_stand_beside_ours_with_their_source():
+    """Fails if runs of another length are said to agree with published ones."""
+    changes = {"name": "hopper_medium-v2", "algorithm": "td3_bc"}
+    short = published_rows(grouped(made([60.0, 61.0, 59.0], **changes)))
+    assert [row[4] for row in short] == ["not compared: ours after 40 steps"]
+    for scores, mark in (
+        ([60.0, 61.0, 59.0], "✓ overlap"),
+        ([80.0, 81.0, 79.0], "✗ apart"),
+        ([60.0], "unknown: no interval"),
+    ):
+        results = made(scores, **changes)
+        for result in results:
+            result["options"]["steps"] = 1_000_000
+        (row,) = published_rows(grouped(results))
+        assert row[3:5] == ["60.37 ± 3.49", mark]
+        assert row[5].startswith("CORL")
+    assert not published_rows(grouped(made([60.0], algorithm="td3_bc")))
+
+
+def test_a_comparison_says_what_changed_and_whether_it_is_noise():
+    first = made([10.0, 11.0, 12.0])
+    text = compare(
+        first, made([50.0, 51.0, 52.0], alpha=40.0, hardware={"machine": "slide rule", "cores": 1, "gpu": None})
+    )
+    assert "| beads | made_up | 11.0 ± 2.5 | 51.0 ± 2.5 | -40.0 ± 2.3 | more than noise" in text
+    assert "* made_up on beads: alpha 2.5 → 40.0" in text
+    assert "* made_up on beads: machine abacus → slide rule" in text
+    assert "within noise" in compare(first, made([10.5, 11.5, 12.5]))
+    assert "too few seeds: no interval" in compare(first, made([50.0]))
+    assert "is in the second only" in compare(first, first + made([1.0], name="pebbles"))
+    assert "several settings share this name" in compare(first, first + made([1.0], alpha=1.0))
+
+
+def test_compare_is_a_command(tmp_path, capsys):
+    one = write(tmp_path / "one", *made([10.0, 11.0, 12.0]))
+    assert main(["compare", str(one), str(one)]) == 0
+    assert "* Nothing that results record." in capsys.readouterr().out
+    assert main(["compare", str(one), str(tmp_path / "none")]) == 2
+
+
+class Page:
+    """A page in headless Chromium, spoken to through its DevTools."""
+
+    def __init__(self, address, folder):
+        from websockets.sync.client import connect
+
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={folder}",
+        ]
+        self.process = subprocess.Popen([BROWSER, *flags, "about:blank"], stderr=subprocess.DEVNULL)
+        port = folder / "DevToolsActivePort"
+        end = time.monotonic() + 60
+        while not (port.exists() and port.read_text().count("\n")):
+            assert time.monotonic() < end, "Chromium did not start"
+            time.sleep(0.1)
+        number = port.read_text().split("\n")[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/json") as answer:
+            pages = json.load(answer)
+        (target,) = (page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
+        self.open, self.number, self.events = contextlib.ExitStack(), 0, []
+        self.socket = self.open.enter_context(connect(target, max_size=None))
+        for domain in ("Runtime", "Log", "Network", "Page"):
+            self.ask(f"{domain}.enable")
+        self.ask("Page.navigate", url=address)
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(json.loads(self.socket.recv(timeout=30)))
+
+    def ask(self, method, **parameters):
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv(timeout=30))).get("id") != self.number:
+            self.events.append(answer)
+        return answer["result"]
+
+    def run(self, script):
+        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def close(self):
+        self.open.close()
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+def test_the_page_works_in_a_browser(tmp_path):
+    """Fails if sorting compares text, a filter forgets the curves, or anything is asked of the network."""
+    results = (
+        made([10.0, 12.0]) + made([9.0, 9.5], algorithm="other") + made([100.0], name="</script><b>", algorithm="other")
+    )
+    page = Page(report(write(tmp_path / "results", *results)).as_uri(), tmp_path / "browser")
+    column = (
+        "[...document.querySelectorAll('.results tbody td:nth-child(3)')].map(cell => cell.textContent.split(' ')[0])"
+    )
+    choose = "(name, value) => { const s = document.querySelector(name); s.value = value; s.onchange({ target: s }); }"
+    try:
+        assert page.run(column) == ["100.0", "11.0", "9.2"]
+        page.run("document.querySelectorAll('.results th button')[2].click()")
+        assert page.run(column) == ["100.0", "11.0", "9.2"]
+        page.run("document.querySelectorAll('.results th button')[2].click()")
+        assert page.run(column) == ["9.2", "11.0", "100.0"]
+        assert page.run("document.querySelectorAll('polyline.curve').length") == 3
+        page.run(f"({choose})('#method', 'other')")
+        assert page.run(column) == ["9.2", "100.0"]
+        page.run(f"({choose})('#dataset', 'beads')")
+        assert page.run(column) == ["9.2"]
+        assert page.run("document.querySelectorAll('polyline.curve').length") == 1
+        page.run("""{ const svg = document.querySelector('figure svg'), box = svg.getBoundingClientRect();
+            svg.dispatchEvent(new PointerEvent('pointermove', { clientX: box.right - 5, clientY: box.top + 9 })); }""")
+        assert page.run("document.querySelector('.reading').textContent").startswith("step 40: other 9.3 [")
+        for width in (390, 1366):
+            page.ask(
+                "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 700
+            )
+            assert page.run("document.documentElement.scrollWidth") <= width
+        problems = [
+            e
+            for e in page.events
+            if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+        ]
+        assert not problems
+        asked = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        assert len([url for url in asked if url.startswith("file:")]) == 1
+    finally:
+        page.close()

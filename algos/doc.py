@@ -238,5 +238,9 @@ class DoC(Agent):
         latent = torch.where(steps.time[:, -1:] % self.config.future == 0, latent, memory)
         return self.model.action(features, latent)[:, 0], latent
 
+    def memory(self) -> Tensor:
+        """Return z* as it was chosen last."""
+        return self.latent
+
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The paper's settings for continuous control are not known; one setting serves all tasks."""

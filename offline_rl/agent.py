@@ -331,6 +331,10 @@ class Agent:
         """
         raise AgentError(f"{self.name} does not say how it acts on a given history, so it cannot be exported")
 
+    def memory(self) -> Tensor:
+        """Return what ``policy`` remembers besides the history ``(B, M)``, as :meth:`on_window` would."""
+        return torch.zeros(0)
+
     def target_return(self) -> Tensor:
         """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; 0 if none is."""
         return torch.zeros(1, 1, dtype=self.dtype, device=self.device)
@@ -726,7 +730,10 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu", *, revision
     """
     if is_hub_id(path) and not Path(path).exists():
         with downloaded(str(path), revision) as folder:
-            return _load_folder(folder, str(path), device)
+            try:
+                return _load_folder(folder, str(path), device)
+            except AgentError as error:
+                raise AgentError(str(error).replace(str(folder), str(path))) from None
     if revision is not None:
         raise AgentError(f"{path} is a folder, which has no revisions; leave out revision")
     return _load_folder(Path(path), str(path), device)

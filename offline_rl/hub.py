@@ -14,6 +14,13 @@ from offline_rl.errors import AgentError
 
 FILES = "agent.json", "weights.safetensors"
 """All that is read of a repository."""
+REMEDIES = {
+    "RepositoryNotFoundError": "there is none of that name; for a private one run hf auth login first",
+    "RevisionNotFoundError": "it has no such revision",
+    "LocalEntryNotFoundError": "it cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not hold the agent",
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set; unset it to upload",
+}
+"""What the errors of the Hub's library mean here; of others, what they say is quoted."""
 
 
 def is_hub_id(name: object) -> bool:
@@ -84,6 +91,7 @@ def model_card(description: Mapping[str, Any], name: str, evaluation: Any = None
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
         **origin.get("versions", {}),
     }
+    task = f" for {_cell(origin['task'])}" if origin.get("task") else ""
     score = "Not evaluated when it was uploaded."
     if evaluation is not None:
         score = (
@@ -105,7 +113,7 @@ def model_card(description: Mapping[str, Any], name: str, evaluation: Any = None
 # {name}
 
 An agent of `{description["algorithm"]}`, trained with
-`offline-rl-suite` for {_cell(origin.get("task"))}.
+`offline-rl-suite`{task}.
 
 ## Use
 
@@ -154,5 +162,6 @@ def _one_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise AgentError(f"{what} ({type(error).__name__}: {said[:300]})") from None
+        names = [kind.__name__ for kind in type(error).__mro__]
+        said = next((REMEDIES[name] for name in names if name in REMEDIES), " ".join(str(error).split())[:300])
+        raise AgentError(f"{what}: {said}") from None

@@ -97,7 +97,8 @@ def test_an_agent_goes_up_and_comes_down_again(hub, agent, tmp_path):
     assert offline.returncode == 0, offline.stderr
     action, said = offline.stdout.splitlines()
     assert action == newest
-    assert said.startswith("somebody/else is no folder here, and not to be had from the Hugging Face Hub (")
+    assert said.startswith("somebody/else is no folder here, and not to be had from the Hugging Face Hub: it cannot be")
+    assert "HF_HUB_OFFLINE is set" in said
 
 
 def test_what_the_hub_refuses_is_one_sentence(hub, agent, tmp_path):
@@ -113,9 +114,11 @@ def test_what_the_hub_refuses_is_one_sentence(hub, agent, tmp_path):
     done = python("".join(map(SAY.format, calls)), tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN="hf_bad")
     assert done.returncode == 0, done.stderr
     missing, empty, revision, refused, unnamed = done.stdout.splitlines()
-    assert "somebody/missing is no folder here, and not to be had from the Hugging Face Hub" in missing
+    assert missing.startswith(
+        "somebody/missing is no folder here, and not to be had from the Hugging Face Hub: there is"
+    )
     assert empty == "somebody/empty on the Hugging Face Hub has no agent.json, so it is no agent"
-    assert "RevisionNotFoundError" in revision
+    assert revision.endswith(": it has no such revision")
     assert "the Hugging Face Hub did not take somebody/hopper" in refused
     assert "401" in refused
     assert unnamed == "'hopper' is no name on the Hugging Face Hub; give user/name"

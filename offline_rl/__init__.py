@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offline_rl.agent import Agent, load_agent
+    from offline_rl.collection.run import collect
     from offline_rl.data import Dataset, load_dataset
     from offline_rl.envs import make_env, normalized_score
     from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "RunError",
     "TaskError",
+    "collect",
     "evaluate",
     "finetune",
     "load_agent",
@@ -40,6 +42,7 @@ _HOMES = {
     "load_dataset": "data",
     "make_env": "envs",
     "normalized_score": "envs",
+    "collect": "collection.run",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
     "Run": "training.run",

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ class ParameterGroup:
         self._decay_steps = decay_steps
         self._warmup_steps = warmup_steps
         self._weight_decay = weight_decay
-        self._gradient_clip = gradient_clip
+        self.gradient_clip = gradient_clip
         self._moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._count = torch.zeros((), device=self.flat.device)
 
@@ -170,17 +170,24 @@ class ParameterGroup:
         """Steps taken so far, a number on the device: what a ramp in a loss is computed from."""
         return self._count
 
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Return a loss's gradients, one for each parameter."""
+        return torch.autograd.grad(loss, self.parameters)
+
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step (β 0.9 and 0.999, ε 1e-8) along ``gradients``, one for each parameter."""
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.gradient)
-        if self._gradient_clip is not None:
-            self.gradient *= (self._gradient_clip / self.gradient.norm().clamp_min(1e-12)).clamp(max=1)
+        if self.gradient_clip is not None:
+            self.gradient *= (self.gradient_clip / self.gradient.norm().clamp_min(1e-12)).clamp(max=1)
+        self.move(self.flat, self.gradient, *self._moments)
+
+    def move(self, flat: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
+        """Take the Adam step of this group's settings and count with parameters ``flat`` and moments given."""
         learning_rate = self._rate()
         self._count += 1
-        mean, square = self._moments
         torch._fused_adamw_(
-            [self.flat],
-            [self.gradient],
+            [flat],
+            [gradient],
             [mean],
             [square],
             [],
@@ -202,7 +209,9 @@ class ParameterGroup:
             rate = rate / 2 * (1 + (math.pi * share).cos())
         if self._warmup_steps:
             rate = rate * ((self._count.double() + 1) / self._warmup_steps).clamp(max=1)
-        return rate.to(self.flat.dtype) if isinstance(rate, Tensor) else rate
+        # A GPU's kernel reads a single number, whatever the parameters are.
+        dtype = torch.float32 if self.flat.is_cuda else self.flat.dtype
+        return rate.to(dtype) if isinstance(rate, Tensor) else rate
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that continuing exactly needs: weights, Adam's moments and its step count."""
@@ -213,6 +222,14 @@ class ParameterGroup:
         """Put back what :meth:`state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+class Target(NamedTuple):
+    """A network that moves slowly after another one: itself, its parameters in one flat tensor, and the other's."""
+
+    network: nn.Module
+    flat: Tensor
+    online: Tensor
 
 
 class Agent:
@@ -243,6 +260,10 @@ class Agent:
     """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`; ``build`` may set it from the config."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
+    stackable: ClassVar[bool] = True
+    """Whether :meth:`update` can be mapped over members by ``torch.vmap``: all it changes are groups and targets."""
+    cycle: int = 1
+    """After how many updates :meth:`update` does the same again; ``build`` may set it."""
     history: History | None = None
     """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
     window_fields: ClassVar[tuple[str, ...]] = ()
@@ -284,7 +305,7 @@ class Agent:
         self.condition = np.asarray(0)
         self._generator = np.random.default_rng(seed)
         self.groups: dict[str, ParameterGroup] = {}
-        self._targets: dict[str, tuple[Tensor, Tensor]] = {}
+        self.targets: dict[str, Target] = {}
         self.build()
 
     # What an algorithm writes.
@@ -348,6 +369,10 @@ class Agent:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
 
+    def repeats(self, step: int) -> bool:
+        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before."""
+        return True
+
     # What an algorithm uses.
 
     def optimizer(
@@ -382,7 +407,7 @@ class Agent:
         """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
         online = self.groups[name]
         target = copy.deepcopy(online.network).requires_grad_(False)
-        self._targets[name] = (_flatten(target), online.flat)
+        self.targets[name] = Target(target, _flatten(target), online.flat)
         return target
 
     def minimize(self, batch: Batch, **losses: Loss) -> Metrics:
@@ -391,7 +416,7 @@ class Agent:
         gradients = {}
         for name, loss_of in losses.items():
             loss, extra = loss_of(batch)
-            gradients[name] = torch.autograd.grad(loss, self.groups[name].parameters)
+            gradients[name] = self.groups[name].gradients(loss)
             metrics |= {f"{name}_loss": loss.detach()} | extra
         for name, gradient in gradients.items():
             self.groups[name].step(gradient)
@@ -399,8 +424,8 @@ class Agent:
 
     def track_targets(self, rate: float) -> None:
         """Move every target by θ' ← rate θ + (1 - rate) θ'."""
-        for target, online in self._targets.values():
-            target.lerp_(online, rate)
+        for target in self.targets.values():
+            target.flat.lerp_(target.online, rate)
 
     # What everybody else uses.
 
@@ -604,15 +629,15 @@ class Agent:
             for group, parameters in self.groups.items()
             for name, tensor in parameters.state().items()
         }
-        return state | {f"{name}.target": target for name, (target, _) in self._targets.items()}
+        return state | {f"{name}.target": target.flat for name, target in self.targets.items()}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`training_state` returned."""
         for name, group in self.groups.items():
             prefix = f"{name}."
             group.load_state({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
-        for name, (target, _) in self._targets.items():
-            target.copy_(state[f"{name}.target"])
+        for name, target in self.targets.items():
+            target.flat.copy_(state[f"{name}.target"])
 
 
 def _flatten(network: nn.Module) -> Tensor:

@@ -13,7 +13,7 @@ FLOORS = [
     {"offline_rl.agent"},
     {"offline_rl.sequence"},
     {"algos", "offline_rl.training"},
-    {"offline_rl.benchmark"},
+    {"offline_rl.benchmark", "offline_rl.collection"},
     {"benchmarks"},
     {"offline_rl.arguments"},
     {"offline_rl.sweep"},

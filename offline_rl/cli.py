@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | collect | sweep | benchmark | algos | datasets``."""
+"""Commands: ``offline-rl train | finetune | evaluate | export | collect | sweep | benchmark | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -24,6 +24,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
+  offline-rl export RUN_OR_AGENT          write a policy as ONNX, to act without this package
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
   offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
@@ -207,8 +208,7 @@ def _evaluate(
 
     if (Path(path) / "config.json").is_file() and not (Path(path) / "agents").is_dir():
         raise AgentError(f"{path} is a run that has no agents yet; it is training, or was stopped")
-    folders = Path(path).glob("agents/seed-*")
-    found = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-"))) or [Path(path)]
+    found = _agent_folders(Path(path)) or [Path(path)]
     if figure:
         _draw_episode(found[0], task, dynamics, seed, Path(figure))
     results = []
@@ -272,6 +272,51 @@ def _task_of(agent: Any, task: str | None, folder: Path) -> str:
     if name is None:
         raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
     return str(name)
+
+
+def export_command(arguments: list[str]) -> None:
+    """Write a policy for other programs."""
+
+    def command(
+        *, path: str, out: str = "policy.onnx", seed: int | None = None, explore: bool = False
+    ) -> dict[str, Any]:
+        """Write a saved agent's policy as one file: raw observations in, environment actions out.
+
+        Args:
+            path: An agent folder, a run folder, or the user/name of an agent on the Hugging Face Hub.
+            out: The file: .onnx for ONNX, or .pt2 for a program that torch.export.load reads.
+            seed: Which agent of a run with several.
+            explore: Let the policy explore, with noise as one more input.
+        """
+        return locals()
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("path",))
+    _export(**line.parse(command, "offline-rl export"))
+
+
+def _export(*, path: str, out: str, seed: int | None, explore: bool) -> None:
+    from offline_rl.agent import load_agent
+
+    if not out.endswith((".onnx", ".pt2")):
+        raise UsageError(f"--out is {out}; its name must end with .onnx or .pt2")
+    found = _agent_folders(Path(path))
+    if found:
+        seeds = [int(folder.name.removeprefix("seed-")) for folder in found]
+        chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
+        if chosen not in seeds:
+            raise UsageError(f"{path} has agents of the seeds {', '.join(map(str, seeds))}; choose one with --seed")
+        path = str(found[seeds.index(chosen)])
+    elif seed is not None:
+        raise UsageError(f"{path} is no run with agents of several seeds; leave out --seed")
+    agent = load_agent(path)
+    write = agent.export_onnx if out.endswith(".onnx") else agent.export_program
+    write(out, deterministic=not explore)
+    print(f"{out}: {agent.name} of {path}, compared with the agent")
+
+
+def _agent_folders(run: Path) -> list[Path]:
+    """Return the agents of a run by seed; none if it is no run."""
+    return sorted(run.glob("agents/seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
 
 
 def benchmark_command(arguments: list[str]) -> None:
@@ -519,6 +564,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "finetune": finetune_command,
     "evaluate": evaluate_command,
+    "export": export_command,
     "sweep": sweep_command,
     "collect": collect_command,
     "benchmark": benchmark_command,

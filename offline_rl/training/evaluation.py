@@ -8,8 +8,8 @@ import torch
 
 from offline_rl.agent import Agent, AgentConfig
 from offline_rl.draws import derived_seed
-from offline_rl.envs.dynamics import Dynamics
-from offline_rl.envs.tasks import find_task, normalized_score
+from offline_rl.envs.dynamics import Dynamics, dynamics_of
+from offline_rl.envs.tasks import Task, find_task, normalized_score
 from offline_rl.errors import AgentError
 
 BLOCK = 10
@@ -41,7 +41,7 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
 
 
 def play(
-    agent: Agent, task: str, dynamics: Dynamics, seeds: Sequence[int]
+    agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int]
 ) -> tuple[list[list[float]], list[list[int]]]:
     """Play one block of episodes under each of the agent's conditions, all together.
 
@@ -52,7 +52,7 @@ def play(
 
     count = len(agent.conditions(agent.config))
     agent.reset(condition=np.arange(count).repeat(len(seeds)))
-    result = rollout(agent.act, find_task(task), dynamics, [*seeds] * count, tell_rewards=True)
+    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True)
     shape = count, len(seeds)
     return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
 
@@ -64,7 +64,7 @@ def by_condition(agent: type[Agent], config: AgentConfig, values: Sequence[objec
     return {name: columns[:, min(place, columns.shape[1] - 1)] for place, name in enumerate(names)}
 
 
-def trace(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", seed: int = 0) -> dict[str, list[float]]:
+def trace(agent: Agent, task: str | Task, *, dynamics: Dynamics | None = None, seed: int = 0) -> dict[str, list[float]]:
     """Play the first episode of :func:`evaluate` and record what the policy decided on the way to its actions.
 
     Returns:
@@ -85,19 +85,22 @@ def trace(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", seed: int = 0
                 values.setdefault(name, []).append(float(value))
         return agent.act(observation)
 
-    rollout(act, find_task(task), dynamics, blocks(seed, 0, 1)[0])
+    played = find_task(task)
+    rollout(act, played, dynamics_of(played, dynamics), blocks(seed, 0, 1)[0])
     if not values:
         raise AgentError(f"{agent.name} decides nothing but actions, so there is nothing to draw")
     return values
 
 
-def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: int = 100, seed: int = 0) -> Evaluation:
+def evaluate(
+    agent: Agent, task: str | Task, *, dynamics: Dynamics | None = None, episodes: int = 100, seed: int = 0
+) -> Evaluation:
     """Score an agent in this process.
 
     Args:
         agent: Whom to score.
-        task: A task's name, see :func:`offline_rl.envs.find_task`.
-        dynamics: ``"d4rl"`` or ``"plain"``.
+        task: A task or its name, see :func:`offline_rl.envs.find_task`.
+        dynamics: ``"d4rl"`` or ``"plain"``; by default those that the task's data was recorded with.
         episodes: How many episodes to play.
         seed: Decides the initial states.
 
@@ -107,12 +110,14 @@ def evaluate(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", episodes: 
     """
     if episodes < 1:
         raise AgentError(f"episodes is {episodes}; it must be at least 1")
-    played = [play(agent, task, dynamics, block) for block in blocks(seed, 0, episodes)]
+    found_task = find_task(task)
+    chosen = dynamics_of(found_task, dynamics)
+    played = [play(agent, found_task, chosen, block) for block in blocks(seed, 0, episodes)]
     returns, lengths = (
         by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
     )
     found = {
-        name: Evaluation(own, lengths[name].astype(np.int64), np.asarray(normalized_score(task, own)))
+        name: Evaluation(own, lengths[name].astype(np.int64), np.asarray(normalized_score(found_task, own)))
         for name, own in returns.items()
     }
     first = next(iter(found.values()))

@@ -15,7 +15,7 @@ from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import OnlineEnvironment
-from offline_rl.envs.tasks import find_task
+from offline_rl.envs.tasks import Task
 from offline_rl.training.checkpoint import prefixed, select
 
 
@@ -25,13 +25,13 @@ class Interaction:
     Args:
         agent: Who acts.
         rows: The dataset it was trained on.
-        task: Name of the task.
+        task: What is played.
         dynamics: See :func:`offline_rl.envs.make_env`.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, task: str, dynamics: Dynamics) -> None:
+    def __init__(self, agent: Agent, rows: PackedRows, task: Task, dynamics: Dynamics) -> None:
         self._agent = agent
-        self._environment = OnlineEnvironment(find_task(task), dynamics, agent.seed)
+        self._environment = OnlineEnvironment(task, dynamics, agent.seed)
         self._noise = Stream(agent.seed, "exploration")
         self.replay = Replay(rows, agent.online_steps)
 

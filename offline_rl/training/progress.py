@@ -15,10 +15,11 @@ class Progress:
         steps: Updates of the whole run.
         start: Updates made before.
         quiet: Show nothing.
+        score_name: What to call a score.
     """
 
-    def __init__(self, steps: int, start: int, quiet: bool = False) -> None:
-        self._steps, self._start, self._quiet = steps, start, quiet
+    def __init__(self, steps: int, start: int, quiet: bool = False, score_name: str = "score") -> None:
+        self._steps, self._start, self._quiet, self._score_name = steps, start, quiet, score_name
         self._begin = self._last_line = time.monotonic()
         self._losses = self._score = ""
         self._bar = _Bar(steps, start) if not quiet and sys.stderr.isatty() else None
@@ -29,7 +30,7 @@ class Progress:
 
     def score(self, step: int, scores: list[float]) -> None:
         """Show the members' newest evaluation."""
-        self._score = f"score {', '.join(f'{score:.1f}' for score in scores)} at {step:,}"
+        self._score = f"{self._score_name} {', '.join(f'{score:.1f}' for score in scores)} at {step:,}"
         if not self._quiet and self._bar is None:
             print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
 

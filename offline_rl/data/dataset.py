@@ -1,6 +1,7 @@
 """Transitions of an offline dataset, and what is known of the episodes they come from."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,8 +98,7 @@ class Dataset:
     @property
     def environment(self) -> dict[str, Any] | None:
         """The environment the data was recorded in, if it says so; see `offline_rl.envs.recovered`."""
-        found = self.metadata.get("environment")
-        return found if isinstance(found, dict) else None
+        return _environment(self.metadata.get("environment"))
 
     def find_task(self) -> "Task | None":
         """Return the task that agents trained on this data are scored on; None if the data names none.
@@ -305,6 +305,19 @@ class Dataset:
             episode_complete=complete[used],
             metadata=metadata,
         )
+
+
+def _environment(value: Any) -> dict[str, Any] | None:
+    """Return the description of an environment, or the JSON text of one; None if it is none."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+        references = found["references"]
+        kinds = {"id": str, "kwargs": dict, "max_episode_steps": int | None, "wrappers": list}
+        fits = all(isinstance(found[name], kind) for name, kind in kinds.items())
+        fits = fits and (references is None or [type(number) for number in references] == [float, float])
+        return dict(found) if fits else None
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def _robot(dataset: Dataset) -> object:

@@ -65,7 +65,7 @@ def local_ids() -> list[str]:
     """Return the ids of the datasets in Minari's folder."""
     root = folder_of()
     found = root.glob("**/data/metadata.json") if root.is_dir() else ()
-    return sorted(path.parent.parent.relative_to(root).as_posix() for path in found)
+    return sorted(name for path in found if is_id(name := path.parent.parent.relative_to(root).as_posix()))
 
 
 def load(dataset_id: str, mode: str | None = None) -> Dataset:
@@ -101,7 +101,7 @@ def download(dataset_id: str) -> Path:
     """Return the folder of a dataset, which Minari downloads unless it is there."""
     if is_local(dataset_id):
         return folder_of(dataset_id)
-    minari = _minari(dataset_id)
+    minari = library(dataset_id)
     try:
         minari.download_dataset(dataset_id)
     except Exception as error:  # Minari lets through whatever the host's own library raises
@@ -114,7 +114,8 @@ def download(dataset_id: str) -> Path:
     return folder_of(dataset_id)
 
 
-def _minari(dataset_id: str) -> Any:
+def library(dataset_id: str) -> Any:
+    """Return Minari itself; a DatasetError says what to do where it is not installed."""
     try:
         import minari
     except ImportError:
@@ -156,7 +157,7 @@ def _write_cache(path: Path, signature: str, contents: _Contents) -> None:
 
 def _read(dataset_id: str) -> _Contents:
     """Read a dataset through Minari."""
-    minari = _minari(dataset_id)
+    minari = library(dataset_id)
     metadata = _metadata(dataset_id)
     try:
         opened = minari.load_dataset(dataset_id)

@@ -468,7 +468,7 @@ def _describe_dataset(name: str, mode: str | None) -> None:
     if task and task.robot.scored:
         robot, score = task.robot, float(normalized_score(task, dataset.mean_return))
         facts["score"] = (
-            f"{score:.1f}, {robot.score_name}: 0 is a return of {robot.reference_min:.1f},"
+            f"{score:.1f}; {robot.score_name}, 0 is a return of {robot.reference_min:.1f},"
             f" 100 is {robot.reference_max:.1f} ({robot.reference})"
         )
     print(dataset.name)

@@ -100,4 +100,7 @@ def _why_not(name: str, path: Path) -> str:
     nearest = difflib.get_close_matches(name, dataset_names(), n=1)
     if nearest:
         return f"unknown dataset '{name}'; did you mean '{nearest[0]}'?"
-    return f"unknown dataset '{name}'; give a D4RL id such as 'hopper-medium-v2', '{DEMO}', or the path of a file"
+    return (
+        f"unknown dataset '{name}'; give a D4RL id such as 'hopper-medium-v2', a Minari id such as "
+        f"'mujoco/hopper/medium-v0', '{DEMO}', or the path of a file"
+    )

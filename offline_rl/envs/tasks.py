@@ -34,9 +34,9 @@ MEASURED = "what random actions earn, and the mean return of the data"
 RAW = "none, the score is the return itself"
 SCORE_NAMES = {
     D4RL: "normalised score",
-    STATED: "score, dataset's own",
-    MEASURED: "score, data is 100",
-    RAW: "score = return",
+    STATED: "score (set's own)",
+    MEASURED: "score (data=100)",
+    RAW: "score (= return)",
 }
 """What a score is called in a heading, by its references."""
 

@@ -15,12 +15,15 @@ from minari.data_collector.episode_buffer import EpisodeBuffer
 from settings import TINY
 
 import offline_rl as orl
+from offline_rl.analysis.results import results_of
+from offline_rl.analysis.tables import table
 from offline_rl.cli import main
 from offline_rl.data import dataset_names, load_dataset
 from offline_rl.data.minari import CACHE
 from offline_rl.envs.recovered import RANDOM_RETURNS
 from offline_rl.envs.tasks import MEASURED, RAW, STATED
 from offline_rl.errors import DatasetError, TaskError
+from offline_rl.training.evaluation import blocks
 
 ID = "test/hopper/some-v0"
 
@@ -225,16 +228,17 @@ def test_training_plays_in_the_environment_of_the_data(tmp_path, capsys):
     agent = run.agents[0]
     env = gymnasium.make("Hopper-v5")
     final = next(row for row in run.rows if row["kind"] == "final")
-    from offline_rl.training.evaluation import blocks
-
     returns = [alone(env, agent, seed) for seed in blocks(0, 20, 2)[0]]
     assert final["return"] == pytest.approx(np.mean(returns), abs=1e-3)
     assert final["score"] == pytest.approx(orl.normalized_score(load_dataset(ID).find_task(), final["return"]))
+    told = table(results_of("run", config, run.rows))
+    assert "of mean score 100.0 (0 is 17.6 and 100 is" in told
+    assert "random actions earn" in told
     # The agent's folder tells all: the dataset is not needed to score it again.
     (tmp_path / "minari").rename(tmp_path / "gone")
     assert main(["evaluate", str(out), "--episodes", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "score, data is 100" in printed
+    assert "score (data=100)" in printed
     assert "on Hopper-v5, plain dynamics" in printed
     assert main(["evaluate", str(out), "--episodes", "1", "--dynamics", "d4rl"]) == 2
     assert "has no D4RL dynamics" in capsys.readouterr().err
@@ -273,7 +277,7 @@ def test_sets_are_joined_listed_and_described(capsys):
             load_dataset(f"{ID}+{other}")
     assert {ID, "local-v1"} < set(dataset_names())
     assert main(["datasets", ID]) == 0
-    assert "100.0, score, data is 100" in capsys.readouterr().out
+    assert "100.0; score (data=100)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -449,6 +449,7 @@ def _describe_dataset(name: str, mode: str | None) -> None:
 
     from offline_rl.data import load_dataset
     from offline_rl.envs import normalized_score
+    from offline_rl.errors import TaskError
 
     dataset = load_dataset(name, mode)
     returns, lengths = dataset.episode_returns, dataset.episode_lengths
@@ -464,7 +465,10 @@ def _describe_dataset(name: str, mode: str | None) -> None:
         "task": dataset.task or "none named",
         "fingerprint": dataset.fingerprint,
     }
-    task = dataset.find_task()
+    try:
+        task = dataset.find_task()
+    except TaskError as error:
+        task, facts["score"] = None, f"none: {error}"
     if task and task.robot.scored:
         robot, score = task.robot, float(normalized_score(task, dataset.mean_return))
         facts["score"] = (

@@ -115,9 +115,14 @@ class Task:
         """
         try:
             robot = Robot(**values["robot"])
-            assert robot.reference in SCORE_NAMES
+            for field in dataclasses.fields(Robot):
+                value = getattr(robot, field.name)
+                if not isinstance(value, (int, float) if field.type is float else field.type):  # type: ignore[arg-type]
+                    raise TypeError(f"{field.name} is {value!r}")
+            if robot.reference not in SCORE_NAMES:
+                raise ValueError(f"reference is {robot.reference!r}")
             return cls(str(values["name"]), robot)
-        except (KeyError, TypeError, AssertionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise TaskError(f"a stored task cannot be read ({error}); name the task instead") from None
 
 

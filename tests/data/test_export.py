@@ -1,5 +1,7 @@
 """What is written for other programs comes back as it was."""
 
+from dataclasses import replace
+
 import gymnasium
 import h5py
 import minari
@@ -62,17 +64,16 @@ def test_a_dataset_comes_back_as_it_was(format, place, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("format", "place"), [("d4rl", "demo.hdf5"), ("minari", "demo-v0")])
 def test_a_recording_that_broke_off_still_has(format, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    demo = load_dataset("hopper-demo")
-    keep = int(demo.episode_bounds[-4])
-    arrays = (demo.observations, demo.actions, demo.rewards, demo.terminated, demo.truncated, demo.next_observations)
-    end = Dataset.from_arrays(*(array[keep:-5] for array in arrays), name="end", task="hopper")
-    assert not end.episode_complete[-1]
-    orl.export_dataset(end, place, format)
-    again = load_dataset(place)
-    assert np.array_equal(again.episode_complete, end.episode_complete)
-    assert np.array_equal(again.episode_bounds, end.episode_bounds)
-    assert np.array_equal(again.next_observations, end.next_observations)
-    assert again.task == "hopper"
+    flagged = replace(walks(), episode_complete=np.array([True, True, False]))
+    orl.export_dataset(flagged, place, format)
+    assert_same(load_dataset(place), flagged)
+    flagless = walks(last_flag=False)
+    assert not flagless.episode_complete[-1]
+    orl.export_dataset(flagless, f"other/{place}", format)
+    again = load_dataset(f"other/{place}")
+    assert np.array_equal(again.episode_complete, flagless.episode_complete)
+    assert np.array_equal(again.episode_bounds, flagless.episode_bounds)
+    assert np.array_equal(again.next_observations, flagless.next_observations)
 
 
 def test_between_the_formats_the_environment_goes_along(tmp_path):
@@ -118,12 +119,16 @@ def test_the_file_is_in_d4rls_layout(tmp_path):
 
 def test_episodes_without_flags_stay_apart(tmp_path):
     """Rows of cut episodes whose successor is unknown are left out, and their flags with them."""
-    source = walks()
+    source = walks((4, 3, 6))
     fields = (source.observations, source.actions, source.rewards, source.terminated, source.truncated)
     dataset = Dataset.from_arrays(*fields, action_bounds=(-2, 1))
     assert not dataset.truncated.any()
     orl.export_dataset(dataset, tmp_path / "walks.hdf5")
-    assert load_dataset(tmp_path / "walks.hdf5").episode_bounds.tolist() == dataset.episode_bounds.tolist() == [0, 4, 9]
+    assert (
+        load_dataset(tmp_path / "walks.hdf5").episode_bounds.tolist()
+        == dataset.episode_bounds.tolist()
+        == [0, 4, 6, 11]
+    )
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import time
 import warnings
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -114,6 +115,10 @@ def test_the_cache_is_used_until_the_dataset_changes(folder):
     original.update_dataset_from_buffer(list(buffers([3])))
     longer = load_dataset(ID)
     assert len(longer) == len(first) + 3
+    assert_is_the_iterators(longer, original)
+    with h5py.File(folder / ID / "data" / "main_data.hdf5", "a") as file:
+        file["episode_0/rewards"][0] += 1
+    longer = load_dataset(ID)
     assert_is_the_iterators(longer, original)
     for damage in (b"", b"PK\x03\x04 no archive", (folder / ID / CACHE).read_bytes()[:-100]):
         (folder / ID / CACHE).write_bytes(damage)

@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?= td3_bc --dataset hopper-demo --steps 10000 --eval_every 2500
 RELEASE := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-all lint bench report scores
+.PHONY: train test test-all lint docs bench report scores
 
 train: .venv/run.stamp
 	$(BIN)/offline-rl train $(ARGS)
@@ -20,6 +20,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Never --quiet: what is not said does not count as a warning, and --strict would let it pass.
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The competitors live in an environment of their own: their pins exclude ours.
 bench: .venv/dev.stamp .venv-peers/peers.stamp

@@ -107,6 +107,7 @@ class A2PR(Agent):
     def build(self) -> None:
         """Make the actor and the critics with slowly moving copies, and the value network and the VAE without."""
         c, sizes = self.config, (self.observation_size, self.action_size)
+        self.cycle = c.policy_delay
         self.actor = DeterministicActor(*sizes, c.actor_hidden_dims)
         self.critic = Critic(*sizes, c.hidden_dims, count=2)
         self.value = MLP(self.observation_size, 1, c.hidden_dims)

@@ -76,6 +76,7 @@ class CQL(Agent):
 
     name = "cql"
     config_class: ClassVar[type[AgentConfig]] = Config
+    action_limit: ClassVar[float] = ACTION_LIMIT
     config: Config
 
     def build(self) -> None:
@@ -106,7 +107,8 @@ class CQL(Agent):
     def transformed(self, batch: Batch) -> Batch:
         """Return the batch with scaled and shifted rewards, and actions that a tanh can reach."""
         reward = batch.reward * self.config.reward_scale + self.config.reward_shift
-        return dataclasses.replace(batch, action=batch.action.clamp(-ACTION_LIMIT, ACTION_LIMIT), reward=reward)
+        action = batch.action.clamp(-self.action_limit, self.action_limit)
+        return dataclasses.replace(batch, action=action, reward=reward)
 
     @torch.no_grad()
     def critic_target(self, batch: Batch, there: SquashedGaussian) -> Tensor:

@@ -29,11 +29,11 @@ from torch import Tensor
 from offline_rl.agent import Agent, Draw, Metrics, Normal, Uniform, WindowBatch
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
-from offline_rl.data.windows import RecordedSteps, Steps, Windows, complete_rows
+from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.draws import Stream
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.energy import Energy, pairs_of
-from offline_rl.networks.latent import Gaussian, LatentPolicy, PerceptronEncoder, TransformerEncoder, at_places, chosen
+from offline_rl.networks.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
 from offline_rl.sequence import SequenceConfig
 
 
@@ -77,31 +77,6 @@ class Config(SequenceConfig):
         self.require("standard_weight", at_least=0)
 
 
-@dataclass(frozen=True)
-class View:
-    """What an update makes of a batch once, for all of its losses.
-
-    Attributes:
-        future: ``(B, F, ...)``, rewards scaled.
-        features: ``(B, F, W)``, known when each action of the future is chosen.
-        posterior: q(z | future).
-        prior: p(z | past).
-        latent: ``(B, L)``, z from the posterior.
-        situation: ``(B P, ...)``, what outcomes follow from but for z, constants.
-        outcome: ``(B P, O + 2)``, what followed.
-        pairs: ``(B P, 1 + M)``, numbers of outcomes, the true one first.
-    """
-
-    future: RecordedSteps
-    features: Tensor
-    posterior: Gaussian
-    prior: Gaussian
-    latent: Tensor
-    situation: Tensor
-    outcome: Tensor
-    pairs: Tensor
-
-
 class DoC(Agent):
     r"""min_{q,π} max_f  E[-log π(a_i | h_i, s_i, z)] + β E_f,   z ~ q(z | future),  plus what rides on z as a constant.
 
@@ -116,6 +91,7 @@ class DoC(Agent):
     config: Config
     history: History
     acting_networks = ("model",)
+    window_fields = ("observation", "action", "previous_reward", "time", "mask")
 
     def build(self) -> None:
         """Make encoders, policy and values, and apart from them the energy; fix the noise of the prior's samples."""
@@ -131,8 +107,10 @@ class DoC(Agent):
         self.optimizer("model", self.model, c.learning_rate, **c.adamw)
         self.optimizer("energy", self.energy, c.energy_learning_rate)
         noise = Stream(self.seed, "candidates").at(0).standard_normal((c.candidates, c.latent_size))
-        self.candidate_noise = torch.from_numpy(noise).to(self.device, self.dtype)
+        candidate_noise = torch.from_numpy(noise).to(self.device, self.dtype)
+        self.model.register_buffer("candidate_noise", candidate_noise, persistent=False)
         self.latent = self.promise = torch.zeros(0)
+        self.memory_size = c.latent_size
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the latents, the steps whose outcomes are compared, the outcomes beside them, and dropout's keys."""
@@ -241,9 +219,18 @@ class DoC(Agent):
         time = self.history.time
         due, first = time % self.config.future == 0, time == 0
         if due.any():
-            latent, value = self.model.best(self.model.encoder.prior(steps), features, self.candidate_noise)
+            latent, value = self.model.best(self.model.encoder.prior(steps), features, self.model.candidate_noise)
             self.latent = chosen(due, latent, self.latent)
             self.promise = chosen(first, value * self.model.return_scale, self.promise)
+
+    def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the newest action for z*, and z*, which is ``memory`` unless its F steps are over."""
+        steps = self.model.scaled(steps)
+        features = self.model.encoder.features(steps)[0][:, -1:]
+        prior, noise = self.model.encoder.prior(steps), self.model.candidate_noise
+        latent, _ = self.model.best(prior, features[:, 0], noise)
+        latent = torch.where(steps.time[:, -1:] % self.config.future == 0, latent, memory)
+        return self.model.action(features, latent)[:, 0], latent
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The paper's settings for continuous control are not known; one setting serves all tasks."""

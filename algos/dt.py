@@ -11,6 +11,7 @@ Deviations: observations are normalised as for every algorithm here, by the stan
 the attention's first weights begin at N(0, 0.02²) like all others, as in the authors' code, but not in CORL's.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -99,6 +100,7 @@ class DT(Agent):
     config: Config
     history: History
     acting_networks = ("model",)
+    window_fields = ("observation", "action", "return_to_go", "time", "mask")
 
     def build(self) -> None:
         """Make the model and the memory of the episodes in play."""
@@ -134,9 +136,14 @@ class DT(Agent):
     def policy(self, observation: Tensor) -> Tensor:
         """Return the newest action, and remember both."""
         steps = self.history.see(observation)
-        action: Tensor = self.model(steps, self.target_return() + steps.return_to_go)[:, -1]
+        asked = dataclasses.replace(steps, return_to_go=self.target_return() + steps.return_to_go)
+        action, _ = self.on_window(asked, observation[:, :0])
         self.history.did(action)
         return action
+
+    def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the newest action; there is nothing else to remember."""
+        return self.model(steps, steps.return_to_go)[:, -1], memory
 
     def target_return(self) -> Tensor:
         """Return what is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``."""

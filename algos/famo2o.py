@@ -133,6 +133,7 @@ class FamO2O(Agent):
     def build_balance(self, actor: SquashedGaussianActor) -> None:
         """Make the balance model of what gives a number in (-1, 1)."""
         c = self.config
+        self.cycle = c.on_base("balance_every")
         self.balance = BalanceModel(actor, c.on_base("beta_low"), c.on_base("beta_high"), released=c.released_mapping)
         self.optimizer("balance", self.balance, c.balance_learning_rate)
 

@@ -21,6 +21,7 @@ number of any PARL on D4RL exists, and in several of its tasks a constant reward
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -131,7 +132,7 @@ class PARL(Agent):
 
     name = "parl"
     config_class = Config
-    config: Config
+    stackable = False
 
     def build(self) -> None:
         """Make the lower level, and what learns its rewards."""
@@ -139,6 +140,7 @@ class PARL(Agent):
         options = {"seed": self.seed, "steps": self.steps, "preprocessing": self.preprocessing}
         sizes = self.observation_size, self.action_size
         self.lower = lower_level(c, *sizes, **options, device=self.device, dtype=self.dtype)
+        self.cycle = math.lcm(self.lower.cycle, SUCCESSOR_EVERY)
         self.groups |= self.lower.groups
         self.actor = self.lower.actor
         self.schedule = Schedule.of(self.steps, c.warmup_share, c.frozen_share, c.rounds, c.round_steps)
@@ -225,6 +227,10 @@ class PARL(Agent):
         if self.config.rewards == "learned" and (number := self.schedule.ending_at(step)):
             metrics |= self.upper.round(number)
         return metrics
+
+    def repeats(self, step: int) -> bool:
+        """Say that it does, but for the fit before the first update and the rounds of the upper level."""
+        return self.upper.fitted and not (self.config.rewards == "learned" and self.schedule.ending_at(step))
 
     def policy(self, observation: Tensor) -> Tensor:
         """Return what the lower level's policy does."""

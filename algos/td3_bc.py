@@ -64,6 +64,7 @@ class TD3BC(Agent):
 
     def build(self) -> None:
         """Make one actor, two critics and a slowly moving copy of each."""
+        self.cycle = self.config.policy_delay
         sizes = self.observation_size, self.action_size, self.config.hidden_dims
         self.actor = DeterministicActor(*sizes)
         self.critic = Critic(*sizes, count=2)

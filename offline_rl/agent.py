@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
-from offline_rl.data.windows import RecordedSteps, Rows, Windows
+from offline_rl.data.windows import RecordedSteps, Rows, Steps, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.files import replace_folder, write_json
@@ -165,7 +165,7 @@ class ParameterGroup:
         self._decay_steps = decay_steps
         self._warmup_steps = warmup_steps
         self._weight_decay = weight_decay
-        self._gradient_clip = gradient_clip
+        self.gradient_clip = gradient_clip
         self._moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._count = torch.zeros((), device=self.flat.device)
 
@@ -174,17 +174,24 @@ class ParameterGroup:
         """Steps taken so far, a number on the device: what a ramp in a loss is computed from."""
         return self._count
 
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Return a loss's gradients, one for each parameter."""
+        return torch.autograd.grad(loss, self.parameters)
+
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step (β 0.9 and 0.999, ε 1e-8) along ``gradients``, one for each parameter."""
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.gradient)
-        if self._gradient_clip is not None:
-            self.gradient *= (self._gradient_clip / self.gradient.norm().clamp_min(1e-12)).clamp(max=1)
+        if self.gradient_clip is not None:
+            self.gradient *= (self.gradient_clip / self.gradient.norm().clamp_min(1e-12)).clamp(max=1)
+        self.move(self.flat, self.gradient, *self._moments)
+
+    def move(self, flat: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
+        """Take the Adam step of this group's settings and count with parameters ``flat`` and moments given."""
         learning_rate = self._rate()
         self._count += 1
-        mean, square = self._moments
         torch._fused_adamw_(
-            [self.flat],
-            [self.gradient],
+            [flat],
+            [gradient],
             [mean],
             [square],
             [],
@@ -206,7 +213,9 @@ class ParameterGroup:
             rate = rate / 2 * (1 + (math.pi * share).cos())
         if self._warmup_steps:
             rate = rate * ((self._count.double() + 1) / self._warmup_steps).clamp(max=1)
-        return rate.to(self.flat.dtype) if isinstance(rate, Tensor) else rate
+        # A GPU's kernel reads a single number, whatever the parameters are.
+        dtype = torch.float32 if self.flat.is_cuda else self.flat.dtype
+        return rate.to(dtype) if isinstance(rate, Tensor) else rate
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that continuing exactly needs: weights, Adam's moments and its step count."""
@@ -217,6 +226,14 @@ class ParameterGroup:
         """Put back what :meth:`state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+class Target(NamedTuple):
+    """A network that moves slowly after another one: itself, its parameters in one flat tensor, and the other's."""
+
+    network: nn.Module
+    flat: Tensor
+    online: Tensor
 
 
 class Agent:
@@ -247,8 +264,16 @@ class Agent:
     """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`; ``build`` may set it from the config."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
+    stackable: ClassVar[bool] = True
+    """Whether :meth:`update` can be mapped over members by ``torch.vmap``: all it changes are groups and targets."""
+    cycle: int = 1
+    """After how many updates :meth:`update` does the same again; ``build`` may set it."""
     history: History | None = None
     """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
+    window_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of ``Steps`` that :meth:`on_window` reads, where there is a ``history``."""
+    memory_size: int = 0
+    """M, numbers that :meth:`on_window` remembers besides the history; ``build`` may set it."""
 
     config: Any
 
@@ -284,7 +309,7 @@ class Agent:
         self.condition = np.asarray(0)
         self._generator = np.random.default_rng(seed)
         self.groups: dict[str, ParameterGroup] = {}
-        self._targets: dict[str, tuple[Tensor, Tensor]] = {}
+        self.targets: dict[str, Target] = {}
         self.build()
 
     # What an algorithm writes.
@@ -319,6 +344,22 @@ class Agent:
         """
         raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
 
+    def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what ``policy`` does with its history for histories that are given, padded on the left; for exporting.
+
+        Args:
+            steps: ``(B, K, ...)``, of which ``window_fields`` have a meaning. ``return_to_go`` is what is asked for.
+            memory: ``(B, M)``, what was returned for the step before; it means nothing at an episode's first step.
+
+        Returns:
+            The newest actions ``(B, A)`` in [-1, 1], and what to remember ``(B, M)``.
+        """
+        raise AgentError(f"{self.name} does not say how it acts on a given history, so it cannot be exported")
+
+    def target_return(self) -> Tensor:
+        """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; 0 if none is."""
+        return torch.zeros(1, 1, dtype=self.dtype, device=self.device)
+
     @classmethod
     def conditions(cls, config: Any) -> Sequence[str]:
         """Name the ways in which the agent can be asked to act, see :meth:`reset`; most agents know one, unnamed."""
@@ -327,6 +368,10 @@ class Agent:
     def signals(self, observation: Tensor) -> dict[str, Tensor]:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
+
+    def repeats(self, step: int) -> bool:
+        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before."""
+        return True
 
     # What an algorithm uses.
 
@@ -362,7 +407,7 @@ class Agent:
         """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
         online = self.groups[name]
         target = copy.deepcopy(online.network).requires_grad_(False)
-        self._targets[name] = (_flatten(target), online.flat)
+        self.targets[name] = Target(target, _flatten(target), online.flat)
         return target
 
     def minimize(self, batch: Batch, **losses: Loss) -> Metrics:
@@ -371,7 +416,7 @@ class Agent:
         gradients = {}
         for name, loss_of in losses.items():
             loss, extra = loss_of(batch)
-            gradients[name] = torch.autograd.grad(loss, self.groups[name].parameters)
+            gradients[name] = self.groups[name].gradients(loss)
             metrics |= {f"{name}_loss": loss.detach()} | extra
         for name, gradient in gradients.items():
             self.groups[name].step(gradient)
@@ -379,8 +424,8 @@ class Agent:
 
     def track_targets(self, rate: float) -> None:
         """Move every target by θ' ← rate θ + (1 - rate) θ'."""
-        for target, online in self._targets.values():
-            target.lerp_(online, rate)
+        for target in self.targets.values():
+            target.flat.lerp_(target.online, rate)
 
     # What everybody else uses.
 
@@ -476,6 +521,48 @@ class Agent:
             )
             write_json(folder / "agent.json", self.description())
 
+    def export_onnx(self, path: str | Path, *, deterministic: bool = True) -> None:
+        """Write the policy to the file ``path`` as ONNX, which runs without PyTorch and without this package.
+
+        Raw observations in, environment actions out, batches of any size. Its inputs, outputs and origin stand in the
+        file's metadata; :data:`offline_rl.export.INPUTS` says what inputs are. It is compared with the agent first.
+
+        Args:
+            path: The file, for instance ``policy.onnx``; one that exists is replaced.
+            deterministic: Act as well as possible; False explores, with the noise as an input.
+
+        Raises:
+            AgentError: The extra ``export`` is missing, the file cannot be written or does not act as the agent does,
+                or the agent does not explore.
+        """
+        from offline_rl.export import write_onnx
+
+        write_onnx(self.twin(), Path(path), deterministic=deterministic)
+
+    def export_program(self, path: str | Path, *, deterministic: bool = True) -> None:
+        """Like :meth:`export_onnx`, as a program for ``torch.export.load``, which needs PyTorch only.
+
+        Its inputs are given by name: ``torch.export.load("policy.pt2").module()(observation=...)``.
+        """
+        from offline_rl.export import write_program
+
+        write_program(self.twin(), Path(path), deterministic=deterministic)
+
+    def twin(self) -> "Agent":
+        """Return an agent that acts the same, on the CPU, and has no episode in play."""
+        twin = type(self)(
+            self.config,
+            self.observation_size,
+            self.action_size,
+            seed=self.seed,
+            steps=self.steps,
+            online_steps=self.online_steps,
+            preprocessing=self.preprocessing,
+        )
+        twin.provenance = dict(self.provenance)
+        twin.load_acting_weights({name: weight.cpu() for name, weight in self.acting_weights().items()})
+        return twin
+
     def description(self) -> dict[str, Any]:
         """Return what ``agent.json`` holds: all that rebuilding the agent needs, except its weights."""
         return describe(
@@ -520,15 +607,15 @@ class Agent:
             for group, parameters in self.groups.items()
             for name, tensor in parameters.state().items()
         }
-        return state | {f"{name}.target": target for name, (target, _) in self._targets.items()}
+        return state | {f"{name}.target": target.flat for name, target in self.targets.items()}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`training_state` returned."""
         for name, group in self.groups.items():
             prefix = f"{name}."
             group.load_state({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
-        for name, (target, _) in self._targets.items():
-            target.copy_(state[f"{name}.target"])
+        for name, target in self.targets.items():
+            target.flat.copy_(state[f"{name}.target"])
 
 
 def _flatten(network: nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""The commands: ``offline-rl train | finetune | evaluate | sweep | benchmark | algos | datasets``."""
+"""The commands: ``offline-rl train | finetune | evaluate | collect | sweep | benchmark | algos | datasets``."""
 
 import dataclasses
 import importlib.metadata
@@ -28,6 +28,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
+  offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
@@ -175,6 +176,8 @@ def evaluate_command(arguments: list[str]) -> None:
         dynamics: Dynamics | None = None,
         seed: int = 0,
         figure: str | None = None,
+        video: str | None = None,
+        video_episodes: int = 1,
         json: bool = False,
     ) -> dict[str, Any]:
         """Score a saved agent, or all agents of a run.
@@ -186,6 +189,8 @@ def evaluate_command(arguments: list[str]) -> None:
             dynamics: Physics: D4RL's own, or Gymnasium's stock environments; by default as the data was recorded.
             seed: Decides the initial states.
             figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
+            video: MP4 or GIF file for a film of the first agent, of episodes that are scored.
+            video_episodes: Episodes to film.
             json: Print JSON.
         """
         return locals()
@@ -195,7 +200,16 @@ def evaluate_command(arguments: list[str]) -> None:
 
 
 def _evaluate(
-    *, path: str, episodes: int, task: str | None, dynamics: Dynamics | None, seed: int, figure: str | None, json: bool
+    *,
+    path: str,
+    episodes: int,
+    task: str | None,
+    dynamics: Dynamics | None,
+    seed: int,
+    figure: str | None,
+    video: str | None,
+    video_episodes: int,
+    json: bool,
 ) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.envs.dynamics import dynamics_of
@@ -212,7 +226,8 @@ def _evaluate(
     for folder in found:
         agent = load_agent(folder)
         found_task = _task_of(agent, task, folder)
-        result = evaluate(agent, found_task, dynamics=dynamics, episodes=episodes, seed=seed)
+        film: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
+        result = evaluate(agent, found_task, dynamics=dynamics, episodes=episodes, seed=seed, **film)
         played = {"task": found_task.name, "dynamics": dynamics_of(found_task, dynamics), "episodes": episodes}
         results.append({"agent": str(folder)} | played | _means(result))
         if not found_task.robot.d4rl:
@@ -223,6 +238,8 @@ def _evaluate(
             _print_evaluation(results[-1])
     if json:
         print_json(results)
+    if video:
+        print(f"filmed to {video}", file=sys.stderr)
 
 
 def _means(played: Any) -> dict[str, float]:
@@ -381,6 +398,47 @@ def sweep_command(arguments: list[str]) -> None:
     )
 
 
+def collect_command(arguments: list[str]) -> None:
+    """Make a dataset."""
+    from offline_rl.collection.options import KINDS, find_kind, learner_config
+    from offline_rl.collection.run import collect
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise UsageError(f"say first who plays: offline-rl collect {'|'.join(KINDS)} --task TASK --out FILE.hdf5")
+        print("usage: offline-rl collect KIND --task TASK --steps N --out FILE.hdf5 [options]\n")
+        print("KIND is random (uniform random actions), agent (a saved one plays), or sac (SAC learns from nothing,")
+        print("and every step is kept); offline-rl collect KIND --help lists all options")
+        return
+    kind = arguments[0]
+    options_class, config_class = find_kind(kind), learner_config(kind)
+
+    def command(collection: Any) -> tuple[Any, Any]:
+        """Make a dataset in D4RL's layout by playing a task, every step a row; resumed, it ends in the same bytes.
+
+        Args:
+            collection: The collection.
+        """
+        return collection, None
+
+    def learning_command(collection: Any, learner: Any) -> tuple[Any, Any]:
+        """Make a dataset in D4RL's layout of all steps of an agent that learns; resumed, it ends in the same bytes.
+
+        Args:
+            collection: The collection.
+            learner: The algorithm's settings.
+        """
+        return collection, learner
+
+    for function in (command, learning_command):
+        function.__annotations__ |= {"collection": options_class, "learner": config_class}
+    own = types_of(config_class) if config_class else {}
+    line = CommandLine(arguments[1:], types_of(options_class) | own)
+    options, learner = line.parse(learning_command if config_class else command, f"offline-rl collect {kind}")
+    path = collect(kind, options=options, **{name: getattr(learner, name) for name in line.given if name in own})
+    _describe_dataset(str(path), None)
+
+
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
     from offline_rl.agent import algorithms, find_algorithm
@@ -395,8 +453,9 @@ def algos_command(arguments: list[str]) -> None:
 
     name = CommandLine(arguments, {"name": str | None}, positional=("name",)).parse(command, "offline-rl algos")
     if name is None:
+        width = max(map(len, algorithms()))
         for known in algorithms():
-            print(f"  {known:10} {_module_doc(find_algorithm(known)).splitlines()[0]}")
+            print(f"  {known:{width}}  {_module_doc(find_algorithm(known)).splitlines()[0]}")
         return
     algorithm = find_algorithm(name)
     print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")
@@ -485,6 +544,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "finetune": finetune_command,
     "evaluate": evaluate_command,
     "sweep": sweep_command,
+    "collect": collect_command,
     "benchmark": benchmark_command,
     "algos": algos_command,
     "datasets": datasets_command,

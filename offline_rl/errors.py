@@ -36,6 +36,10 @@ class SweepError(OfflineRLError):
     """A sweep's file or folder cannot be read, or asks for something that is not supported."""
 
 
+class VideoError(OfflineRLError):
+    """A film cannot be drawn or written: names what is missing and how to get it."""
+
+
 class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and did so at a checkpoint.
 

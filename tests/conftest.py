@@ -9,6 +9,14 @@ from settings import TINY
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="PyTorch finds no GPU"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Keep what the tests compute out of the user's cache folder, and the user's datasets out of the tests."""

@@ -1,26 +1,39 @@
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import offline_rl as orl
+from offline_rl.envs import find_task
+from offline_rl.envs.vector import rollout
+from offline_rl.training.loggers import read_rows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+def run(*arguments, cwd, **environment):
+    """Run Python on one thread and return what it printed."""
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_loop_of_your_own_learns_to_go_home(tmp_path):
-    script = str(EXAMPLES / "own_loop.py")
-    subprocess.run([sys.executable, script], check=True, cwd=tmp_path, capture_output=True)
+    run(EXAMPLES / "own_loop.py", cwd=tmp_path)
     agent = orl.load_agent(tmp_path / "runs" / "own-loop")
     corners = np.array([[0.8, 0.8], [-0.8, 0.8], [0.8, -0.8], [-0.8, -0.8]])
     assert (np.sign(agent.act(corners)) == -np.sign(corners)).all()
 
 
 def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_best_day(tmp_path):
-    script = [sys.executable, str(EXAMPLES / "own_data.py")]
-    printed = subprocess.run(script, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    printed = run(EXAMPLES / "own_data.py", cwd=tmp_path)
     _, best = map(float, re.search(r"earned (.*) on average, the best (.*), of", printed).groups())
     controller = float(re.search(r"the controller earns (\S+)", printed)[1])
     agent = float(re.search(r"the agent earns (\S+)", printed)[1])
@@ -31,3 +44,39 @@ def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_bes
         rows = len(file.readlines()) - 1
     cut = len(dataset.episode_returns) - int(dataset.terminated.sum())
     assert len(dataset) == rows - cut, "the successor of a cut day's last row is in no row"
+
+
+def test_an_agent_is_trained_and_acts(tmp_path):
+    printed = run(EXAMPLES / "train_and_act.py", cwd=tmp_path)
+    earned, score = map(float, re.search(r"it earned (\S+), a score of (\S+)$", printed).groups())
+    agent = orl.load_agent(tmp_path / "runs" / "td3_bc-hopper-demo" / "agents" / "seed-0")
+    again = rollout(agent.act, find_task("hopper"), "d4rl", [0]).returns[0]
+    assert earned == pytest.approx(again, abs=0.06)
+    assert score == pytest.approx(orl.normalized_score("hopper", again), abs=0.06)
+
+
+def test_a_run_goes_on_online(tmp_path):
+    printed = run(EXAMPLES / "finetune_online.py", cwd=tmp_path)
+    name = "iql-hopper-demo"
+    records = [read_rows(tmp_path / "runs" / folder / "metrics.jsonl") for folder in (name, f"{name}-online")]
+    offline, online = ([row for row in rows if row["kind"] == "final"] for rows in records)
+    assert [row["step"] for row in online] == [500, 1000]
+    assert f"offline {offline[0]['score']:.1f}, online {online[1]['score']:.1f};" in printed
+
+
+@pytest.mark.slow
+def test_a_package_of_ones_own_adds_an_algorithm(tmp_path):
+    source, installed = tmp_path / "plugin", tmp_path / "installed"
+    shutil.copytree(EXAMPLES / "plugin", source)  # building leaves things beside the sources
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", installed]
+    run("-m", *install, source, cwd=tmp_path)
+
+    def command(*arguments):
+        path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return run("-m", "offline_rl.cli", *arguments, cwd=tmp_path, PYTHONPATH=path)
+
+    assert "  weighted_bc  Return-weighted behaviour cloning: imitates" in command("algos")
+    assert "temperature" in command("train", "weighted_bc", "--help")
+    options = ["--temperature=0.5", "--steps=50", "--final_episodes=2", "--out=run"]
+    assert "normalised score" in command("train", "weighted_bc", "--dataset", "hopper-demo", *options)
+    assert "score" in command("evaluate", "run", "--episodes", "1")

@@ -3,6 +3,7 @@ import re
 import statistics
 from pathlib import Path
 
+from benchmarks import throughput_gpu
 from benchmarks.throughput import table
 from offline_rl.training.loggers import read_rows
 
@@ -12,6 +13,11 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_speed_table_is_the_committed_results():
     assert table(json.loads((ROOT / "results" / "throughput.json").read_text())) in README
+
+
+def test_the_table_of_a_gpus_speed_is_the_committed_results():
+    result = json.loads((ROOT / "results" / "throughput" / "gpu.json").read_text())
+    assert throughput_gpu.table(result) in (ROOT / "docs" / "speed.md").read_text()
 
 
 def test_every_algorithm_is_listed():

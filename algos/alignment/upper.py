@@ -290,7 +290,9 @@ class Upper:
         reward = by_parts(networks.model, columns.observation, columns.action, self._dtype, dim=1).mean(0)
         if networks.head:
             reward = reward + networks.head(self.features)
-        self.rewards = reward * self.scale + self._shift
+        labels = reward * self.scale + self._shift
+        # In place from the second time on: updates that a GPU repeats by itself know where the table lies.
+        self.rewards = self.rewards.copy_(labels) if self.fitted else labels
 
     @torch.no_grad()
     def _by_pairs(self, function: Callable[[Comparisons], Tensor], dim: int = 0) -> Tensor:

@@ -18,11 +18,12 @@ class History:
         action_size: A.
 
     Attributes:
+        length: K.
         time: ``(E,)`` int64, steps made in each environment since its episode began.
     """
 
     def __init__(self, length: int, action_size: int) -> None:
-        self._length = length
+        self.length = length
         self._action_size = action_size
         self.time = np.zeros(0, np.int64)
         self._steps: Steps | None = None
@@ -87,7 +88,7 @@ class History:
             time=torch.from_numpy(self.time.copy()).to(observation.device),
             mask=torch.ones_like(self._received, dtype=torch.bool),
         )
-        self._steps = _appended(self._steps, newest, self._length)
+        self._steps = _appended(self._steps, newest, self.length)
         self._reward = None
         return self._steps
 

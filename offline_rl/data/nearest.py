@@ -14,7 +14,7 @@ from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.files import cache_folder
 
-TILE = 16_384
+TILE = 32_768
 """Rows in one product of a search on a GPU."""
 RENEWAL = 4096
 """Rows collected online between two structures made of them."""
@@ -162,7 +162,7 @@ class ProductSearch:
         squared = torch.zeros(candidates.shape, dtype=torch.float64, device=keys.device)
         # Column after column, as the host's search adds: then equal distances are equal on both.
         for column in range(keys.shape[1]):
-            squared += (keys[:, column, None].double() - self._keys[candidates, column].double()).square()
+            squared = squared + (keys[:, column, None].double() - self._keys[candidates, column].double()).square()
         candidates, order = candidates.sort(dim=1)
         squared, order = squared.gather(1, order).sort(dim=1, stable=True)
         place = order[:, rank - 1, None]
@@ -173,7 +173,10 @@ class ProductSearch:
         found, first = [], 0
         for tile, norms in zip(self._tiles, self._norms, strict=True):
             distances = torch.addmm(norms, query, tile.t(), alpha=-2)
-            found.append(first + distances.topk(min(rank, len(tile)), dim=1, largest=False).indices)
+            if rank == 1:  # many times as fast as sorting
+                found.append(first + distances.argmin(1, keepdim=True))
+            else:
+                found.append(first + distances.topk(min(rank, len(tile)), dim=1, largest=False).indices)
             first += len(tile)
         return torch.cat(found, 1)
 

@@ -76,6 +76,17 @@ class PackedRows:
         arrays = {name: torch.from_numpy(array) for name, array in cls.pack(dataset, preprocessing).items()}
         return cls(arrays, dataset.observation_size, dataset.action_size, device)
 
+    @classmethod
+    def empty(cls, observation_size: int, action_size: int, device: torch.device | str = "cpu") -> "PackedRows":
+        """Return no rows at all: what an agent begins with that has to collect its own."""
+        arrays = {
+            "matrix": torch.empty(0, 2 * observation_size + action_size + 2),
+            "episode_bounds": torch.zeros(1, dtype=torch.int64),
+            "episode_returns": torch.empty(0, dtype=torch.float64),
+            "episode_complete": torch.empty(0, dtype=torch.bool),
+        }
+        return cls(arrays, observation_size, action_size, device)
+
     @property
     def width(self) -> int:
         """Numbers in a packed row."""

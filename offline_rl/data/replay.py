@@ -37,6 +37,8 @@ class Replay:
     def columns(self, index: Tensor) -> Columns:
         """Return the columns of the rows at ``index`` ``(B,)``; online rows are counted on from the dataset's."""
         size = len(self.offline)
+        if size == 0:
+            return self.offline.split(self._matrix.index_select(0, index))
         rows = self.offline.gather(index.clamp(max=size - 1))
         if self._count:
             own = self._matrix.index_select(0, (index - size).clamp(min=0))

@@ -4,6 +4,7 @@
 * `recovered`: tasks that a dataset brings along, and what a score means there.
 * `dynamics`: the environments, with the dynamics D4RL was recorded with, whatever MuJoCo is installed.
 * `vector`: one episode for each of many seeds, one call of the policy a step.
+* `film`: MP4s and GIFs of episodes that `vector` plays.
 
 Importing this package loads neither Gymnasium nor MuJoCo.
 """

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offline_rl.draws import derived_seed
+from offline_rl.draws import Stream, derived_seed
 from offline_rl.envs.dynamics import Dynamics, make_env
 from offline_rl.envs.tasks import Task
 
@@ -22,14 +22,37 @@ class Transition:
         action: ``(A,)`` float32, as the environment took it.
         reward: What it gave.
         terminated: Whether the episode truly ended; a time limit is no end.
+        truncated: Whether it was cut here, by the time limit alone.
         next_observation: ``(O,)`` float32, after the step, also where the episode was cut.
+        positions: MuJoCo's ``qpos`` before the step, float32.
+        velocities: MuJoCo's ``qvel`` before the step, float32.
     """
 
     observation: NDArray[np.float32]
     action: NDArray[np.float32]
     reward: float
     terminated: bool
+    truncated: bool
     next_observation: NDArray[np.float32]
+    positions: NDArray[np.float32]
+    velocities: NDArray[np.float32]
+
+
+class RandomActions:
+    """Actions drawn uniformly from [-1, 1]; the one of a step is a pure function of the seed.
+
+    Args:
+        seed: The collector's.
+        size: A.
+    """
+
+    def __init__(self, seed: int, size: int) -> None:
+        self._stream = Stream(seed, "random-action")
+        self._size = size
+
+    def at(self, step: int) -> NDArray[np.float32]:
+        """Return the action ``(A,)`` of a step."""
+        return 2 * self._stream.at(step).random(self._size, np.float32) - 1
 
 
 class OnlineEnvironment:
@@ -51,17 +74,34 @@ class OnlineEnvironment:
 
     def step(self, action: NDArray[np.float32]) -> Transition:
         """Act; at an episode's end begin the next."""
+        data = self._environment.data  # type: ignore[attr-defined]
+        positions, velocities = data.qpos.astype(np.float32), data.qvel.astype(np.float32)
         raw, reward, terminated, _, _ = self._environment.step(action)
         observation, self.observation = self.observation, np.asarray(raw, np.float32)
-        transition = Transition(observation, action, float(reward), bool(terminated), self.observation)
         self._elapsed += 1
+        transition = Transition(
+            observation=observation,
+            action=action,
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=self._elapsed == self._limit and not terminated,
+            next_observation=self.observation,
+            positions=positions,
+            velocities=velocities,
+        )
         self._return += transition.reward
-        if terminated or self._elapsed == self._limit:
+        if transition.terminated or transition.truncated:
             self._last_return, self._last_length = self._return, float(self._elapsed)
             self._episode += 1
             self._elapsed, self._return = 0, 0.0
             self.observation = self._reset()
         return transition
+
+    @property
+    def joints(self) -> tuple[int, int]:
+        """Numbers in ``qpos`` and in ``qvel``."""
+        model = self._environment.model  # type: ignore[attr-defined]
+        return int(model.nq), int(model.nv)
 
     def metrics(self) -> dict[str, float]:
         """Return how many episodes have ended, and the return and length of the last one, once there is one."""

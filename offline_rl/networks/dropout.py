@@ -50,7 +50,9 @@ class Dropout:
         # Every hash decides about two elements.
         words = torch.arange(-(-size // 2), dtype=torch.int32, device=x.device) * _signed(_PLACE)
         salt = _signed(_CALL * self._calls)
-        bits = _hashed((words ^ salt)[None] ^ self._keys).view(torch.int16)[:, :size]
+        hashed = _hashed((words ^ salt)[None] ^ self._keys)
+        # Its lower and its upper half, with their signs.
+        bits = torch.stack(((hashed << _BITS) >> _BITS, hashed >> _BITS), 2).flatten(1)[:, :size]
         lowest = round(self._rate * (1 << _BITS)) - (1 << (_BITS - 1))
         return (bits >= lowest).view(x.shape)
 

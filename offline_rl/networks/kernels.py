@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-Kernel = Literal["default", "onednn"]
+Kernel = Literal["default", "onednn", "tf32"]
 
 _TOLERANCE = 1e-5
 """Largest error of a float32 product, relative to the sum of the terms' magnitudes; true bfloat16 is off by 1e-4."""
@@ -37,8 +37,13 @@ def choose_kernel() -> Kernel:
 
 
 def use_kernel(kernel: Kernel, threads: int) -> None:
-    """Set this process's matrix product and thread count; both can change the last bits of results."""
+    """Set this process's matrix product and thread count; both can change the last bits of results.
+
+    "tf32" is a GPU's only, and keeps 10 bits of each factor's fraction.
+    """
     torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high" if kernel == "tf32" else "highest")
     if (settings := _settings()) is not None:
         settings.fp32_precision = "bf16" if kernel == "onednn" else "none"
 

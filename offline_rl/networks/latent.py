@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -50,6 +51,31 @@ class Gaussian(NamedTuple):
     def standard(self) -> "Gaussian":
         """Return N(0, 1) of the same shape."""
         return Gaussian(torch.zeros_like(self.mean), torch.zeros_like(self.log_std))
+
+
+@dataclass(frozen=True)
+class View:
+    """What an update makes of a batch once, for all of its losses.
+
+    Attributes:
+        future: ``(B, F, ...)``, rewards scaled.
+        features: ``(B, F, W)``, known when each action of the future is chosen.
+        posterior: q(z | future).
+        prior: p(z | past).
+        latent: ``(B, L)``, z from the posterior.
+        situation: ``(B P, ...)``, what outcomes follow from but for z, constants.
+        outcome: ``(B P, O + 2)``, what followed.
+        pairs: ``(B P, 1 + M)``, numbers of outcomes, the true one first.
+    """
+
+    future: RecordedSteps
+    features: Tensor
+    posterior: Gaussian
+    prior: Gaussian
+    latent: Tensor
+    situation: Tensor
+    outcome: Tensor
+    pairs: Tensor
 
 
 class TransformerEncoder(nn.Module):
@@ -140,6 +166,8 @@ class PerceptronEncoder(nn.Module):
 class LatentPolicy(nn.Module):
     """Encoders, a policy and values that are told a latent; holds the scales of rewards and returns as well.
 
+    Whoever makes it for acting registers ``candidate_noise`` ``(K, L)``, the noise of K samples of the prior.
+
     Args:
         encoder: Of past and future.
         action_size: A.
@@ -152,6 +180,7 @@ class LatentPolicy(nn.Module):
     reward_mean: Tensor
     reward_std: Tensor
     return_scale: Tensor
+    candidate_noise: Tensor
 
     def __init__(
         self,
@@ -211,7 +240,7 @@ class LatentPolicy(nn.Module):
         """
         samples = Gaussian(prior.mean[:, None], prior.log_std[:, None]).at(noise)
         values = self.values(features.repeat_interleave(len(noise), 0), samples.flatten(0, 1)).amin(0)
-        highest, place = values.view(len(features), len(noise)).max(1)
+        highest, place = values.view(-1, len(noise)).max(1)
         return at_places(samples, place[:, None])[:, 0], highest
 
     def _policy_output(self, features: Tensor, latent: Tensor) -> Tensor:
@@ -234,7 +263,7 @@ def chosen(mask: np.ndarray, new: Tensor, old: Tensor) -> Tensor:
 
 def at_places(x: Tensor, place: Tensor) -> Tensor:
     """Return the entries ``(B, P, ...)`` of ``(B, T, ...)`` at the places ``(B, P)``."""
-    return x[torch.arange(len(x), device=x.device)[:, None], place]
+    return x[torch.arange(x.shape[0], device=x.device)[:, None], place]
 
 
 def _past_tokens(steps: Steps) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,6 +64,68 @@ class _Perceptron(torch.autograd.Function):
         return (input_grad, *(layer_grads if needs_layers else (None,) * layer_count))
 
 
+class _Together(torch.autograd.Function):
+    """N perceptrons with an input each; every layer is a weight ``(N, out, in)`` and a bias ``(N, out)``.
+
+    For a GPU, where kernels cost by their number: one serves all networks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
+        """Map ``(N, B, in)`` to ``(N, B, out)``; ReLU between layers."""
+        weights, biases = layers[0::2], layers[1::2]
+        inputs = [x]
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            inputs.append(torch.baddbmm(bias[:, None], inputs[-1], weight.mT).relu_())
+        ctx.save_for_backward(*weights, *inputs)
+        return torch.baddbmm(biases[-1][:, None], inputs[-1], weights[-1].mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the input and of the layers, each only if it is asked for."""
+        needs_input, needs_layers = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        count = len(ctx.saved_tensors) // 2
+        weights, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        delta = grads[0]
+        layer_grads: list[Tensor] = []
+        for index in range(count - 1, -1, -1):
+            if needs_layers:
+                layer_grads[:0] = torch.bmm(delta.mT, inputs[index]), delta.sum(1)
+            if index > 0:
+                delta = torch.ops.aten.threshold_backward(torch.bmm(delta, weights[index]), inputs[index], 0)
+        input_grad = torch.bmm(delta, weights[0]) if needs_input else None
+        return (input_grad, *(layer_grads if needs_layers else (None,) * 2 * count))
+
+
+class _Mapped(torch.autograd.Function):
+    """``count`` perceptrons on one input, under ``torch.vmap`` over members that each have such networks.
+
+    Only its batching rule is ever used: networks of all members are one batch of networks.
+    """
+
+    @staticmethod
+    def forward(*tensors: Tensor) -> Tensor:
+        """Never called."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Never called."""
+        raise NotImplementedError
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        """Map ``(M, B, in)`` to ``(M, count, B, out)``."""
+        x, *layers = (
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, in_dims, strict=True)
+        )
+        networks = layers[0].shape[:2]
+        inputs = x[:, None].expand(*networks, *x.shape[1:]).flatten(0, 1)
+        output = _Together.apply(inputs, *(layer.flatten(0, 1) for layer in layers))  # type: ignore[no-untyped-call]
+        return output.unflatten(0, networks), 0
+
+
 class MLP(nn.Module):
     """``count`` independent perceptrons on one input: linear layers with ReLU between them.
 
@@ -127,6 +189,10 @@ class MLP(nn.Module):
 def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
     if norms:
         return torch.stack([_normalized(x, layers, norms, member) for member in range(len(layers[0]))])
+    if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
+        return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
+    if x.is_cuda:
+        return _Together.apply(x.expand(len(layers[0]), *x.shape), *layers)  # type: ignore[no-any-return, no-untyped-call]
     return _Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 

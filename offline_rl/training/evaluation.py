@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +13,9 @@ from offline_rl.draws import derived_seed
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.tasks import Task, find_task, normalized_score
 from offline_rl.errors import AgentError
+
+if TYPE_CHECKING:
+    from offline_rl.envs.vector import Watcher
 
 BLOCK = 10
 """Episodes that are stepped together. Fixed, because a policy's last bits can depend on the size of its batch."""
@@ -41,9 +46,9 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
 
 
 def play(
-    agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int]
+    agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int], watcher: "Watcher | None" = None
 ) -> tuple[list[list[float]], list[list[int]]]:
-    """Play one block of episodes under each of the agent's conditions, all together.
+    """Play one block of episodes under each of the agent's conditions, all together, the first condition's first.
 
     Returns:
         For each episode, its returns, one for each condition; and its lengths likewise.
@@ -52,7 +57,7 @@ def play(
 
     count = len(agent.conditions(agent.config))
     agent.reset(condition=np.arange(count).repeat(len(seeds)))
-    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True)
+    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True, watcher=watcher)
     shape = count, len(seeds)
     return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
 
@@ -93,7 +98,14 @@ def trace(agent: Agent, task: str | Task, *, dynamics: Dynamics | None = None, s
 
 
 def evaluate(
-    agent: Agent, task: str | Task, *, dynamics: Dynamics | None = None, episodes: int = 100, seed: int = 0
+    agent: Agent,
+    task: str | Task,
+    *,
+    dynamics: Dynamics | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    video: str | Path | None = None,
+    video_episodes: int = 1,
 ) -> Evaluation:
     """Score an agent in this process.
 
@@ -103,16 +115,31 @@ def evaluate(
         dynamics: ``"d4rl"`` or ``"plain"``; by default those that the task's data was recorded with.
         episodes: How many episodes to play.
         seed: Decides the initial states.
+        video: MP4 or GIF file for a film of the first episodes, those that are scored, under the first condition.
+        video_episodes: How many to film.
 
     Raises:
         TaskError: The task is unknown or cannot be scored.
         AgentError: There is no episode, or the agent's actions are not finite.
+        VideoError: The film cannot be made; most reasons are found before anything is played.
     """
     if episodes < 1:
         raise AgentError(f"episodes is {episodes}; it must be at least 1")
     found_task = find_task(task)
     chosen = dynamics_of(found_task, dynamics)
-    played = [play(agent, found_task, chosen, block) for block in blocks(seed, 0, episodes)]
+    film = None
+    if video is not None:
+        from offline_rl.envs.film import Film
+
+        about = {"task": found_task.name, "dynamics": chosen, "seed": seed}
+        film = Film(video, min(episodes, video_episodes), about=about)
+    played = []
+    for number, block in enumerate(blocks(seed, 0, episodes)):
+        # In the block of the score, because another size of the batch can change a policy's last bits.
+        watcher = film.watcher(range(number * BLOCK, number * BLOCK + len(block))) if film else None
+        played.append(play(agent, found_task, chosen, block, watcher))
+    if film:
+        film.write()
     returns, lengths = (
         by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
     )

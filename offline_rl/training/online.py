@@ -7,6 +7,7 @@ overwrites the oldest offline data once it is full: here nothing is overwritten.
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_rl.agent import Agent
@@ -14,7 +15,7 @@ from offline_rl.data.packed import PackedRows, packed
 from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
 from offline_rl.envs.dynamics import Dynamics
-from offline_rl.envs.online import OnlineEnvironment
+from offline_rl.envs.online import OnlineEnvironment, RandomActions, Transition
 from offline_rl.envs.tasks import Task
 from offline_rl.training.checkpoint import prefixed, select
 
@@ -27,20 +28,19 @@ class Interaction:
         rows: The dataset it was trained on.
         task: What is played.
         dynamics: See :func:`offline_rl.envs.make_env`.
+        random_steps: Up to and including this step, actions are drawn uniformly.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, task: Task, dynamics: Dynamics) -> None:
+    def __init__(self, agent: Agent, rows: PackedRows, task: Task, dynamics: Dynamics, random_steps: int = 0) -> None:
         self._agent = agent
+        self._random, self._random_steps = RandomActions(agent.seed, agent.action_size), random_steps
         self._environment = OnlineEnvironment(task, dynamics, agent.seed)
         self._noise = Stream(agent.seed, "exploration")
         self.replay = Replay(rows, agent.online_steps)
 
-    def step(self, step: int) -> None:
+    def step(self, step: int) -> Transition:
         """Make the environment step that comes before update ``step``."""
-        noise = self._noise.at(step).standard_normal(self._agent.action_size, np.float32)
-        # An agent that has diverged stands still instead of ending the run of its neighbours.
-        action = np.nan_to_num(self._agent.act_with_noise(self._environment.observation, noise))
-        happened = self._environment.step(action)
+        happened = self._environment.step(self._action(step))
         row = packed(
             self._agent.preprocessing,
             observations=happened.observation[None],
@@ -50,6 +50,15 @@ class Interaction:
             next_observations=happened.next_observation[None],
         )
         self.replay.append(row)
+        return happened
+
+    def _action(self, step: int) -> NDArray[np.float32]:
+        if step <= self._random_steps:
+            return self._random.at(step)
+        noise = self._noise.at(step).standard_normal(self._agent.action_size, np.float32)
+        # An agent that has diverged stands still instead of ending the run of its neighbours.
+        action: NDArray[np.float32] = np.nan_to_num(self._agent.act_with_noise(self._environment.observation, noise))
+        return action
 
     def metrics(self) -> dict[str, float]:
         """Return what the log says of the episodes so far."""

@@ -6,6 +6,9 @@ from typing import Literal
 from offline_rl.errors import RunError
 from offline_rl.settings import conform, require
 
+Mode = Literal["eager", "cudagraph"]
+"""How updates are made: kernel after kernel, or as CUDA graphs."""
+
 
 @dataclass(frozen=True)
 class LoopOptions:
@@ -13,6 +16,10 @@ class LoopOptions:
 
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
+    mode: Literal["auto", "eager", "cudagraph"] = "auto"
+    """How updates are made: "eager", or "cudagraph" on a GPU; "auto" takes the faster one. Rounding may differ."""
+    precision: Literal["float32", "tf32"] = "float32"
+    """Of matrix products on a GPU; "tf32" is faster and keeps 10 bits of each factor's fraction instead of 23."""
     out: str | None = None
     """Folder of the run; by default a new one."""
     resume: bool = False

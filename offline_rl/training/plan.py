@@ -73,7 +73,11 @@ class Plan:
         published = preset(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
         config = found.config_class(**{**published, **overrides})
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
-        return cls(found, config, options, data, source, task, dynamics, preprocessing, _device(options.device))
+        device = _device(options.device)
+        if device == "cpu" and (options.mode == "cudagraph" or options.precision == "tf32"):
+            name = "mode cudagraph" if options.mode == "cudagraph" else "precision tf32"
+            raise RunError(f"{name} needs a GPU, and this run is on the CPU; leave it out")
+        return cls(found, config, options, data, source, task, dynamics, preprocessing, device)
 
     def description(self, seed: int) -> dict[str, Any]:
         """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
@@ -122,10 +126,24 @@ class Plan:
                 "mean_score": self.score(self.dataset.mean_return),
                 "reference": self._reference(),
             },
-            "compute": {"device": self.device, "kernel": choose_kernel() if self.device == "cpu" else "default"},
+            "compute": {"device": self.device, "kernel": self.kernel, "mode": self.mode},
             "versions": versions(),
             "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": _gpu(self.device)},
         }
+
+    @property
+    def kernel(self) -> str:
+        """Which matrix product to use, see :mod:`offline_rl.networks.kernels`."""
+        if self.device == "cpu":
+            return choose_kernel()
+        return "tf32" if self.options.precision == "tf32" else "default"
+
+    @property
+    def mode(self) -> str:
+        """How updates are made, "auto" resolved."""
+        if self.options.mode != "auto":
+            return self.options.mode
+        return "eager" if self.device == "cpu" else "cudagraph"
 
     def score(self, value: float) -> float | None:
         """Return the normalised score of a return, or None for a task without one."""
@@ -151,11 +169,19 @@ class Plan:
         }
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return, in words, the settings of a stored ``config.json`` that a new run does not share."""
+def differences(old: dict[str, Any], plan: Plan) -> list[str]:
+    """Return, in words, the settings of a stored ``config.json`` that a new run does not share.
+
+    How a run computes is its own choice, kept when it is resumed, unless it is asked for by name.
+    """
+    new = plan.record()
     pairs = [(name, old.get(name), new[name]) for name in ("algorithm", "task", "dynamics")]
     pairs.append(("dataset", old["dataset"]["fingerprint"][:12], new["dataset"]["fingerprint"][:12]))
     pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
+    precisions = ["tf32" if record["compute"]["kernel"] == "tf32" else "float32" for record in (old, new)]
+    pairs.append(("precision", precisions[0], precisions[1]))
+    if plan.options.mode != "auto":
+        pairs.append(("mode", old["compute"].get("mode", "eager"), new["compute"]["mode"]))
     for section in ("config", "options"):
         names = {**old[section], **new[section]}
         pairs += [(name, old[section].get(name), new[section].get(name)) for name in names]

@@ -15,18 +15,26 @@ class Progress:
         steps: Updates of the whole run.
         start: Updates made before.
         quiet: Show nothing.
+        unit: What is counted.
         score_name: What to call a score.
     """
 
-    def __init__(self, steps: int, start: int, quiet: bool = False, score_name: str = "score") -> None:
-        self._steps, self._start, self._quiet, self._score_name = steps, start, quiet, score_name
+    def __init__(
+        self, steps: int, start: int, quiet: bool = False, *, unit: str = "updates", score_name: str = "score"
+    ) -> None:
+        self._steps, self._start, self._quiet = steps, start, quiet
+        self._unit, self._score_name = unit, score_name
         self._begin = self._last_line = time.monotonic()
-        self._losses = self._score = ""
+        self._newest = self._score = ""
         self._bar = _Bar(steps, start) if not quiet and sys.stderr.isatty() else None
 
     def losses(self, metrics: dict[str, float]) -> None:
         """Take note of one member's newest metrics."""
-        self._losses = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items() if name.endswith("_loss"))
+        self.newest("  ".join(f"{name} {value:.3g}" for name, value in metrics.items() if name.endswith("_loss")))
+
+    def newest(self, text: str) -> None:
+        """Take note of what to show beside the speed."""
+        self._newest = text
 
     def score(self, step: int, scores: list[float]) -> None:
         """Show the members' newest evaluation."""
@@ -58,7 +66,8 @@ class Progress:
     def _status(self, step: int, now: float) -> str:
         speed = (step - self._start) / max(now - self._begin, 1e-9)
         left = _clock((self._steps - step) / max(speed, 1e-9))
-        return "  ".join(part for part in (f"{speed:.0f} updates/s", self._losses, self._score, f"{left} left") if part)
+        parts = f"{speed:.0f} {self._unit}/s", self._newest, self._score, f"{left} left"
+        return "  ".join(part for part in parts if part)
 
 
 class _Bar:

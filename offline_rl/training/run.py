@@ -128,11 +128,11 @@ def carry_out(
             if not (out / "curve.png").exists():
                 _draw(out)
             return Run(out)
-        kernel = _read_config(out)["compute"]["kernel"]
+        compute = _read_config(out)["compute"]
         record = Record(out / "metrics.jsonl", keep_bytes=record_bytes)
         with contextlib.closing(record):
             record.show([*views, *_views(plan, out)])
-            Trainer(plan, out, kernel, record, checkpoint, crew=crew, stop=stop).run()
+            Trainer(plan, out, compute, record, checkpoint, crew=crew, stop=stop).run()
         _draw(out)
     return Run(out)
 
@@ -174,7 +174,7 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
     config, record = out / "config.json", plan.record()
-    if config.is_file() and (different := differences(_read_config(out), record)):
+    if config.is_file() and (different := differences(_read_config(out), plan)):
         raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:

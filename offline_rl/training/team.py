@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
@@ -76,12 +76,12 @@ class Team:
 
     Args:
         plan: The run.
-        kernel: Which matrix product to use, see :mod:`offline_rl.networks.kernels`.
+        compute: ``device``, ``kernel`` and ``mode``, as the run's ``config.json`` names them.
         checkpoint: Where to continue from, if anywhere.
         crew: Where the processes come from.
     """
 
-    def __init__(self, plan: Plan, kernel: str, checkpoint: Checkpoint | None, crew: Crew) -> None:
+    def __init__(self, plan: Plan, compute: Mapping[str, str], checkpoint: Checkpoint | None, crew: Crew) -> None:
         self.names = [f"seed-{seed}" for seed in plan.options.seeds]
         groups = _groups(self.names, plan)
         step = checkpoint.step if checkpoint else 0
@@ -93,10 +93,11 @@ class Team:
                 self.children.append(crew.take(f"the process training {', '.join(group)}", plan.options.threads))
             # All started before the first is sent its state, which waits until the child listens.
             for child, group in zip(self.children, groups, strict=True):
-                child.send({"do": "setup", "kernel": kernel, "threads": plan.options.threads})
+                child.send({"do": "setup", "kernel": compute["kernel"], "threads": plan.options.threads})
                 mine = {name: tensor for name, tensor in state.items() if name.split("/")[0] in group}
                 members = {name: descriptions[name] for name in group}
                 build = {"do": "build", "descriptions": members, "device": plan.device, "step": step}
+                build |= {"mode": compute.get("mode", "eager")}
                 build |= {"task": plan.task.to_json() if plan.task else None, "dynamics": plan.dynamics}
                 child.send(build, mine, crew.rows(plan))
             for child in self.children:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,34 @@ class Stop:
     signal: int = 0
 
 
+@contextmanager
+def stopped_by_signals(stop: Stop) -> Iterator[None]:
+    """Let SIGINT and SIGTERM ask for a stop, a second one at once."""
+
+    def note(number: int, _: object) -> None:
+        if stop.signal:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    # Only the main thread may set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Trainer:
     """Runs a plan in a folder, from the start or from a checkpoint.
 
     Args:
         plan: What to do.
         out: The run's folder, which holds ``config.json`` already.
-        kernel: Which matrix product to use.
+        compute: Where and how to train, as ``config.json`` names it.
         record: Where rows go.
         checkpoint: Where to continue from.
         crew: Where child processes come from.
@@ -62,7 +83,7 @@ class Trainer:
         self,
         plan: Plan,
         out: Path,
-        kernel: str,
+        compute: Mapping[str, str],
         record: Record,
         checkpoint: Checkpoint | None,
         *,
@@ -71,7 +92,7 @@ class Trainer:
     ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
         self._checkpoint = checkpoint
-        self._kernel = kernel
+        self._compute = compute
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._begin = time.monotonic()
@@ -87,15 +108,17 @@ class Trainer:
             RunError: A child process failed.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._signals())
+            stack.enter_context(stopped_by_signals(self._stop))
             # Players first: then all processes start side by side.
             players = take_players(self._plan, self._crew)
             stack.callback(self._crew.give_back, players)
             self._open_replay()
-            self._team = Team(self._plan, self._kernel, self._checkpoint, self._crew)
+            self._team = Team(self._plan, self._compute, self._checkpoint, self._crew)
             stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
-            self._progress = Progress(self._options.total_steps, self._step, self._options.quiet, self._plan.score_name)
+            self._progress = Progress(
+                self._options.total_steps, self._step, self._options.quiet, score_name=self._plan.score_name
+            )
             stack.callback(self._progress.close)
             self._restore()
             self._train()
@@ -247,26 +270,6 @@ class Trainer:
 
     def _seconds(self) -> float:
         return round(self._seconds_before + time.monotonic() - self._begin, 3)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM ask for a stop after the chunk at hand, a second one at once."""
-
-        def note(number: int, _: object) -> None:
-            if self._stop.signal:
-                raise KeyboardInterrupt
-            self._stop.signal = number
-
-        # Only the main thread may set handlers.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _next_chunk(updates: int, seconds: float) -> int:

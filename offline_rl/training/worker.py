@@ -11,15 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, agent_from_description, new_agent
+from offline_rl.agent import Agent, Metrics, agent_from_description, new_agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
+from offline_rl.envs.online import Transition
 from offline_rl.envs.tasks import Task
 from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
+from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.checkpoint import prefixed, select
 from offline_rl.training.evaluation import play
 from offline_rl.training.online import Interaction
+from offline_rl.training.options import Mode
 from offline_rl.training.sampler import Sampler
 
 Reply = tuple[Message, Mapping[str, Tensor]]
@@ -33,13 +36,25 @@ class Member:
         rows: The dataset.
         task: What is played in the online phase, if there is one.
         dynamics: Its physics.
+        random_steps: Up to and including this step, online actions are drawn uniformly and nothing is learned.
+        witness: Is told of each step online.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, task: Task | None = None, dynamics: Dynamics = "d4rl") -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        rows: PackedRows,
+        task: Task | None = None,
+        dynamics: Dynamics = "d4rl",
+        *,
+        random_steps: int = 0,
+        witness: Callable[[Transition], None] | None = None,
+    ) -> None:
         self.agent = agent
+        self._random_steps, self._witness = random_steps, witness
         agent.prepare(rows)
-        self._rows, self._task, self._dynamics = rows, task, dynamics
-        self._sampler = Sampler(agent, rows)
+        self.rows, self._task, self._dynamics = rows, task, dynamics
+        self.sampler = Sampler(agent, rows)
         self._interaction: Interaction | None = None
         self._metrics: dict[str, Tensor] = {}
         self._timings: dict[str, list[Tensor]] = {}
@@ -48,12 +63,19 @@ class Member:
         """Make the updates ``first`` to ``last``."""
         for step in range(first, last + 1):
             if step > self.agent.steps:
-                self._online().step(step)
-            for name, value in self.agent.update(self._sampler.batch(step), step).items():
-                # Kept over updates, because a delayed actor has no metrics on some of them.
-                self._metrics[name] = value
-                if name.startswith("timing/"):
-                    self._timings.setdefault(name, []).append(value)
+                happened = self._online().step(step)
+                if self._witness is not None:
+                    self._witness(happened)
+                if step <= self._random_steps:
+                    continue
+            self.note(self.agent.update(self.sampler.batch(step), step))
+
+    def note(self, metrics: Metrics) -> None:
+        """Keep an update's metrics, also over later ones, because a delayed actor has none on some updates."""
+        for name, value in metrics.items():
+            self._metrics[name] = value
+            if name.startswith("timing/"):
+                self._timings.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:
         """Return the latest metrics, and the means of timings since the last report; this waits for the device."""
@@ -79,10 +101,10 @@ class Member:
         """Return the online phase, which begins with the first call."""
         if self._interaction is None:
             assert self._task is not None
-            self._interaction = Interaction(self.agent, self._rows, self._task, self._dynamics)
+            self._interaction = Interaction(self.agent, self.rows, self._task, self._dynamics, self._random_steps)
             self.agent.go_online(self._interaction.replay)
             # One batch at a time: each may hold the row collected just before.
-            self._sampler = Sampler(self.agent, self._interaction.replay, block=1)
+            self.sampler = Sampler(self.agent, self._interaction.replay, block=1)
         return self._interaction
 
 
@@ -91,6 +113,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
+        self._captured: CapturedUpdates | None = None
         self._arithmetic: tuple[Kernel, int] = "default", 1
         self._step = 0
 
@@ -118,6 +141,7 @@ class Worker:
         descriptions: dict[str, Any],
         file: int,
         device: str,
+        mode: Mode,
         step: int,
         task: dict[str, Any] | None,
         dynamics: Dynamics,
@@ -139,12 +163,22 @@ class Worker:
             if step:
                 member.load_state(select(tensors, f"{name}/"))
         self._step = step
+        self._captured = CapturedUpdates(list(self._members.values())) if mode == "cudagraph" else None
         return {}, {}
 
     def run(self, until: int, report: bool, tensors: dict[str, Tensor]) -> Reply:
         """Train every member up to and including update ``until``; return their metrics if ``report``."""
+        first = next(iter(self._members.values())).agent
+        # Online each update comes after a step in an environment, which is the host's.
+        offline = min(until, first.steps) if self._captured else self._step
+        if self._captured and offline > self._step:
+            self._captured.run(self._step + 1, offline)
+            if until > offline:
+                self._captured.settle()
         for member in self._members.values():
-            member.run(self._step + 1, until)
+            member.run(max(self._step, offline) + 1, until)
+        if first.device.type == "cuda":
+            torch.cuda.synchronize(first.device)  # the parent measures how long updates take
         self._step = until
         return {"metrics": {name: member.metrics() for name, member in self._members.items()} if report else {}}, {}
 
@@ -180,6 +214,8 @@ class Worker:
         return {"returns": returns, "lengths": lengths}, {}
 
     def _gather(self, of: Callable[[Member], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        if self._captured and self._step <= next(iter(self._members.values())).agent.steps:
+            self._captured.settle()
         return {f"{name}/{key}": t.cpu() for name, member in self._members.items() for key, t in of(member).items()}
 
 

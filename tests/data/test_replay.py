@@ -45,6 +45,17 @@ def test_online_rows_follow_the_datasets_and_change_none(rows, preprocessing):
     assert torch.equal(replay.online(30), torch.from_numpy(new[30:]))
 
 
+def test_a_replay_may_begin_without_any_dataset(preprocessing):
+    """Broken by looking up a row of a dataset that has none."""
+    replay = Replay(PackedRows.empty(5, 2), 100)
+    new = fresh(preprocessing, 40)
+    replay.append(new)
+    assert len(replay) == 40
+    index = torch.tensor([39, 0, 7])
+    expected = torch.from_numpy(new)[index]
+    assert torch.equal(torch.cat([part.reshape(3, -1) for part in replay.columns(index)], 1), expected)
+
+
 def test_agents_share_the_dataset_but_not_what_they_collect(rows, preprocessing):
     first, second = Replay(rows, 10), Replay(rows, 10)
     first.append(fresh(preprocessing, 4))

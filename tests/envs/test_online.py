@@ -71,12 +71,16 @@ def test_transitions_are_those_of_the_environment():
     rewards = [step.reward for step in played]
     assert environment.metrics()["online_return"] == pytest.approx(sum(rewards[ends[-2] + 1 : ends[-1] + 1]))
     assert environment.metrics()["online_length"] == ends[-1] - ends[-2]
+    assert not any(step.truncated for step in played)
+    for step in played:
+        assert np.array_equal(np.concatenate([step.positions[1:], step.velocities.clip(-10, 10)]), step.observation)
 
 
 def test_a_time_limit_ends_an_episode_but_terminates_nothing():
     environment = make("halfcheetah")
     played = play(environment, np.zeros((1001, 6), np.float32))
     assert not any(step.terminated for step in played)
+    assert [number for number, step in enumerate(played) if step.truncated] == [999]
     assert environment.metrics() | {"online_return": 0} == {
         "online_episodes": 1,
         "online_length": 1000,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from offline_rl.networks import MLP, Critic, DeterministicActor, kernels
+from offline_rl.networks.mlp import _Together
 
 
 def network(input_size=5, output_size=2, hidden=(7, 6), count=2, dtype=torch.float64, **options):
@@ -46,6 +47,21 @@ def test_values_and_gradients_equal_autograds_on_plain_layers(hidden, count):
     assert torch.allclose(mlp(x), plain(mlp, x), atol=1e-14)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-13)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 6, 5)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_gpus_way_gives_the_same(hidden, count):
+    """It can be called on a CPU, too; broken by a wrong order of the layers' gradients, or a forgotten mask."""
+    mlp, x = network(hidden=hidden, count=count), torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(count, 9, 2, dtype=torch.float64)
+    together = _Together.apply(x.expand(count, 9, 5), *mlp.layers)
+    assert torch.allclose(together, mlp(x), atol=1e-14)
+    ours, expected = (torch.autograd.grad((y * weight).sum(), [x, *mlp.layers]) for y in (together, mlp(x)))
+    for a, b in zip(ours, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-13)
+    frozen = _Together.apply(x.expand(count, 9, 5), *(layer.detach() for layer in mlp.layers))
+    assert torch.equal(torch.autograd.grad((frozen * weight).sum(), x)[0], ours[0])
 
 
 def test_frozen_gives_the_inputs_gradient_only():

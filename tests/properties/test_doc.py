@@ -258,16 +258,16 @@ def test_z_is_the_sample_of_the_prior_with_the_highest_value(rows, encoder):
     agent = make(rows, encoder)
     steps = agent.model.scaled(a_batch(agent, rows).history)
     prior, features = agent.model.encoder.prior(steps), agent.model.encoder.features(steps)[0][:, -1]
-    samples = prior.mean[:, None] + prior.log_std.exp()[:, None] * agent.candidate_noise
+    samples = prior.mean[:, None] + prior.log_std.exp()[:, None] * agent.model.candidate_noise
     values = torch.stack([agent.model.values(features, samples[:, k]).amin(0) for k in range(20)], 1)
     assert all(len(row.unique()) == 20 for row in values)
-    found, value = agent.model.best(prior, features, agent.candidate_noise)
+    found, value = agent.model.best(prior, features, agent.model.candidate_noise)
     assert torch.allclose(value, values.amax(1))
     assert torch.allclose(found, samples[torch.arange(8), values.argmax(1)])
     agent.model.values = lambda features, latent: latent[:, 0].expand(3, -1)
-    first, _ = agent.model.best(prior, features, agent.candidate_noise)
+    first, _ = agent.model.best(prior, features, agent.model.candidate_noise)
     assert torch.equal(first[:, 0], samples[:, :, 0].amax(1))
-    only, _ = agent.model.best(prior, features, agent.candidate_noise[:1])
+    only, _ = agent.model.best(prior, features, agent.model.candidate_noise[:1])
     assert torch.equal(only, samples[:, 0])
 
 
@@ -276,8 +276,8 @@ def test_the_smallest_value_decides(rows):
     agent = make(rows, "mlp")
     prior = agent.model.encoder.prior(a_batch(agent, rows).history)
     agent.model.values = lambda features, latent: torch.stack((latent[:, 0], -latent[:, 0], 9 + 0 * latent[:, 0]))
-    samples = prior.mean[:, None] + prior.log_std.exp()[:, None] * agent.candidate_noise
-    found, _ = agent.model.best(prior, torch.zeros(8, 5).double(), agent.candidate_noise)
+    samples = prior.mean[:, None] + prior.log_std.exp()[:, None] * agent.model.candidate_noise
+    found, _ = agent.model.best(prior, torch.zeros(8, 5).double(), agent.model.candidate_noise)
     assert torch.equal(found[:, 0].abs(), samples[:, :, 0].abs().amin(1))
 
 

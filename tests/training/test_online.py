@@ -169,6 +169,13 @@ def test_a2pr_goes_online(tmp_path):
     assert len(replay(run, 0)) == 40
 
 
+def test_sac_trains_on_a_dataset_and_goes_online(tmp_path):
+    settings = {**SETTINGS, "steps": 40, "eval_every": 0, "final_episodes": 0, "log_every": 20}
+    run = orl.train("sac", "hopper-demo", online_steps=40, out=str(tmp_path / "run"), **settings)
+    assert len(replay(run, 0)) == 40
+    assert all(np.isfinite(row["critic_loss"]) for row in run.rows)
+
+
 def test_an_agent_that_has_diverged_stands_still_and_its_neighbours_go_on(tmp_path):
     settings = {**SETTINGS, "steps": 20, "log_every": 10, "eval_every": 0, "final_episodes": 2}
     with pytest.warns(UserWarning, match="seed-0 has diverged"):

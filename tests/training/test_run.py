@@ -279,14 +279,6 @@ def test_episodes_are_the_same_in_every_process_whatever_it_trains_with():
     assert answers[0] == answers[1]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
-@pytest.mark.parametrize("algorithm", ["bc", "td3_bc", "prdc", "a2pr"])
-def test_training_on_a_gpu(algorithm, tmp_path, tiny):
-    settings = {**tiny, "steps": 40, "eval_every": 0, "final_episodes": 2, "seeds": [0, 1]}
-    run = orl.train(algorithm, "hopper-demo", device="cuda", out=str(tmp_path / "x"), **settings)
-    assert set(run.scores) == {0, 1}
-
-
 def test_ant_trains_but_has_no_score(tmp_path, tiny):
     dataset = random_dataset(rows=60, observation_size=111, action_size=8)
     settings = {**tiny, "steps": 10, "task": "ant-medium-v2"}

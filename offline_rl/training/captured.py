@@ -1,0 +1,144 @@
+"""Updates that a GPU repeats by itself: one CUDA graph for each place in an algorithm's cycle.
+
+An update is some eighty small kernels, and telling a GPU to run one takes longer than running it. A graph is told once.
+Members are stacked, see :mod:`offline_rl.training.stacked`; those of an algorithm that cannot be are branches of one
+graph, which a GPU works off side by side, and each of which does exactly what it would do alone.
+"""
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from offline_rl.agent import Agent, Metrics
+from offline_rl.data.packed import PackedRows
+from offline_rl.training.sampler import Feed, Sampler
+from offline_rl.training.stacked import Stack
+
+BRANCHES = 32
+"""Streams that members are spread over."""
+FIRST = 2
+"""Cycles made one kernel after the other before any is captured: libraries set themselves up in them."""
+
+Replay = Callable[[], list[Metrics]]
+
+
+class Trained(Protocol):
+    """What is known of a member here."""
+
+    agent: Agent
+    rows: PackedRows
+    sampler: Sampler
+
+    def note(self, metrics: Metrics) -> None:
+        """Keep metrics until they are asked for."""
+
+
+class CapturedUpdates:
+    """Makes the updates of all members of a process, each after the first few by replaying graphs.
+
+    On a CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
+
+    Args:
+        members: All on one device, at the same step, of one algorithm and config.
+        stacked: Whether to stack them; by default where there are several that can be.
+    """
+
+    def __init__(self, members: Sequence[Trained], *, stacked: bool | None = None) -> None:
+        self._members = members
+        first = members[0].agent
+        self._device = first.device
+        stacked = len(members) > 1 and first.stackable if stacked is None else stacked
+        self._stack = Stack([member.agent for member in members], members[0].rows) if stacked else None
+        samplers = [member.sampler for member in members]
+        together = [samplers] if stacked else [[sampler] for sampler in samplers]
+        self._feeds = [Feed(part, self._device, first.dtype) for part in together]
+        self._cycle = math.lcm(*(member.agent.cycle for member in members))
+        self._replays: dict[int, Replay] = {}
+        self._before = FIRST * self._cycle
+        if self._device.type == "cuda":
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            branches = [] if stacked else members[:BRANCHES]
+            self._branches = [torch.cuda.Stream(self._device) for _ in branches]  # type: ignore[no-untyped-call]
+
+    def run(self, first: int, last: int) -> None:
+        """Make the updates ``first`` to ``last``; returns before the device has made them."""
+        recent: deque[list[Metrics]] = deque(maxlen=self._cycle)
+        with self._own_stream():
+            for step in range(first, last + 1):
+                for feed in self._feeds:
+                    feed.ready(step)
+                if not all(member.agent.repeats(step) for member in self._members):
+                    recent.append(self._updates(step))
+                    self._note(recent[-1])  # what only such an update tells would be forgotten otherwise
+                elif self._before:
+                    self._before -= 1
+                    recent.append(self._updates(step))
+                else:
+                    place = step % self._cycle
+                    if place not in self._replays:
+                        self._replays[place] = self._recorded(step)
+                    recent.append(self._replays[place]())
+        for metrics in recent:
+            self._note(metrics)
+
+    def settle(self) -> None:
+        """Let the agents have what updates have changed."""
+        if self._stack is not None:
+            self._stack.push()
+
+    def _note(self, metrics: list[Metrics]) -> None:
+        for member, own in zip(self._members, metrics, strict=True):
+            member.note(own)
+
+    def _updates(self, step: int) -> list[Metrics]:
+        """Make an update of every member."""
+        if self._stack is not None:
+            return self._stack.update(self._feeds[0].batch(), step)
+        metrics = []
+        for number, member in enumerate(self._members):
+            with self._branch(number):
+                metrics.append(member.agent.update(self._feeds[number].batch(), step))
+        return metrics
+
+    def _recorded(self, step: int) -> Replay:
+        if self._device.type != "cuda":
+            return lambda: self._updates(step)
+        graph = torch.cuda.CUDAGraph()
+        # Memory of its own: what one graph lets go, another one's metrics must not lie in.
+        with torch.cuda.graph(graph, stream=self._stream):
+            metrics = self._updates(step)
+            for branch in self._branches:
+                self._stream.wait_stream(branch)
+
+        def replay() -> list[Metrics]:
+            graph.replay()
+            return metrics
+
+        return replay
+
+    @contextlib.contextmanager
+    def _branch(self, number: int) -> Iterator[None]:
+        """Work beside the other members while a graph is captured."""
+        if self._device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            yield
+            return
+        branch = self._branches[number % len(self._branches)]
+        branch.wait_stream(self._stream)
+        with torch.cuda.stream(branch):
+            yield
+
+    @contextlib.contextmanager
+    def _own_stream(self) -> Iterator[None]:
+        """Work on a stream of our own, after what was done before and before what is done after."""
+        if self._device.type != "cuda":
+            yield
+            return
+        outside = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(outside)
+        with torch.cuda.stream(self._stream):
+            yield
+        outside.wait_stream(self._stream)

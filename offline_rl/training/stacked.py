@@ -1,0 +1,217 @@
+"""Members as one: their weights lie side by side, and one update, mapped over them, moves all.
+
+An algorithm is written for one agent. ``torch.vmap`` runs its update on all members at once, so that a GPU, to which a
+kernel costs the same for one small network or for twenty, does all their work with the kernels of one. Rounding
+differs from a member's alone, so trajectories drift apart though their statistics do not.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup, Target
+from offline_rl.data.packed import PackedRows
+
+ALIGNMENT = 64
+"""Numbers to whose multiples blocks of parameters begin, which fast kernels ask for."""
+
+
+class Stack:
+    """Members of one algorithm and one config, at the same step.
+
+    It holds copies of all that updates change: :meth:`pull` takes it from the agents, :meth:`push` gives it back.
+
+    Args:
+        agents: The members.
+        rows: The dataset.
+    """
+
+    def __init__(self, agents: Sequence[Agent], rows: PackedRows) -> None:
+        first = agents[0]
+        self._agents = agents
+        self._template = type(first)(
+            first.config,
+            first.observation_size,
+            first.action_size,
+            seed=first.seed,
+            steps=first.steps,
+            online_steps=first.online_steps,
+            preprocessing=first.preprocessing,
+            device=first.device,
+            dtype=first.dtype,
+        )
+        self._template.prepare(rows)
+        self._lent: list[tuple[nn.Module, Blocks]] = []
+        self._groups: dict[str, StackedGroup] = {}
+        self._targets: dict[str, Blocks] = {}
+        groups: dict[str, Any] = self._template.groups
+        for name, group in self._template.groups.items():
+            groups[name] = self._groups[name] = StackedGroup(group, len(agents))
+            self._lent.append((group.network, self._groups[name].blocks))
+        for name, target in self._template.targets.items():
+            self._targets[name] = blocks = Blocks(target.network, len(agents))
+            self._template.targets[name] = Target(target.network, blocks.flat, groups[name].flat)
+            self._lent.append((target.network, blocks))
+        self.pull()
+
+    def pull(self) -> None:
+        """Take all that updates change from the agents."""
+        for place, agent in enumerate(self._agents):
+            for name, group in self._groups.items():
+                group.write(place, agent.groups[name].state())
+            for name, blocks in self._targets.items():
+                blocks.write(place, agent.targets[name].flat)
+
+    def push(self) -> None:
+        """Give all that updates changed back to the agents."""
+        for place, agent in enumerate(self._agents):
+            for name, group in self._groups.items():
+                group.read(place, agent.groups[name].state())
+            for name, blocks in self._targets.items():
+                blocks.read(place, agent.targets[name].flat)
+
+    def update(self, batch: Batch, step: int) -> list[Metrics]:
+        """Make an update of all members.
+
+        Args:
+            batch: Their batches one after the other, ``(M B, ...)``.
+            step: Its number.
+        """
+        count = len(self._agents)
+        fields = _unflattened(_fields(batch), count)
+
+        def mapped(weights: list[list[Tensor]], fields: dict[str, Any]) -> Metrics:
+            for (network, _), lent in zip(self._lent, weights, strict=True):
+                _lend(network, lent)
+            return self._template.update(_batch_like(batch, fields), step)
+
+        weights = [blocks.parameters for _, blocks in self._lent]
+        metrics = torch.vmap(mapped)(weights, fields)
+        return [{name: values[place] for name, values in metrics.items()} for place in range(count)]
+
+
+class Blocks:
+    """Parameters of M networks of one kind in one flat tensor, each parameter's M values side by side.
+
+    Args:
+        network: One of the kind.
+        count: M.
+        learned: Whether gradients of them are asked for.
+
+    Attributes:
+        flat: All of them, with gaps that mean nothing.
+        parameters: Each ``(M, ...)``, views of ``flat``.
+    """
+
+    def __init__(self, network: nn.Module, count: int, *, learned: bool = False) -> None:
+        own = list(network.parameters())
+        sizes = [count * parameter.numel() for parameter in own]
+        rooms = [math.ceil(size / ALIGNMENT) * ALIGNMENT for size in sizes]
+        self.flat = torch.zeros(sum(rooms), dtype=own[0].dtype, device=own[0].device)
+        self.parameters = [
+            room[:size].view(count, *parameter.shape).requires_grad_(learned)
+            for room, size, parameter in zip(torch.split(self.flat, rooms), sizes, own, strict=True)
+        ]
+        self._sizes = [parameter.numel() for parameter in own]
+
+    @torch.no_grad()
+    def write(self, place: int, flat: Tensor) -> None:
+        """Put in a member's parameters, as :class:`ParameterGroup` lays them out."""
+        for block, part in zip(self.parameters, torch.split(flat, self._sizes), strict=True):
+            block[place] = part.view(block.shape[1:])
+
+    @torch.no_grad()
+    def read(self, place: int, flat: Tensor) -> None:
+        """Take out a member's parameters."""
+        torch.cat([block[place].reshape(-1) for block in self.parameters], out=flat)
+
+
+class StackedGroup:
+    """What :class:`ParameterGroup` is to one agent, for M of them.
+
+    Args:
+        group: One agent's; its settings and its count serve all.
+        count: M.
+    """
+
+    def __init__(self, group: ParameterGroup, count: int) -> None:
+        self._group = group
+        self.blocks = Blocks(group.network, count, learned=True)
+        self.flat = self.blocks.flat
+        self._gradient, self._mean, self._square = (Blocks(group.network, count) for _ in range(3))
+        self._parts = {"parameters": self.blocks, "mean": self._mean, "square": self._square}
+
+    @property
+    def count(self) -> Tensor:
+        """As :attr:`ParameterGroup.count`."""
+        return self._group.count
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients ``(M, ...)`` of a loss that is mapped over members.
+
+        No member's loss knows another's parameters, so the gradients of their sum are those of each.
+        """
+        return torch.autograd.grad(torch.func.debug_unwrap(loss, recurse=False).sum(), self.blocks.parameters)
+
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        """Take one Adam step for every member."""
+        torch._foreach_copy_(self._gradient.parameters, list(gradients))
+        if (limit := self._group.gradient_clip) is not None:
+            squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
+            shares = (limit / squares.sum(0).sqrt().clamp_min(1e-12)).clamp(max=1)
+            for block in self._gradient.parameters:
+                block.mul_(shares.view(-1, *[1] * (block.ndim - 1)))
+        self._group.move(self.flat, self._gradient.flat, self._mean.flat, self._square.flat)
+
+    def write(self, place: int, state: Mapping[str, Tensor]) -> None:
+        """Put in a member's state."""
+        for name, blocks in self._parts.items():
+            blocks.write(place, state[name])
+        self.count.copy_(state["count"])
+
+    def read(self, place: int, state: Mapping[str, Tensor]) -> None:
+        """Take out a member's state."""
+        for name, blocks in self._parts.items():
+            blocks.read(place, state[name])
+        state["count"].copy_(self.count)
+
+
+def _lend(network: nn.Module, tensors: Sequence[Tensor]) -> None:
+    """Let a network compute with these tensors instead of its parameters."""
+    left = iter(tensors)
+    for module in network.modules():
+        for name in module._parameters:
+            module._parameters[name] = next(left)  # type: ignore[assignment]
+
+
+def _fields(batch: Batch) -> dict[str, Any]:
+    """Return a batch's fields; those that hold tensors of their own as dictionaries, others are left out."""
+    fields: dict[str, Any] = {}
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            fields[name] = value
+        elif isinstance(value, Mapping):
+            fields[name] = dict(value)
+        elif dataclasses.is_dataclass(value):
+            fields[name] = dict(vars(value))
+    return fields
+
+
+def _unflattened(fields: dict[str, Any], count: int) -> dict[str, Any]:
+    return {
+        name: _unflattened(value, count) if isinstance(value, dict) else value.unflatten(0, (count, -1))
+        for name, value in fields.items()
+    }
+
+
+def _batch_like(batch: Batch, fields: dict[str, Any]) -> Batch:
+    """Return a batch with other tensors."""
+    whole = {
+        name: dataclasses.replace(vars(batch)[name], **value) if dataclasses.is_dataclass(vars(batch)[name]) else value
+        for name, value in fields.items()
+    }
+    return dataclasses.replace(batch, **whole)

@@ -1,0 +1,74 @@
+"""The documentation site has a place for everything; ``make docs`` checks its links."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+import offline_rl as orl
+from algos.bc import BC, Config
+from offline_rl.arguments import training_types
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAV = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+
+
+def pages(nav):
+    """Yield the files that a nav names."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for entry in nav.values() if isinstance(nav, dict) else nav:
+            yield from pages(entry)
+
+
+def test_every_algorithm_has_a_page():
+    registered = re.findall(r"^    (\w+) = algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert registered
+    (listed,) = (entry["Algorithms"] for entry in NAV if "Algorithms" in entry)
+    assert sorted(listed) == sorted(f"{name}.md" for name in registered)
+    for name in registered:
+        page = (ROOT / "docs" / f"{name}.md").read_text()
+        assert f"`algos/{name}.py`" in page
+        assert f"offline-rl train {name} " in page
+
+
+def test_every_page_and_every_table_of_results_is_in_the_nav():
+    tables = (path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/*/table.md"))
+    written = (path.name for path in (ROOT / "docs").glob("*.md"))
+    assert sorted(pages(NAV)) == sorted([*tables, *written])
+
+
+def test_every_public_name_is_on_the_page_of_the_api():
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert {name for name in orl.__all__ if f"::: offline_rl.{name}\n" not in page} == set()
+
+
+def test_every_option_of_a_command_to_train_is_one():
+    commands = re.findall(r"offline-rl train (\w+) ((?:\\\n|[^`\n#])*)", "".join(page.read_text() for page in PAGES))
+    assert len(commands) > 20
+    unknown = [
+        (algorithm, option)
+        for algorithm, rest in commands
+        for option in re.findall(r"--(\w+)", rest)
+        if option not in {*training_types(algorithm), "config", "help"}
+    ]
+    assert unknown == []
+
+
+def test_every_link_from_a_page_to_a_file_leads_to_one():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text())]
+    assert len(links) > 30
+    assert [link for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_code_on_how_to_reuse_runs(tmp_path):
+    agent = BC(Config(hidden_dims=[8]), 11, 3)
+    agent.save(tmp_path / "agent")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reuse.md").read_text(), re.DOTALL)
+    code = "".join(blocks).replace("runs/td3_bc-hopper-medium-v2/agents/seed-0", str(tmp_path / "agent"))
+    names = {}
+    exec(code.replace("episodes=100", "episodes=3").replace(', video="agent.gif"', ""), names)
+    assert names["ended"]
+    assert names["result"].returns.tolist() == orl.evaluate(agent, "hopper", episodes=3).returns.tolist()

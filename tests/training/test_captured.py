@@ -1,0 +1,247 @@
+"""Updates made by replaying what was recorded once: on a CPU by calling it again, on a GPU by CUDA graphs."""
+
+import contextlib
+import functools
+import json
+import signal
+
+import pytest
+import torch
+from datasets import episodic_dataset
+from settings import TINY, without_timings
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import offline_rl as orl
+from offline_rl.agent import algorithms, find_algorithm
+from offline_rl.data import nearest
+from offline_rl.data.packed import PackedRows
+from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.errors import Interrupted
+from offline_rl.training.captured import CapturedUpdates
+from offline_rl.training.options import TrainOptions
+from offline_rl.training.plan import Plan, split_settings
+from offline_rl.training.run import carry_out
+from offline_rl.training.sampler import Feed
+from offline_rl.training.team import Crew
+from offline_rl.training.trainer import Stop
+from offline_rl.training.worker import Member
+
+STEPS = 40
+SMALL = {"hidden_dims": [16, 16], "batch_size": 8}
+WINDOWS = {"width": 8, "layers": 1}
+MORE = {
+    "a2pr": {"actor_hidden_dims": [16], "vae_hidden_dims": [16]},
+    "dt": {**WINDOWS, "length": 4},
+    "doc": {**WINDOWS, "past": 3, "future": 4, "negatives": 5, "candidates": 10},
+    "parl": {
+        "num_labels": 20,
+        "segment_length": 5,
+        "rounds": 3,
+        "round_steps": 5,
+        "upper_steps": 2,
+        "reward_epochs": 2,
+    },
+    "td3_bc": {"policy_delay": 3},
+}
+CASES = [(name, {}) for name in algorithms()] + [
+    ("famo2o", {"base": "cql"}),
+    ("parl", {"lower": "td3_bc"}),
+    ("parl", {"rewards": "zero"}),
+    ("doc", {"encoder": "mlp"}),
+    ("bc", {"top_fraction": 0.5}),
+]
+ALL = pytest.mark.parametrize(("name", "more"), CASES, ids=[" ".join((n, *map(str, m.values()))) for n, m in CASES])
+
+
+def members(name, more, device="cpu", seeds=(0, 1), dtype=torch.float32):
+    """Make members that have not begun."""
+    dataset = episodic_dataset([20, 30, 15, 25, 40])
+    preprocessing = Preprocessing.fit(dataset, normalize=True)
+    rows = PackedRows.of(dataset, preprocessing, device)
+    algorithm = find_algorithm(name)
+    parl = MORE["parl"] if more.get("rewards", "learned") == "learned" else {}
+    settings = {**SMALL, **(parl if name == "parl" else MORE.get(name, {})), **more}
+    options = {"steps": STEPS, "preprocessing": preprocessing, "device": device, "dtype": dtype}
+    agents = [algorithm(algorithm.config_class(**settings), 4, 2, seed=seed, **options) for seed in seeds]
+    return [Member(agent, rows) for agent in agents]
+
+
+def looped(name, more, device="cpu", **options):
+    """Train to the end update by update."""
+    trained = members(name, more, device, **options)
+    for member in trained:
+        member.run(1, STEPS)
+    return states(trained)
+
+
+def replayed(name, more, device="cpu", stacked=None, **options):
+    """Train to the end by replays, in pieces."""
+    trained = members(name, more, device, **options)
+    updates = CapturedUpdates(trained, stacked=stacked)
+    for first, last in ((1, 17), (18, 18), (19, STEPS)):
+        updates.run(first, last)
+    updates.settle()
+    return states(trained)
+
+
+def states(trained):
+    """Copy members' states, without how long things took."""
+    return [
+        {name: value.cpu().double() for name, value in sorted(member.state().items()) if "timing/" not in name}
+        for member in trained
+    ]
+
+
+def differing(ours, theirs, **tolerance):
+    """Name what differs between two members' states."""
+    assert set(ours) == set(theirs)
+    equal = functools.partial(torch.allclose, **tolerance) if tolerance else torch.equal
+    return [name for name in ours if not equal(ours[name], theirs[name])]
+
+
+@ALL
+def test_replayed_updates_are_those_of_the_loop(name, more):
+    """A replay knows the step it was recorded at, not its own; broken by a wrong ``cycle`` or ``repeats``."""
+    for ours, theirs in zip(replayed(name, more, stacked=False), looped(name, more), strict=True):
+        assert differing(ours, theirs) == []
+
+
+STACKABLE = [case for case in CASES if find_algorithm(case[0]).stackable]
+
+
+@pytest.mark.parametrize(("name", "more"), STACKABLE)
+def test_stacked_members_are_those_trained_alone(name, more, monkeypatch):
+    """In float64, where a few updates leave no room for drift; broken by members that see each other's weights."""
+    # PRDC's search as on a GPU: that of a CPU is the host's, and cannot be mapped.
+    monkeypatch.setattr(nearest, "HostSearch", lambda columns, beta, *_: nearest.ProductSearch(columns, beta, tile=50))
+    monkeypatch.setattr(nearest.NearestRows, "begin", lambda *_: None)
+    options = {"dtype": torch.float64, "seeds": (0, 1, 2)}
+    for ours, theirs in zip(replayed(name, more, **options), looped(name, more, **options), strict=True):
+        assert differing(ours, theirs, rtol=1e-7, atol=1e-9) == []
+
+
+class Watch(TorchDispatchMode):
+    """Notes operations that wait for a device, or bring it numbers from the host."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_nonzero", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(word in str(function) for word in self.FORBIDDEN):
+            self.found.add(str(function))
+        if str(function).startswith("aten.index.Tensor") and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        ):
+            self.found.add("indexing by a mask")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "more"), [case for case in CASES if case[0] != "prdc"])
+def test_an_update_never_waits(name, more):
+    """Broken by reading a number, a branch on data, a mask as an index, or a tensor made from a number.
+
+    PRDC's search is the host's on a CPU; on a GPU a graph could not be made of it if it waited.
+    """
+    (member,) = members(name, more, seeds=(0,))
+    CapturedUpdates([member]).run(1, 8)
+    feed = Feed([member.sampler], member.agent.device, member.agent.dtype)
+    feed.ready(9)  # what follows lies in one block
+    with Watch() as watch:
+        for step in range(9, 9 + 2 * member.agent.cycle):
+            if member.agent.repeats(step):
+                feed.ready(step)
+                member.agent.update(feed.batch(), step)
+    assert watch.found == set()
+
+
+@pytest.mark.gpu
+@ALL
+def test_graphs_on_a_gpu_agree_with_the_loop(name, more):
+    """Members that are branches of one graph are the same as alone, bit for bit."""
+    both = replayed(name, more, "cuda", stacked=False)
+    for ours, theirs in zip(both, looped(name, more, "cuda"), strict=True):
+        assert differing(ours, theirs, rtol=1e-3, atol=1e-4) == []
+    (alone,) = replayed(name, more, "cuda", stacked=False, seeds=(1,))
+    assert differing(alone, both[1]) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "more"), STACKABLE)
+def test_stacked_graphs_on_a_gpu_agree_with_the_loop(name, more):
+    """In float64, as on a CPU."""
+    options = {"dtype": torch.float64, "seeds": (0, 1, 2)}
+    both = replayed(name, more, "cuda", **options)
+    for ours, theirs in zip(both, looped(name, more, "cuda", **options), strict=True):
+        assert differing(ours, theirs, rtol=1e-6, atol=1e-8) == []
+
+
+@pytest.mark.gpu
+@ALL
+def test_a_gpu_agrees_with_a_cpu(name, more):
+    """In float64, where a few updates leave no room for drift."""
+    for ours, theirs in zip(
+        looped(name, more, "cuda", dtype=torch.float64), looped(name, more, dtype=torch.float64), strict=True
+    ):
+        assert differing(ours, theirs, rtol=1e-6, atol=1e-8) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["td3_bc", "dt"])
+def test_two_replays_of_a_graph_differ(name):
+    """Broken by batches, noise or dropout masks that a graph would hold fast."""
+    (member,) = members(name, {}, "cuda", seeds=(0,))
+    updates = CapturedUpdates([member])
+    updates.run(1, 12)
+    losses = set()
+    for step in range(13, 25):
+        before = {key: value.clone() for key, value in member.agent.training_state().items()}
+        updates.run(step, step)
+        losses.add(member.metrics()["critic_loss" if name == "td3_bc" else "model_loss"])
+        member.agent.load_training_state(before)
+    assert len(losses) >= 10
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["eager", "cudagraph"])
+@pytest.mark.parametrize("name", ["td3_bc", "prdc", "iql"])
+def test_a_run_on_a_gpu_resumes_exactly(name, mode, tmp_path):
+    """Stopped at its first row of metrics and resumed, a run ends in the same weights and rows."""
+    settings = {**TINY, "eval_every": 0, "final_episodes": 2, "seeds": [0, 1], "log_every": 20, "device": "cuda"}
+    settings |= {"mode": mode, "steps": 400}
+    straight = orl.train(name, "hopper-demo", out=str(tmp_path / "straight"), **settings)
+    assert json.loads((straight.path / "config.json").read_text())["compute"]["mode"] == mode
+    settings |= {"out": str(tmp_path / "stopped")}
+    stop = Stop()
+    options, own = split_settings(name, settings)
+    plan = Plan.make(name, "hopper-demo", TrainOptions(**options), own)
+    with contextlib.closing(Crew()) as crew, pytest.raises(Interrupted):
+        carry_out(plan, tmp_path / "stopped", crew, views=[Stopping(stop)], stop=stop)
+    resumed = orl.train(name, "hopper-demo", resume=True, **settings)
+    assert without_timings(resumed.rows) == without_timings(straight.rows)
+    assert set(resumed.scores) == {0, 1}
+
+
+class Stopping:
+    """A view that asks a run to stop as soon as it is shown something."""
+
+    def __init__(self, stop):
+        self._stop = stop
+
+    def log(self, row):
+        self._stop.signal = signal.SIGTERM
+
+    def close(self):
+        pass
+
+
+def test_a_table_of_rewards_stays_where_it_is():
+    """A graph knows its place only; broken by a new tensor in each round of the upper level."""
+    (member,) = members("parl", {}, seeds=(0,))
+    member.run(1, 1)
+    place, values = member.agent.upper.rewards.data_ptr(), member.agent.upper.rewards.clone()
+    member.run(2, STEPS)
+    assert member.agent.upper.rewards.data_ptr() == place
+    assert not torch.equal(member.agent.upper.rewards, values)

@@ -204,7 +204,9 @@ def _words(text: str) -> str:
 
 def _stem(dataset: str) -> str:
     """Return the name by which results know a dataset."""
-    return "+".join(Path(part).stem if part.endswith((".hdf5", ".h5")) else part for part in dataset.split("+"))
+    return "+".join(
+        Path(part).stem if part.endswith((".hdf5", ".h5", ".csv", ".parquet")) else part for part in dataset.split("+")
+    )
 
 
 def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

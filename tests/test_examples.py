@@ -36,6 +36,20 @@ def test_a_loop_of_your_own_learns_to_go_home(tmp_path):
     assert (np.sign(agent.act(corners)) == -np.sign(corners)).all()
 
 
+def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_best_day(tmp_path):
+    printed = run(EXAMPLES / "own_data.py", cwd=tmp_path)
+    _, best = map(float, re.search(r"earned (.*) on average, the best (.*), of", printed).groups())
+    controller = float(re.search(r"the controller earns (\S+)", printed)[1])
+    agent = float(re.search(r"the agent earns (\S+)", printed)[1])
+    assert controller < best < agent
+    dataset = orl.load_dataset(tmp_path / "tank.csv")
+    assert 0 < dataset.terminated.sum() < len(dataset.episode_returns), "some days end early"
+    with (tmp_path / "tank.csv").open() as file:
+        rows = len(file.readlines()) - 1
+    cut = len(dataset.episode_returns) - int(dataset.terminated.sum())
+    assert len(dataset) == rows - cut, "the successor of a cut day's last row is in no row"
+
+
 def test_an_agent_is_trained_and_acts(tmp_path):
     printed = run(EXAMPLES / "train_and_act.py", cwd=tmp_path)
     earned, score = map(float, re.search(r"it earned (\S+), a score of (\S+)$", printed).groups())

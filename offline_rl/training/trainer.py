@@ -116,7 +116,9 @@ class Trainer:
             self._team = Team(self._plan, self._compute, self._checkpoint, self._crew)
             stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
-            self._progress = Progress(self._options.total_steps, self._step, self._options.quiet)
+            self._progress = Progress(
+                self._options.total_steps, self._step, self._options.quiet, score_name=self._plan.score_name
+            )
             stack.callback(self._progress.close)
             self._restore()
             self._train()

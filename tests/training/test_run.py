@@ -17,6 +17,7 @@ from settings import TINY, without_timings
 
 import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
+from offline_rl.envs import find_task
 from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record
@@ -271,7 +272,7 @@ def test_episodes_are_the_same_in_every_process_whatever_it_trains_with():
         worker = Worker()
         try:
             worker.setup(**setup, tensors={})
-            request = {"task": "hopper", "dynamics": "d4rl", "seeds": list(range(10))}
+            request = {"task": find_task("hopper").to_json(), "dynamics": "d4rl", "seeds": list(range(10))}
             answers.append(worker.play(agent.description(), **request, tensors=agent.acting_weights())[0])
         finally:
             use_kernel("default", 1)

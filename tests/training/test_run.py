@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +116,14 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     run = orl.Run(out)
     assert [weights(run, seed) for seed in range(3)] == [weights(straight, seed) for seed in range(3)]
     assert without_timings(run.rows) == without_timings(straight.rows)
+
+
+def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, capsys):
+    settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10}
+    run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
+    said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", capsys.readouterr().err)
+    assert int(said[1]) <= int(said[2])
+    assert 0 < Checkpoint.load(run.path).waited <= Checkpoint.load(run.path).seconds
 
 
 def wait_for_step(out, step, timeout=60):

@@ -11,10 +11,10 @@ train: .venv/run.stamp
 	$(BIN)/offline-rl train $(ARGS)
 
 test: .venv/dev.stamp
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/dev.stamp
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -31,10 +31,14 @@ from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.draws import Stream
+from offline_rl.errors import AgentError
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.energy import Energy, pairs_of
 from offline_rl.networks.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
 from offline_rl.sequence import SequenceConfig
+
+LARGEST_CHOICE = 10_000_000
+"""Numbers in all candidates of z together, for each environment."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Config(SequenceConfig):
         self.require("energy_learning_rate", above=0)
         self.require("beta_ramp", at_least=0, at_most=1)
         self.require("standard_weight", at_least=0)
+        if self.candidates * self.latent_size > LARGEST_CHOICE:
+            raise AgentError(f"candidates is {self.candidates}; times latent_size it must be at most {LARGEST_CHOICE}")
 
 
 class DoC(Agent):
@@ -231,6 +237,10 @@ class DoC(Agent):
         latent, _ = self.model.best(prior, features[:, 0], noise)
         latent = torch.where(steps.time[:, -1:] % self.config.future == 0, latent, memory)
         return self.model.action(features, latent)[:, 0], latent
+
+    def memory(self) -> Tensor:
+        """Return z* as it was chosen last."""
+        return self.latent
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The paper's settings for continuous control are not known; one setting serves all tasks."""

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one go: the tests marked gpu, the throughput table, and what evaluation costs a run.
-# benchmarks/gpu.sh [FOLDER FOR RESULTS]; PYTHON names an interpreter with offline-rl-suite and pytest installed.
+# All that needs a GPU, in one go: the tests marked gpu, the throughput table, what evaluation costs a run, and a suite.
+# benchmarks/gpu.sh [FOLDER FOR RESULTS]
+# PYTHON names an interpreter with offline-rl-suite and pytest installed; SUITE, a file like benchmarks/preferences.yaml, is
+# run if it is given, with DATA_DIR, the folder of its files.
 # Results are written as they come, so that whatever ends it early takes only what is not done yet.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -10,3 +12,6 @@ mkdir -p "$out"
 "$python" -m pytest -q -p no:cacheprovider -m gpu tests 2>&1 | tail -n 25
 "$python" -m benchmarks.throughput_gpu --out "$out/gpu.json" ${DEVICE:+--device "$DEVICE"} ${ALGORITHMS:+--algorithms $ALGORITHMS}
 "$python" -m benchmarks.evaluation_share --out "$out/evaluation.json" ${DEVICE:+--device "$DEVICE"} ${STEPS:+--steps "$STEPS"}
+if [ -n "${SUITE:-}" ]; then
+  "$python" -m offline_rl.cli benchmark "$SUITE" --data_dir "${DATA_DIR:-.}" --results "$out/$(basename "$SUITE" .yaml)" --workers 4
+fi

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from offline_rl.agent import Agent, load_agent
     from offline_rl.collection.run import collect
     from offline_rl.data import Dataset, load_dataset
+    from offline_rl.data.export import export_dataset
     from offline_rl.envs import make_env, normalized_score
     from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
     from offline_rl.training.evaluation import evaluate
@@ -27,6 +28,7 @@ __all__ = [
     "TaskError",
     "collect",
     "evaluate",
+    "export_dataset",
     "finetune",
     "load_agent",
     "load_dataset",
@@ -40,6 +42,7 @@ _HOMES = {
     "load_agent": "agent",
     "Dataset": "data",
     "load_dataset": "data",
+    "export_dataset": "data.export",
     "make_env": "envs",
     "normalized_score": "envs",
     "collect": "collection.run",

@@ -9,18 +9,18 @@ import dataclasses
 import difflib
 import functools
 import importlib.metadata
-import json
 import math
-import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.agent_files import FORMAT, brief, read_description, read_weights, within
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -29,12 +29,8 @@ from offline_rl.data.windows import RecordedSteps, Rows, Steps, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.files import replace_folder, write_json
+from offline_rl.hub import downloaded, is_hub_id, model_card, upload
 from offline_rl.settings import conform, require
-
-FORMAT = 1
-"""Version of the agent folder; a file with a higher one is refused."""
-DESCRIPTION_LIMIT = 1_000_000
-"""Bytes that ``agent.json`` may have: a hundred times what it needs."""
 
 Metrics = dict[str, Tensor]
 Phase = Literal["offline", "online"]
@@ -356,6 +352,10 @@ class Agent:
         """
         raise AgentError(f"{self.name} does not say how it acts on a given history, so it cannot be exported")
 
+    def memory(self) -> Tensor:
+        """Return what ``policy`` remembers besides the history ``(B, M)``, as :meth:`on_window` would."""
+        return torch.zeros(0)
+
     def target_return(self) -> Tensor:
         """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; 0 if none is."""
         return torch.zeros(1, 1, dtype=self.dtype, device=self.device)
@@ -548,6 +548,28 @@ class Agent:
 
         write_program(self.twin(), Path(path), deterministic=deterministic)
 
+    def push_to_hub(
+        self, name: str, *, evaluation: Any = None, private: bool = False, message: str = "Upload agent"
+    ) -> str:
+        """Upload the agent to the Hugging Face Hub with a model card, in one commit; :func:`load_agent` loads it there.
+
+        Args:
+            name: ``"user/name"``; the repository is made if it is not there.
+            evaluation: What :func:`offline_rl.evaluate` returned for this agent, for the card.
+            private: Make the repository a private one.
+            message: Of the commit.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            AgentError: The extra ``hub`` is missing, or the Hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            self.save(Path(place, "agent"))
+            card = model_card(self.description(), name, evaluation)
+            return upload(Path(place, "agent"), name, card, private=private, message=message)
+
     def twin(self) -> "Agent":
         """Return an agent that acts the same, on the CPU, and has no episode in play."""
         twin = type(self)(
@@ -685,8 +707,16 @@ def describe(
 def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu") -> Agent:
     """Build an agent with its initial weights from :func:`describe`."""
     algorithm = find_algorithm(description["algorithm"])
+    config = description["config"]
+    known = {field.name for field in dataclasses.fields(algorithm.config_class)}
+    if unknown := sorted(set(config) - known):
+        raise AgentError(f"{algorithm.name} has no setting {unknown[0]!r}; upgrade offline-rl-suite if it is a new one")
+    for name in ("seed", "steps", "online_steps"):
+        value = description.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise AgentError(f"{name} is {value!r}; it must be a whole number, not negative")
     agent = algorithm(
-        algorithm.config_class(**description["config"]),
+        algorithm.config_class(**config),
         description["observation_size"],
         description["action_size"],
         seed=description["seed"],
@@ -710,66 +740,49 @@ def agent_from_description(
     return agent
 
 
-def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
+def load_agent(path: str | Path, device: torch.device | str = "cpu", *, revision: str | None = None) -> Agent:
     """Load an agent that was saved for acting; runs no code from the files.
 
     Args:
-        path: An agent folder such as ``runs/x/agents/seed-0``.
+        path: An agent folder such as ``runs/x/agents/seed-0``; or, where no such path exists, the ``"user/name"`` of an
+            agent on the Hugging Face Hub, which needs the extra ``hub``.
         device: Where to put the networks.
+        revision: On the Hub, a branch, tag or commit; by default the newest.
 
     Raises:
-        AgentError: The folder is missing, damaged, of a newer format, or its weights do not fit.
+        AgentError: The folder is missing, damaged, of a newer format, or its weights do not fit; or there is no such
+            agent on the Hub, or it cannot be reached.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    if is_hub_id(path) and not Path(path).exists():
+        with downloaded(str(path), revision) as folder:
+            try:
+                return _load_folder(folder, str(path), device)
+            except AgentError as error:
+                raise AgentError(str(error).replace(str(folder), str(path))) from None
+    if revision is not None:
+        raise AgentError(f"{path} is a folder, which has no revisions; leave out revision")
+    return _load_folder(Path(path), str(path), device)
 
-    path = Path(path)
-    description = _read_description(path)
+
+def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
+    description = read_description(folder)
+    weights = read_weights(folder)
     try:
-        with _open_inside(path, "weights.safetensors") as file:
-            weights = load_file(f"/dev/fd/{file.fileno()}")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AgentError(f"{path / 'weights.safetensors'} is damaged ({error}); copy the agent folder again") from None
-    try:
-        return agent_from_description(description, weights, device)
+        with within(weights):
+            agent = new_agent(description, device)
+        agent.load_acting_weights(weights)
     except AgentError as error:
-        raise AgentError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, MemoryError) as error:
-        raise AgentError(f"{path / 'agent.json'} does not describe an agent for {device} ({error!r})") from None
-
-
-def _open_inside(path: Path, name: str) -> IO[bytes]:
-    """Open a file of an agent folder; a link is refused, for it may lead anywhere.
-
-    Raises:
-        AgentError: The file is missing, or a link, or the folder is none.
-    """
-    try:
-        return os.fdopen(os.open(path / name, os.O_RDONLY | os.O_NOFOLLOW), "rb")
-    except FileNotFoundError:
-        raise AgentError(f"{path / name} is missing; copy the whole agent folder") from None
-    except OSError as error:
-        if (path / name).is_symlink():
-            raise AgentError(f"{path / name} is a link; copy the folder with the files themselves (cp -rL)") from None
-        raise AgentError(f"{path / name} cannot be read ({error}); copy the agent folder again") from None
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    file = path / "agent.json"
-    if not file.exists() and not file.is_symlink():
-        hint = "; give one of the folders in its agents/" if (path / "agents").is_dir() else ""
-        raise AgentError(f"{path} holds no agent.json, so it is no agent folder{hint}")
-    try:
-        with _open_inside(path, "agent.json") as opened:
-            content = opened.read(DESCRIPTION_LIMIT + 1)
-        if len(content) > DESCRIPTION_LIMIT:
-            raise ValueError(f"it has over {DESCRIPTION_LIMIT:,} bytes")
-        description = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise AgentError(f"{file} cannot be read ({error}); copy the agent folder again") from None
-    version = description.get("format") if isinstance(description, dict) else None
-    if not isinstance(version, int):
-        raise AgentError(f"{file} has no format number, so it does not describe an agent")
-    if version > FORMAT:
-        raise AgentError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade offline-rl-suite")
-    return description  # type: ignore[no-any-return]
+        raise AgentError(f"{name}: {brief(error)}") from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        AssertionError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
+        said = f"{type(error).__name__}: {brief(error)}"
+        raise AgentError(f"{name}: agent.json does not describe an agent for {device} ({said})") from None
+    return agent

@@ -94,8 +94,7 @@ def run_suite(suite: Suite, *, data: Path | None, results: Path, runs: Path) -> 
         OfflineRLError: A result was made with other settings, or a run failed.
     """
     jobs = _jobs(suite)
-    for job in jobs:
-        _check(suite, *job, results)
+    check(suite, results)
     total = len(missing(suite, results))
     while left := missing(suite, results):
         if not any(_run(suite, *job, data, results, runs, f"{total - len(left) + 1}/{total}") for job in left):
@@ -216,7 +215,9 @@ def _words(text: str) -> str:
 
 def _stem(dataset: str) -> str:
     """Return the name by which results know a dataset."""
-    return "+".join(Path(part).stem if part.endswith((".hdf5", ".h5")) else part for part in dataset.split("+"))
+    return "+".join(
+        Path(part).stem if part.endswith((".hdf5", ".h5", ".csv", ".parquet")) else part for part in dataset.split("+")
+    )
 
 
 def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -226,8 +227,17 @@ def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, A
     return method["algorithm"], settings
 
 
+def check(suite: Suite, results: Path) -> None:
+    """Look at the results that are there.
+
+    Raises:
+        RunError: One was made with other settings than the suite asks for.
+    """
+    for job in _jobs(suite):
+        _check(suite, *job, results)
+
+
 def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
-    """Refuse results that were made with other settings than the suite asks for."""
     algorithm, settings = _settings(suite, suite.methods[method])
     config = find_algorithm(algorithm).config_class
     options, asked = split_settings(algorithm, {**suite.options, **settings})

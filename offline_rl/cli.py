@@ -17,6 +17,9 @@ from offline_rl.errors import Interrupted, OfflineRLError, suggestion
 from offline_rl.interpreter import obey_leash
 from offline_rl.launchers import Launcher
 
+if typing.TYPE_CHECKING:
+    from offline_rl.envs.tasks import Task
+
 Dynamics = typing.Literal["d4rl", "plain"]
 
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
@@ -24,6 +27,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
   offline-rl evaluate RUN_OR_AGENT        score saved agents
+  offline-rl export RUN_OR_AGENT          write a policy as ONNX, to act without this package
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
   offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
@@ -125,7 +129,8 @@ def print_report(run: Any) -> None:
     online = f" and {online_steps:,} online" if online_steps else ""
     print(f"\n{config['algorithm']} on {data['name']}, {steps:,} updates{online}")
     if final:
-        print(f"  {'':22}{'return':>18}  {'normalised score':>17}   ({config['dynamics']} dynamics)")
+        reference = data.get("reference") or {"score_name": "normalised score", "returns": "D4RL's"}
+        print(f"  {'':22}{'return':>18}  {reference['score_name']:>17}   ({config['dynamics']} dynamics)")
         untrained = [row for row in rows if row["kind"] == "evaluation" and row["step"] == 0]
         for step in sorted({row["step"] for row in final}):
             if online_steps:
@@ -135,8 +140,14 @@ def print_report(run: Any) -> None:
         if untrained:
             row = untrained[0]
             print(_score_line("untrained agent", row["return"], row["return_std"], row["score"]))
+        if not reference["returns"].startswith("D4RL's"):
+            print(f"  this score is not D4RL's; {_meaning(reference)}")
     curve = ", curve.png" if (run.path / "curve.png").exists() else ""
     print(f"saved in {run.path}: agents/seed-N, metrics.jsonl{curve}")
+
+
+def _meaning(reference: dict[str, Any]) -> str:
+    return f"0 is a return of {reference['score_0']:.1f}, 100 is {reference['score_100']:.1f}: {reference['returns']}"
 
 
 def _print_final(rows: list[dict[str, Any]]) -> None:
@@ -165,7 +176,7 @@ def evaluate_command(arguments: list[str]) -> None:
         path: str,
         episodes: int = 100,
         task: str | None = None,
-        dynamics: Dynamics = "d4rl",
+        dynamics: Dynamics | None = None,
         seed: int = 0,
         figure: str | None = None,
         video: str | None = None,
@@ -178,7 +189,7 @@ def evaluate_command(arguments: list[str]) -> None:
             path: An agent folder, or a run folder.
             episodes: Episodes to play with each agent.
             task: Task to play; by default the one the agent was trained for.
-            dynamics: Physics: D4RL's own, or Gymnasium's stock v4 environments.
+            dynamics: Physics: D4RL's own, or Gymnasium's stock environments; by default as the data was recorded.
             seed: Decides the initial states.
             figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
             video: MP4 or GIF file for a film of the first agent, of episodes that are scored.
@@ -196,7 +207,7 @@ def _evaluate(
     path: str,
     episodes: int,
     task: str | None,
-    dynamics: Dynamics,
+    dynamics: Dynamics | None,
     seed: int,
     figure: str | None,
     video: str | None,
@@ -204,24 +215,25 @@ def _evaluate(
     json: bool,
 ) -> None:
     from offline_rl.agent import load_agent
+    from offline_rl.envs.dynamics import dynamics_of
     from offline_rl.errors import AgentError
     from offline_rl.training.evaluation import evaluate
 
     if (Path(path) / "config.json").is_file() and not (Path(path) / "agents").is_dir():
         raise AgentError(f"{path} is a run that has no agents yet; it is training, or was stopped")
-    folders = Path(path).glob("agents/seed-*")
-    found = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-"))) or [Path(path)]
+    found = _agent_folders(Path(path)) or [Path(path)]
     if figure:
         _draw_episode(found[0], task, dynamics, seed, Path(figure))
     results = []
     for folder in found:
         agent = load_agent(folder)
-        name = _task_of(agent, task, folder)
+        found_task = _task_of(agent, task, folder)
         film: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
-        result = evaluate(agent, name, dynamics=dynamics, episodes=episodes, seed=seed, **film)
-        results.append(
-            {"agent": str(folder), "task": name, "dynamics": dynamics, "episodes": episodes} | _means(result)
-        )
+        result = evaluate(agent, found_task, dynamics=dynamics, episodes=episodes, seed=seed, **film)
+        played = {"task": found_task.name, "dynamics": dynamics_of(found_task, dynamics), "episodes": episodes}
+        results.append({"agent": str(folder)} | played | _means(result))
+        if not found_task.robot.d4rl:
+            results[-1]["score_is"] = found_task.robot.score_name
         if result.by_condition:
             results[-1]["asked_for"] = {asked: _means(played) for asked, played in result.by_condition.items()}
         if not json:
@@ -246,13 +258,14 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     for asked, means in asked_for.items():
         who = f"{result['agent']}, asked for {asked}" if asked else result["agent"]
         print(
-            f"{who}: return {means['return']:.1f} ± {means['return_std']:.1f}, score {means['score']:.1f}"
+            f"{who}: return {means['return']:.1f} ± {means['return_std']:.1f}, {result.get('score_is', 'score')}"
+            f" {means['score']:.1f}"
             f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']},"
             f" {result['dynamics']} dynamics)"
         )
 
 
-def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics, seed: int, figure: Path) -> None:
+def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics | None, seed: int, figure: Path) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.analysis.curves import draw_signals
     from offline_rl.training.evaluation import trace
@@ -267,13 +280,61 @@ def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics, seed: int,
     print(f"drawn to {figure}", file=sys.stderr)
 
 
-def _task_of(agent: Any, task: str | None, folder: Path) -> str:
+def _task_of(agent: Any, task: str | None, folder: Path) -> "Task":
+    from offline_rl.envs.tasks import Task, find_task
     from offline_rl.errors import AgentError
 
-    name = task or agent.provenance.get("task")
-    if name is None:
+    trained_for, recovered = (agent.provenance.get(key) for key in ("task", "recovered_task"))
+    if task is None and trained_for is None:
         raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
-    return str(name)
+    if recovered is not None and task in (None, trained_for):
+        return Task.from_json(recovered)
+    return find_task(str(task or trained_for))
+
+
+def export_command(arguments: list[str]) -> None:
+    """Write a policy for other programs."""
+
+    def command(
+        *, path: str, out: str = "policy.onnx", seed: int | None = None, explore: bool = False
+    ) -> dict[str, Any]:
+        """Write a saved agent's policy as one file: raw observations in, environment actions out.
+
+        Args:
+            path: An agent folder, a run folder, or the user/name of an agent on the Hugging Face Hub.
+            out: The file: .onnx for ONNX, or .pt2 for a program that torch.export.load reads.
+            seed: Which agent of a run with several.
+            explore: Let the policy explore, with noise as one more input.
+        """
+        return locals()
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("path",))
+    _export(**line.parse(command, "offline-rl export"))
+
+
+def _export(*, path: str, out: str, seed: int | None, explore: bool) -> None:
+    from offline_rl.agent import load_agent
+
+    if not out.endswith((".onnx", ".pt2")):
+        raise UsageError(f"--out is {out}; its name must end with .onnx or .pt2")
+    found = _agent_folders(Path(path))
+    if found:
+        seeds = [int(folder.name.removeprefix("seed-")) for folder in found]
+        chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
+        if chosen not in seeds:
+            raise UsageError(f"{path} has agents of the seeds {', '.join(map(str, seeds))}; choose one with --seed")
+        path = str(found[seeds.index(chosen)])
+    elif seed is not None:
+        raise UsageError(f"{path} is no run with agents of several seeds; leave out --seed")
+    agent = load_agent(path)
+    write = agent.export_onnx if out.endswith(".onnx") else agent.export_program
+    write(out, deterministic=not explore)
+    print(f"{out}: {agent.name} of {path}, compared with the agent")
+
+
+def _agent_folders(run: Path) -> list[Path]:
+    """Return the agents of a run by seed; none if it is no run."""
+    return sorted(run.glob("agents/seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
 
 
 def benchmark_command(arguments: list[str]) -> None:
@@ -503,25 +564,24 @@ def _module_doc(algorithm: type) -> str:
 
 def datasets_command(arguments: list[str]) -> None:
     """List, describe or download datasets."""
-    from offline_rl.data import dataset_names
-    from offline_rl.data.d4rl import DATASETS, download
+    from offline_rl.data import d4rl, dataset_names, minari
 
     if arguments and arguments[0] == "download":
         names = [name for name in arguments[1:] if not name.startswith("-")]
         if not names or len(names) < len(arguments) - 1:
             raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
         for name in names:
-            if name not in DATASETS:
-                raise UsageError(f"{name!r} is no dataset of D4RL's{suggestion(name, DATASETS)}")
+            if name not in d4rl.DATASETS and not (minari.is_id(name) and "/" in name):
+                raise UsageError(f"{name!r} is no dataset of D4RL's or Minari's{suggestion(name, d4rl.DATASETS)}")
         for name in names:
-            print(f"{name}: {download(name)}")
+            print(f"{name}: {(d4rl if name in d4rl.DATASETS else minari).download(name)}")
         return
 
     def command(name: str | None = None, mode: typing.Literal["d4rl", "exact"] | None = None) -> tuple[Any, Any]:
         """List the datasets that are known by name, or describe one: episodes, returns, score.
 
         Args:
-            name: A D4RL id, a file, or "hopper-demo".
+            name: A D4RL id, a Minari id, a file, or "hopper-demo".
             mode: Rows as D4RL makes them, or exact next observations; by default as fits the file.
         """
         return name, mode
@@ -538,7 +598,8 @@ def _describe_dataset(name: str, mode: str | None) -> None:
     import numpy as np
 
     from offline_rl.data import load_dataset
-    from offline_rl.envs import find_task, normalized_score
+    from offline_rl.envs import normalized_score
+    from offline_rl.errors import TaskError
 
     dataset = load_dataset(name, mode)
     returns, lengths = dataset.episode_returns, dataset.episode_lengths
@@ -554,8 +615,16 @@ def _describe_dataset(name: str, mode: str | None) -> None:
         "task": dataset.task or "none named",
         "fingerprint": dataset.fingerprint,
     }
-    if dataset.task and find_task(dataset.task).robot.scored:
-        facts["normalised score"] = f"{float(normalized_score(dataset.task, dataset.mean_return)):.1f}"
+    try:
+        task = dataset.find_task()
+    except TaskError as error:
+        task, facts["score"] = None, f"none: {error}"
+    if task and task.robot.scored:
+        robot, score = task.robot, float(normalized_score(task, dataset.mean_return))
+        facts["score"] = (
+            f"{score:.1f}; {robot.score_name}, 0 is a return of {robot.reference_min:.1f},"
+            f" 100 is {robot.reference_max:.1f} ({robot.reference})"
+        )
     print(dataset.name)
     for what, value in facts.items():
         print(f"  {what:17} {value}")
@@ -565,6 +634,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "finetune": finetune_command,
     "evaluate": evaluate_command,
+    "export": export_command,
     "sweep": sweep_command,
     "collect": collect_command,
     "benchmark": benchmark_command,

@@ -19,8 +19,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """Keep what the tests compute out of the user's cache folder."""
+    """Keep what the tests compute out of the user's cache folder, and the user's datasets out of the tests."""
     os.environ["OFFLINE_RL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["MINARI_DATASETS_PATH"] = str(tmp_path_factory.mktemp("minari"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {f"offline_rl.{name}" for name in ("errors", "files", "draws", "settings", "interpreter", "launchers")},
     {"offline_rl.networks", "offline_rl.data", "offline_rl.envs", "offline_rl.analysis", "offline_rl.launch"},
-    {"offline_rl.export"},
+    {"offline_rl.export", "offline_rl.agent_files", "offline_rl.hub"},
     {"offline_rl.agent"},
     {"offline_rl.sequence"},
     {"algos", "offline_rl.training"},

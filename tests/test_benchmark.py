@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import offline_rl as orl
-from offline_rl.benchmark import read_suite, result_paths, suite_table
+from offline_rl.benchmark import check, read_suite, result_paths, suite_table
 from offline_rl.cli import main
 from offline_rl.training.checkpoint import Checkpoint
 
+ROOT = Path(__file__).parent.parent
 SMALL = """
 datasets: [hopper-demo]
 options: {seeds: [0, 1], steps: 30, log_every: 10, eval_every: 0, final_episodes: 2}
@@ -137,3 +139,14 @@ def test_a_metric_that_a_method_lacks_is_a_dash(small, benchmark):
     suite = read_suite(small)
     results = [json.loads(path.read_text()) for path in (small.parent / "results").glob("wide-*.json")]
     assert " | – | 2 | " in suite_table(suite, [{**result, "train": None} for result in results])
+
+
+SUITES = [path for path in sorted((ROOT / "benchmarks").glob("*.yaml")) if path.stem != "stochastic"]
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_a_committed_suite_can_be_run_and_agrees_with_its_committed_results(path):
+    """But for the one of stochastic problems, which has a program of its own."""
+    suite = read_suite(path)
+    check(suite, ROOT / "results" / suite.name)
+    assert len(suite.methods) >= 3

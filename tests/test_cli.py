@@ -3,7 +3,9 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from settings import TINY
 
 import offline_rl as orl
@@ -47,6 +49,10 @@ DEMO = ["train", "bc", "--dataset", "hopper-demo"]
         (["train", "bc", "--dataset", "nowhere.hdf5"], "nowhere.hdf5"),
         (["evaluate"], "missing argument PATH"),
         (["evaluate", "nowhere"], "holds no agent.json"),
+        (["export"], "missing argument PATH"),
+        (["export", "nowhere"], "holds no agent.json"),
+        (["export", "nowhere", "--out", "policy.onxn"], "must end with .onnx or .pt2"),
+        (["export", "nowhere", "--seed", "0"], "leave out --seed"),
         (["algos", "ppo"], "unknown algorithm 'ppo'"),
         (["datasets", "hopper-medum-v2"], "did you mean 'hopper-medium-v2'?"),
         (["datasets", "download"], "usage: offline-rl datasets download"),
@@ -190,6 +196,20 @@ def test_evaluate_scores_a_run_and_an_agent(trained):
     assert [result["agent"] for result in all_of_them] == ["run/agents/seed-0", "run/agents/seed-1"]
     assert one[0]["score"] == all_of_them[1]["score"]
     assert "D4RL" in run("evaluate", "--help").stdout
+
+
+def test_export_writes_one_agents_policy(trained, capsys):
+    folder, _ = trained
+    done = run("export", "run", "--seed", "1", "--out", "policy.pt2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "policy.pt2: bc of run/agents/seed-1, compared with the agent\n"
+    assert done.stderr == ""
+    module = torch.export.load(folder / "policy.pt2").module()
+    observation = torch.linspace(-1, 1, 33).view(3, 11)
+    expected = orl.load_agent(folder / "run" / "agents" / "seed-1").act(observation.numpy())
+    assert np.allclose(module(observation=observation), expected, atol=1e-5)
+    assert main(["export", str(folder / "run")]) == 2
+    assert "has agents of the seeds 0, 1; choose one with --seed" in capsys.readouterr().err
 
 
 def test_algos_and_datasets_describe(capsys):

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 import offline_rl as orl
@@ -63,7 +64,8 @@ def test_every_link_from_a_page_to_a_file_leads_to_one():
     assert [link for page, link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_code_on_how_to_reuse_runs(tmp_path):
+def test_the_code_on_how_to_reuse_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     agent = BC(Config(hidden_dims=[8]), 11, 3)
     agent.save(tmp_path / "agent")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reuse.md").read_text(), re.DOTALL)
@@ -72,3 +74,4 @@ def test_the_code_on_how_to_reuse_runs(tmp_path):
     exec(code.replace("episodes=100", "episodes=3").replace(', video="agent.gif"', ""), names)
     assert names["ended"]
     assert names["result"].returns.tolist() == orl.evaluate(agent, "hopper", episodes=3).returns.tolist()
+    assert np.allclose(names["actions"], agent.act(names["observation"]), atol=1e-5)

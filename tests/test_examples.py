@@ -1,14 +1,18 @@
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import offline_rl as orl
+from algos.td3_bc import TD3BC, Config
 from offline_rl.envs import find_task
 from offline_rl.envs.vector import rollout
 from offline_rl.training.loggers import read_rows
@@ -30,6 +34,20 @@ def test_a_loop_of_your_own_learns_to_go_home(tmp_path):
     agent = orl.load_agent(tmp_path / "runs" / "own-loop")
     corners = np.array([[0.8, 0.8], [-0.8, 0.8], [0.8, -0.8], [-0.8, -0.8]])
     assert (np.sign(agent.act(corners)) == -np.sign(corners)).all()
+
+
+def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_best_day(tmp_path):
+    printed = run(EXAMPLES / "own_data.py", cwd=tmp_path)
+    _, best = map(float, re.search(r"earned (.*) on average, the best (.*), of", printed).groups())
+    controller = float(re.search(r"the controller earns (\S+)", printed)[1])
+    agent = float(re.search(r"the agent earns (\S+)", printed)[1])
+    assert controller < best < agent
+    dataset = orl.load_dataset(tmp_path / "tank.csv")
+    assert 0 < dataset.terminated.sum() < len(dataset.episode_returns), "some days end early"
+    with (tmp_path / "tank.csv").open() as file:
+        rows = len(file.readlines()) - 1
+    cut = len(dataset.episode_returns) - int(dataset.terminated.sum())
+    assert len(dataset) == rows - cut, "the successor of a cut day's last row is in no row"
 
 
 def test_an_agent_is_trained_and_acts(tmp_path):
@@ -66,3 +84,26 @@ def test_a_package_of_ones_own_adds_an_algorithm(tmp_path):
     options = ["--temperature=0.5", "--steps=50", "--final_episodes=2", "--out=run"]
     assert "normalised score" in command("train", "weighted_bc", "--dataset", "hopper-demo", *options)
     assert "score" in command("evaluate", "run", "--episodes", "1")
+
+
+def test_an_exported_policy_is_served_without_torch(tmp_path):
+    agent = TD3BC(Config(hidden_dims=[8]), 3, 2)
+    agent.export_onnx(tmp_path / "policy.onnx")
+    command = [sys.executable, str(EXAMPLES / "serve_onnx.py"), "policy.onnx", "0"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            address = server.stdout.readline().split()[-1]
+            origin = json.load(urllib.request.urlopen(address))
+            question = {"observation": [[0.1, 0.2, 0.3], [1, 2, 3]]}
+            answer = json.load(urllib.request.urlopen(address, json.dumps(question).encode()))
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(address, b'{"observation": [1, 2]}')
+            libraries = Path(f"/proc/{server.pid}/maps").read_text()
+        finally:
+            server.kill()
+    assert "onnxruntime" in libraries
+    assert "libtorch" not in libraries
+    assert origin["algorithm"] == "td3_bc"
+    assert np.allclose(answer["action"], agent.act(question["observation"]), atol=1e-5)

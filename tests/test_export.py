@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -215,3 +216,29 @@ def test_programs_and_exploring_files_act_the_same(name, tmp_path):
     # The noise of doc's candidates may be given in place of the agent's own.
     run, given = session_of(path), {"candidate_noise": np.zeros((20, 5), np.float32)}
     assert largest_difference(agent, path, lambda **inputs: run(**inputs, **given)) > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_policy_runs_in_a_fresh_environment_with_numpy_and_onnxruntime_only(td3_bc, tmp_path):
+    agent, path = td3_bc
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+    pins = [f"{package.__name__}=={package.__version__}" for package in (np, onnxruntime)]
+    if subprocess.run([*install, *pins], capture_output=True, check=False, timeout=240).returncode:
+        pytest.skip("pip reaches no index with numpy and onnxruntime")
+    np.save(tmp_path / "observations.npy", observations(100))
+    code = (
+        "import numpy, onnxruntime, importlib.util\n"
+        f"session = onnxruntime.InferenceSession({str(path)!r})\n"
+        "action, = session.run(None, {'observation': numpy.load('observations.npy')})\n"
+        "numpy.save('actions.npy', action)\n"
+        "print([name for name in ('torch', 'offline_rl', 'onnx') if importlib.util.find_spec(name)])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+    assert np.allclose(np.load(tmp_path / "actions.npy"), agent.act(observations(100)), atol=1e-5)

@@ -49,3 +49,10 @@ def test_prdcs_page_says_what_the_records_say():
         ours, theirs = methods["lists + tree"], methods["scipy cKDTree"]
         times = f"| {policy} | {theirs['ms_per_batch']:.1f} | {ours['ms_per_batch']:.2f} | {ours['ratio']:.0f} |"
         assert times in page
+
+
+def test_parls_page_says_what_a_round_cost():
+    result = json.loads((ROOT / "results" / "round-cost.json").read_text())
+    page = (ROOT / "docs" / "parl.md").read_text()
+    assert f"cost {result['ratio']} times the CPU seconds" in page
+    assert f"{result['num_labels']} pairs of {result['segment_length']} steps" in page

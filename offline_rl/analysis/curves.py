@@ -34,7 +34,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
         axes.axvline(config["options"]["steps"], color="gray", lw=1, label="online from here")
     axes.axhline(config["dataset"]["mean_score"], color="gray", ls="--", lw=1, label="mean of the data")
     axes.set_xlabel("updates")
-    axes.set_ylabel("normalised score")
+    axes.set_ylabel((config["dataset"].get("reference") or {}).get("score_name", "normalised score"))
     axes.set_title(f"{config['algorithm']} on {config['dataset']['name']}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)

@@ -122,7 +122,9 @@ def read_result(path: Path) -> Result:
 def _dataset(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of the data's place what is this machine's own."""
     source = dataset["source"]
-    return {**dataset, "source": source and "+".join(Path(part).name for part in source.split("+"))}
+    if source != dataset["name"]:  # what is named so everywhere, such as a Minari id, is no place
+        source = source and "+".join(Path(part).name for part in source.split("+"))
+    return {**dataset, "source": source}
 
 
 def _offline_run(config: Mapping[str, Any]) -> dict[str, Any] | None:

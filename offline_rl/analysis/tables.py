@@ -1,7 +1,8 @@
 """Results as a Markdown table: means over seeds with their intervals, and the facts without which they say nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, grouped, varying
 from offline_rl.analysis.results import Result
@@ -132,11 +133,18 @@ def _facts(results: Sequence[Result]) -> list[str]:
 
 def _data(result: Result) -> str:
     data, mean = result["dataset"], result["dataset"]["mean_score"]
-    score = "no score" if mean is None else f"mean score {mean:.1f}"
+    score = "no score" if mean is None else f"mean score {mean:.1f}{_references(data.get('reference'))}"
     return (
         f"{data['name']}, {data['rows']:,} rows, {data['episodes']:,} episodes of {score}, mode {data['mode']},"
         f" fingerprint {data['fingerprint'][:12]}"
     )
+
+
+def _references(reference: Mapping[str, Any] | None) -> str:
+    """Say what scores 0 and 100 where that is not D4RL's."""
+    if reference is None or reference["returns"].startswith("D4RL"):
+        return ""
+    return f" (0 is {reference['score_0']:.1f} and 100 is {reference['score_100']:.1f}: {reference['returns']})"
 
 
 def _hardware(result: Result) -> str:

@@ -186,7 +186,7 @@ class Learner:
         self.member = Member(
             agent,
             rows,
-            task.name,
+            task,
             options.dynamics,
             random_steps=options.random_steps,
             witness=recorder.append,

@@ -1,9 +1,11 @@
-"""Datasets: D4RL's, your own files and arrays.
+"""Datasets: D4RL's, Minari's, your own files and arrays.
 
 * `dataset`: transitions and their episodes.
 * `rows`: checks, and the rules that say which recorded rows become transitions.
 * `hdf5`: files in D4RL's layout, read safely.
 * `d4rl`: D4RL's ids, and their download.
+* `minari`: Minari's datasets.
+* `tables`: CSV and Parquet files, pandas frames.
 * `segments`, `teacher`, `labels`: pieces of episodes, who compares them, and published comparisons.
 * `preferences`: labelled pairs of segments, made of these.
 * `unpickle`: numbers out of pickles, without running anything.
@@ -13,7 +15,6 @@ Importing this package loads nothing but NumPy.
 
 import difflib
 import os
-import re
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -26,25 +27,28 @@ __all__ = ["Dataset", "dataset_names", "load_dataset"]
 
 DEMO = "hopper-demo"
 DEMO_FILE = Path(__file__).with_name("assets") / "hopper-demo.hdf5"
-FILE_SUFFIXES = (".hdf5", ".h5", ".hdf")
+FILE_SUFFIXES = (".hdf5", ".h5", ".hdf", ".csv", ".parquet")
 
 
 def dataset_names() -> list[str]:
-    """Return the names that `load_dataset` knows, besides paths of files: the demo and D4RL's ids."""
+    """Return the names that `load_dataset` knows, besides paths of files: the demo, D4RL's ids, local Minari ids."""
     from offline_rl.data.d4rl import DATASETS
+    from offline_rl.data.minari import local_ids
 
-    return [DEMO, *DATASETS]
+    return [DEMO, *DATASETS, *local_ids()]
 
 
 def load_dataset(name: str | os.PathLike[str], mode: str | None = None) -> Dataset:
     """Load a dataset by its name, downloading it if need be.
 
     Args:
-        name: A D4RL id ("hopper-medium-v2"), "hopper-demo" (comes with the package), the path of an HDF5 file in
-            D4RL's layout, or several of these joined by "+", whose rows then follow one another.
+        name: A D4RL id ("hopper-medium-v2"), a Minari id ("mujoco/hopper/medium-v0"; one without a namespace must be
+            local), "hopper-demo" (comes with the package), the path of an HDF5 file in D4RL's layout or of a CSV or
+            Parquet file (see `offline_rl.data.tables`), or several of these joined by "+", whose rows then follow one
+            another.
         mode: "d4rl" for row for row what D4RL's `qlearning_dataset` yields, "exact" for every transition whose
             successor is known. By default "d4rl" for D4RL's data and for files without `next_observations`, else
-            "exact".
+            "exact", the only one for Minari's.
 
     Returns:
         The dataset.
@@ -59,13 +63,17 @@ def load_dataset(name: str | os.PathLike[str], mode: str | None = None) -> Datas
 
 
 def _load_one(name: str, mode: str | None) -> Dataset:
-    from offline_rl.data import d4rl, hdf5
+    from offline_rl.data import d4rl, hdf5, minari, tables
 
     if name in d4rl.DATASETS:
         return hdf5.load(d4rl.download(name), mode or "d4rl", name=name, task=name)
     if name == DEMO:
         return hdf5.load(DEMO_FILE, mode or "exact", name=DEMO)
     path = Path(name).expanduser()
+    if _is_file(path) and path.suffix in tables.SUFFIXES:
+        return tables.load(path, mode)
+    if not _is_file(path) and minari.is_id(name) and ("/" in name or minari.is_local(name)):
+        return minari.load(name, mode)
     if not _is_file(path):
         raise DatasetError(_why_not(name, path))
     return hdf5.load(path, mode, d4rl_id=d4rl.IDS.get(path.name))
@@ -82,8 +90,8 @@ def _why_not(name: str, path: Path) -> str:
     """Return the sentence for a name that is neither a dataset's nor a file's."""
     from offline_rl.envs.tasks import UNSUPPORTED_FAMILIES
 
-    if name.partition("-")[0] in UNSUPPORTED_FAMILIES or re.fullmatch(r"\w+(/[\w-]+)+-v\d+", name):
-        return f"dataset '{name}' is not supported yet; supported are D4RL's gym-mujoco datasets and HDF5 files"
+    if name.partition("-")[0] in UNSUPPORTED_FAMILIES:
+        return f"dataset '{name}' is not supported yet; supported are D4RL's gym-mujoco datasets, Minari's and files"
     if path.suffix in FILE_SUFFIXES or path.parent != Path():
         beside = [file.name for file in path.parent.glob("*") if file.suffix in FILE_SUFFIXES]
         nearest = difflib.get_close_matches(path.name, beside, n=1)
@@ -92,4 +100,7 @@ def _why_not(name: str, path: Path) -> str:
     nearest = difflib.get_close_matches(name, dataset_names(), n=1)
     if nearest:
         return f"unknown dataset '{name}'; did you mean '{nearest[0]}'?"
-    return f"unknown dataset '{name}'; give a D4RL id such as 'hopper-medium-v2', '{DEMO}', or the path of a file"
+    return (
+        f"unknown dataset '{name}'; give a D4RL id such as 'hopper-medium-v2', a Minari id such as "
+        f"'mujoco/hopper/medium-v0', '{DEMO}', or the path of a file"
+    )

@@ -1,10 +1,12 @@
 """Transitions of an offline dataset, and what is known of the episodes they come from."""
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,13 @@ import numpy.typing as npt
 from offline_rl.data.rows import BoolArray, FloatArray, IntArray, Recording, Selection, checked, exact_rows
 from offline_rl.errors import DatasetError
 
+if TYPE_CHECKING:
+    from offline_rl.envs.tasks import Task
+
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
 EPISODES = ("episode_returns", "episode_lengths", "episode_complete")
+MEASURED_BOUNDS = "action_bounds_measured"
+"""Key of the metadata where nobody has stated the bounds of actions, and the data's own lowest and highest stand in."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,9 +87,38 @@ class Dataset:
 
     @property
     def task(self) -> str | None:
-        """What names the task: a D4RL id if loaded as one, else the file's `env_id` or `dataset`, else None."""
+        """What names the task: a D4RL id if loaded as one, else the file's `env_id` or `dataset`, else None.
+
+        For data that says which environment it was recorded in, as Minari's does, the id of that.
+        """
         named = (self.metadata.get(key) for key in ("task", "env_id", "dataset"))
-        return next((name for name in named if isinstance(name, str) and name), None)
+        first = next((name for name in named if isinstance(name, str) and name), None)
+        return first or (self.environment or {}).get("id")
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """The environment the data was recorded in, if it says so; see `offline_rl.envs.recovered`."""
+        return _environment(self.metadata.get("environment"))
+
+    def find_task(self) -> "Task | None":
+        """Return the task that agents trained on this data are scored on; None if the data names none.
+
+        Raises:
+            TaskError: The task is unknown, or cannot be rebuilt.
+        """
+        from offline_rl.envs.recovered import recovered_task
+        from offline_rl.envs.tasks import find_task
+
+        if self.task is None:
+            return None
+        if self.environment is None or self.task != self.environment["id"]:
+            return find_task(self.task)
+        return recovered_task(
+            self.environment,
+            observation_size=self.observation_size,
+            action_size=self.action_size,
+            mean_return=self.mean_return,
+        )
 
     @property
     def mean_return(self) -> float:
@@ -113,16 +149,19 @@ class Dataset:
             if getattr(self, what) != getattr(other, what):
                 sizes = f"{what.replace('_', ' ')}s are {getattr(self, what)} and {getattr(other, what)}"
                 raise DatasetError(f"{pair}: their {sizes}; join data of one robot only")
-        if self.task and other.task and _robot(self.task) != _robot(other.task):
+        if self.task and other.task and _robot(self) != _robot(other):
             raise DatasetError(f"{pair}: their tasks are {self.task} and {other.task}; join data of one robot only")
-        if not np.array_equal(self.action_bounds, other.action_bounds):
+        bounds = _joined_bounds(self, other)
+        if bounds is None:
             raise DatasetError(f"{pair}: their action bounds differ; rescale the actions of one of them")
-        bounds = [bound.tolist() for bound in self.action_bounds]
+        measured = {MEASURED_BOUNDS: True} if all(MEASURED_BOUNDS in each.metadata for each in (self, other)) else {}
         parts = [self.metadata, other.metadata]
+        environment = self.environment or (None if self.task else other.environment)
         return Dataset(
             name=f"{self.name}+{other.name}",
             episode_bounds=np.concatenate([self.episode_bounds, other.episode_bounds[1:] + len(self)]),
-            metadata={"task": self.task or other.task, "action_bounds": bounds, "parts": parts},
+            metadata={"task": self.task or other.task, "action_bounds": bounds, "parts": parts, **measured}
+            | ({"environment": environment} if environment else {}),
             **{field: np.concatenate([getattr(self, field), getattr(other, field)]) for field in (*COLUMNS, *EPISODES)},
         )
 
@@ -180,6 +219,40 @@ class Dataset:
         return cls.assemble(recording, exact_rows(recording), name=name, metadata=described)
 
     @classmethod
+    def from_table(
+        cls,
+        table: Mapping[str, npt.ArrayLike],
+        *,
+        name: str = "table",
+        task: str | None = None,
+        action_bounds: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> "Dataset":
+        """Make a dataset of a table with a row for each step, such as a pandas frame; `load_dataset` reads files of it.
+
+        Columns are `observation_0`, `observation_1`, … (or with other endings), `action_0`, …, `reward`; `terminated`,
+        `truncated`, `episode`, at least one of them; and optionally `next_observation_0`, …. See
+        `offline_rl.data.tables` for what they mean.
+
+        Args:
+            table: Columns by name.
+            name: What to call it.
+            task: What names the task, such as "Hopper-v4" or "hopper-medium-v2".
+            action_bounds: Lowest and highest action, one number or `(A,)` each; by default those in the table, beyond
+                which a trained agent then never goes.
+            metadata: Further JSON values to keep with it.
+
+        Returns:
+            The dataset.
+
+        Raises:
+            DatasetError: A column is missing, or holds something that cannot be used.
+        """
+        from offline_rl.data.tables import from_table
+
+        return from_table(table, name=name, task=task, action_bounds=action_bounds, metadata=metadata)
+
+    @classmethod
     def assemble(
         cls,
         recording: Recording,
@@ -234,6 +307,36 @@ class Dataset:
         )
 
 
-def _robot(task: str) -> str:
-    """First word of a task's name: "hopper" for both "hopper-medium-v2" and "Hopper-v4"."""
-    return re.split(r"[-_]", task.lower())[0]
+def _environment(value: Any) -> dict[str, Any] | None:
+    """Return the description of an environment, or the JSON text of one; None if it is none."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+        references = found["references"]
+        kinds = {"id": str, "kwargs": dict, "max_episode_steps": int | None, "wrappers": list}
+        fits = all(isinstance(found[name], kind) for name, kind in kinds.items())
+        fits = fits and (references is None or [type(number) for number in references] == [float, float])
+        return dict(found) if fits else None
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _robot(dataset: Dataset) -> object:
+    """Return what must be equal of two datasets that are joined.
+
+    That is the first word of a task's name, "hopper" for both "hopper-medium-v2" and "Hopper-v4"; or an environment of
+    the data's own with all that it is made with.
+    """
+    if dataset.environment:
+        return [dataset.environment[key] for key in ("id", "kwargs", "max_episode_steps", "wrappers")]
+    return re.split(r"[-_]", (dataset.task or "").lower())[0]
+
+
+def _joined_bounds(one: Dataset, other: Dataset) -> list[list[float]] | None:
+    """Return the action bounds of both datasets; None if they contradict each other.
+
+    Stated bounds hold for measured ones within them; of measured ones, the lower and the higher.
+    """
+    (low, high), (other_low, other_high) = one.action_bounds, other.action_bounds
+    widest = np.stack([np.minimum(low, other_low), np.maximum(high, other_high)])
+    stated = [each.action_bounds for each in (one, other) if MEASURED_BOUNDS not in each.metadata]
+    return widest.tolist() if all(np.array_equal(widest, bounds) for bounds in stated) else None

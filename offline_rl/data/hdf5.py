@@ -75,7 +75,7 @@ def load(
 
     The file has `observations` `(N, O)`, `actions` `(N, A)`, `rewards` and `terminals` `(N,)`, and optionally
     `timeouts` `(N,)` and `next_observations` `(N, O)`; numbers of any type. Episodes of a file without `timeouts` are
-    taken to be cut after 1000 steps.
+    taken to be cut after 1000 steps. Actions are within [-1, 1], or what the attribute `action_bounds` says.
 
     Args:
         path: The file.
@@ -94,13 +94,14 @@ def load(
     """
     check_mode(mode)
     contents = read(path, KEYS if mode == "d4rl" else (*KEYS, "next_observations"))
-    if d4rl_id and "env_id" not in contents.attributes:
+    if d4rl_id and not {"env_id", "environment"} & set(contents.attributes):
         task, mode = d4rl_id, mode or "d4rl"
     if mode is None:
         mode = "exact" if "next_observations" in contents.arrays else "d4rl"
     fields = {field: contents.arrays.get(LABELS.get(field, field)) for field in REQUIRED + OPTIONAL}
-    recording = checked(str(path), fields, labels=LABELS, time_limit=TIME_LIMIT)
-    metadata = {**contents.attributes, "path": str(path), "mode": mode, "action_bounds": [-1.0, 1.0]}
+    bounds = contents.attributes.get("action_bounds", [-1.0, 1.0])
+    recording = checked(str(path), fields, labels=LABELS, time_limit=TIME_LIMIT, action_bounds=bounds)
+    metadata = {**contents.attributes, "path": str(path), "mode": mode, "action_bounds": bounds}
     if task:
         metadata["task"] = task
     return Dataset.assemble(

@@ -7,8 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_rl.data.dataset import Dataset
+from offline_rl.errors import AgentError
 
 FloatArray = NDArray[np.float32]
+
+LARGEST = 1e12
+"""Mean, spread or bound beyond which, or below whose inverse, single precision is at its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,16 @@ class Preprocessing:
     observation_std: FloatArray
     action_low: FloatArray
     action_high: FloatArray
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if values.ndim != 1 or not (np.abs(values) <= LARGEST).all():
+                raise AgentError(f"{field.name} is no list of finite numbers up to {LARGEST:g}")
+        if (self.observation_std < 1 / LARGEST).any():
+            raise AgentError(f"observation_std must be at least {1 / LARGEST:g}; it divides observations")
+        if self.action_low.shape == self.action_high.shape and (self.action_low > self.action_high).any():
+            raise AgentError("action_low is above action_high")
 
     @classmethod
     def identity(cls, observation_size: int, action_size: int) -> "Preprocessing":
@@ -51,7 +65,8 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """Rebuild from :meth:`to_json`; a float32 survives the way through JSON unchanged."""
-        return cls(**{field.name: np.asarray(values[field.name], np.float32) for field in fields(cls)})
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            return cls(**{field.name: np.asarray(values[field.name], np.float32) for field in fields(cls)})
 
     def to_json(self) -> dict[str, list[float]]:
         """Return the four vectors as lists."""

@@ -1,6 +1,7 @@
 """The environments: tasks and scores, D4RL's dynamics, and evaluation of many episodes in lock-step.
 
 * `tasks`: which robot a name means; the normalised score.
+* `recovered`: tasks that a dataset brings along, and what a score means there.
 * `dynamics`: the environments, with the dynamics D4RL was recorded with, whatever MuJoCo is installed.
 * `vector`: one episode for each of many seeds, one call of the policy a step.
 * `film`: MP4s and GIFs of episodes that `vector` plays.

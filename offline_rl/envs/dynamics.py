@@ -23,6 +23,7 @@ them, and with MuJoCo 3.3.0 that changed the halfcheetah's contacts.
 """
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -39,33 +40,43 @@ if TYPE_CHECKING:
     import gymnasium
 
 Dynamics = Literal["d4rl", "plain"]
-"""`d4rl`: as the data was recorded. `plain`: what Gymnasium's v4 class does with the installed MuJoCo."""
+"""`d4rl`: as D4RL's data was recorded. `plain`: what Gymnasium's class does with the installed MuJoCo."""
 
 _FIRST_VERSION_ADDING_MARGINS = (3, 5)
 _PLACEMENT = ("pos", "quat", "axisangle", "euler")
 
 
+def dynamics_of(task: Task, dynamics: Dynamics | None = None) -> Dynamics:
+    """Return the dynamics that were asked for, by default those that the task's data was recorded with."""
+    return dynamics or ("d4rl" if task.robot.d4rl else "plain")
+
+
 def make_env(
-    task: str | Task, dynamics: Dynamics = "d4rl", render_mode: str | None = None, **kwargs: Any
+    task: str | Task, dynamics: Dynamics | None = None, render_mode: str | None = None, **kwargs: Any
 ) -> "gymnasium.Env[Any, Any]":
     """Make the environment of a task, with its time limit.
 
     Args:
         task: a task, or any name that `find_task` knows.
-        dynamics: `d4rl` for those the data was recorded with, `plain` for Gymnasium's own v4 class.
+        dynamics: `d4rl` for those D4RL's data was recorded with, `plain` for Gymnasium's own class; by default those
+            the task's data was recorded with.
         render_mode: `human`, `rgb_array`, `depth_array` or None.
         **kwargs: handed to Gymnasium's class, for instance `width`, `height` or `reset_noise_scale`.
 
     Returns:
-        A Gymnasium environment: observations float64 (O,), actions float32 (A,), `truncated` after 1000 steps.
+        A Gymnasium environment: observations float64 (O,), actions float32 (A,), `truncated` at the time limit, after
+        1000 steps on D4RL's robots.
 
     Raises:
         TaskError: the task or the dynamics are unknown, the task's D4RL dynamics are not (ant), or Gymnasium or MuJoCo
             is not installed.
     """
-    robot = task.robot if isinstance(task, Task) else find_task(task).robot
+    robot = find_task(task).robot
+    dynamics = dynamics_of(find_task(task), dynamics)
     _check_dynamics(robot, dynamics)
     _check_installed()
+    if not robot.d4rl:
+        return _registered(robot, render_mode, kwargs)
     import gymnasium
 
     specification = _d4rl_specification(robot) if dynamics == "d4rl" else gymnasium.spec(robot.env_id)
@@ -80,8 +91,37 @@ def make_env(
 def _check_dynamics(robot: Robot, dynamics: str) -> None:
     if dynamics not in get_args(Dynamics):
         raise TaskError(f"unknown dynamics '{dynamics}'; there are 'd4rl' and 'plain'")
+    if dynamics == "d4rl" and not robot.d4rl:
+        raise TaskError(f"{robot.name} is not D4RL's and has no D4RL dynamics; leave dynamics out, or use 'plain'")
     if dynamics == "d4rl" and robot.name == "ant":
         raise TaskError("D4RL's dynamics of ant have not been verified; use dynamics 'plain' for Gymnasium's Ant-v4")
+
+
+def _registered(robot: Robot, render_mode: str | None, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]":
+    """Make an environment by its id.
+
+    Its class is what Gymnasium has registered under the id. A module that an id, or a dataset's own description of
+    its environment, names beside is never imported.
+    """
+    import gymnasium
+
+    if ":" in robot.env_id:
+        raise TaskError(f"environment id '{robot.env_id}' names a module to import; use one that Gymnasium knows")
+    try:
+        kwargs = json.loads(robot.env_kwargs) | kwargs
+        with _without_total_mass_notice():
+            return gymnasium.make(
+                gymnasium.spec(robot.env_id),
+                max_episode_steps=robot.max_episode_steps,
+                disable_env_checker=True,
+                render_mode=render_mode,
+                **kwargs,
+            )
+    except Exception as error:  # what a class raises at arguments it does not know is its own choice
+        raise TaskError(
+            f"environment {robot.env_id} cannot be made ({' '.join(str(error).split())}); install what registers it, "
+            "or train without evaluation by --eval_every 0 --final_episodes 0"
+        ) from None
 
 
 def _check_installed() -> None:

@@ -66,6 +66,10 @@ class Film:
 
         def watch(row: int, environment: Any, reward: float) -> None:
             if row < len(episodes) and (episode := episodes[row]) < self._episodes:
+                if not hasattr(environment, "model"):
+                    raise VideoError(
+                        f"{environment.spec.id} is no MuJoCo environment and has no film; leave out --video"
+                    )
                 self._model, self._step_seconds = environment.model, float(environment.dt)
                 self._positions[episode].append(environment.data.qpos.copy())
                 sums = self._earned[episode]

@@ -2,16 +2,18 @@
 
 A task's name may be a robot (`hopper`), a D4RL id (`hopper-medium-v2`), a Gymnasium id (`Hopper-v4`), or a robot with a
 kind of data (`hopper-demo`, `hopper_medium_replay`). All of them lead to one of the four robots in `ROBOTS`; the kind
-of data and the version change neither the environment nor the score.
+of data and the version change neither the environment nor the score. Datasets with an environment of their own bring
+a task that no name leads to; see `recovered`.
 
 Everything here is plain Python and NumPy; no simulator is needed to look up a name or to compute a score.
 """
 
+import dataclasses
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,19 +27,36 @@ UNSUPPORTED_FAMILIES = frozenset({"antmaze", "maze2d", "pen", "hammer", "door", 
 """The other families of D4RL, as they are called in its ids."""
 
 
+# What the returns are that score 0 and 100.
+D4RL = "D4RL's reference returns"
+STATED = "the reference returns that the dataset states"
+MEASURED = "what random actions earn, and the mean return of the data"
+RAW = "none, the score is the return itself"
+SCORE_NAMES = {
+    D4RL: "normalised score",
+    STATED: "score (set's own)",
+    MEASURED: "score (data=100)",
+    RAW: "score (= return)",
+}
+"""What a score is called in a heading, by its references."""
+
+
 @dataclass(frozen=True)
 class Robot:
-    """One locomotion robot of Gymnasium with D4RL's reference returns.
+    """One locomotion robot of Gymnasium with D4RL's reference returns, or another environment of Gymnasium's.
 
     Attributes:
-        name: D4RL's name, the first part of its ids.
-        env_id: Gymnasium's id of the environment whose rewards, terminations and resets are those of D4RL.
+        name: D4RL's name, the first part of its ids; Gymnasium's id for an environment that is not D4RL's.
+        env_id: Gymnasium's id of the environment; its rewards, terminations and resets are those of the data.
         observation_size: O, entries of an observation.
         action_size: A, entries of an action.
         reference_min: return that scores 0 (a random policy's), undiscounted, one episode.
         reference_max: return that scores 100 (an expert's).
         max_episode_steps: the episode is cut after so many steps.
         scored: whether a return in today's environment can be compared with D4RL's reference returns.
+        reference: what the two reference returns are, in words.
+        d4rl: whether D4RL has data of it; if not, its only dynamics are Gymnasium's own.
+        env_kwargs: what Gymnasium makes the environment with, as JSON.
     """
 
     name: str
@@ -48,6 +67,14 @@ class Robot:
     reference_max: float
     max_episode_steps: int = 1000
     scored: bool = True
+    reference: str = D4RL
+    d4rl: bool = True
+    env_kwargs: str = "{}"
+
+    @property
+    def score_name(self) -> str:
+        """What to call a score in a heading."""
+        return SCORE_NAMES[self.reference]
 
 
 # Reference returns: REF_MIN_SCORE and REF_MAX_SCORE in d4rl/infos.py, github.com/Farama-Foundation/D4RL.
@@ -72,6 +99,32 @@ class Task:
     name: str
     robot: Robot
 
+    def __str__(self) -> str:
+        return self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of the task as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Task":
+        """Rebuild from :meth:`to_json`.
+
+        Raises:
+            TaskError: The values describe no task.
+        """
+        try:
+            robot = Robot(**values["robot"])
+            for field in dataclasses.fields(Robot):
+                value = getattr(robot, field.name)
+                if not isinstance(value, (int, float) if field.type is float else field.type):  # type: ignore[arg-type]
+                    raise TypeError(f"{field.name} is {value!r}")
+            if robot.reference not in SCORE_NAMES:
+                raise ValueError(f"reference is {robot.reference!r}")
+            return cls(str(values["name"]), robot)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TaskError(f"a stored task cannot be read ({error}); name the task instead") from None
+
 
 def _names_of(robot: Robot) -> Iterator[str]:
     """Yield every name of a robot's tasks in its usual spelling."""
@@ -95,17 +148,18 @@ def _plain(name: str) -> str:
 _TASKS = {_plain(name): Task(name, robot) for robot in ROBOTS.values() for name in _names_of(robot)}
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str | Task) -> Task:
     """Return the task that a name stands for.
 
     Args:
-        name: a robot, a D4RL id, a Gymnasium id up to v4, or a robot and a kind of data.
+        name: a robot, a D4RL id, a Gymnasium id up to v4, or a robot and a kind of data; a task stands for itself.
 
     Raises:
         TaskError: the name is unknown, of a family that is not supported, or of a Gymnasium v5 environment.
     """
-    task = _TASKS.get(_plain(name))
+    task = name if isinstance(name, Task) else _TASKS.get(_plain(name))
     if task is None:
+        assert isinstance(name, str)
         raise TaskError(_why_not(name))
     return task
 
@@ -119,7 +173,8 @@ def _why_not(name: str) -> str:
     if recorded_in_v5:
         return (
             f"task '{name}' is not D4RL's: Gymnasium's v5 environments have other dynamics or rewards than those D4RL"
-            f" was recorded in; D4RL's task is '{recorded_in_v5[1] or recorded_in_v5[2]}'"
+            f" was recorded in; D4RL's task is '{recorded_in_v5[1] or recorded_in_v5[2]}', and a Minari dataset brings"
+            " its own without --task"
         )
     nearest = difflib.get_close_matches(plain, _TASKS, n=1)
     if nearest:
@@ -128,17 +183,17 @@ def _why_not(name: str) -> str:
 
 
 @overload
-def normalized_score(task: str, returns: float) -> float: ...
+def normalized_score(task: str | Task, returns: float) -> float: ...
 @overload
-def normalized_score(task: str, returns: ArrayLike) -> float | NDArray[np.float64]: ...
-def normalized_score(task: str, returns: ArrayLike) -> float | NDArray[np.float64]:
-    """Return D4RL's normalised score, 100 · (return - min) / (max - min): 0 is a random policy, 100 an expert.
+def normalized_score(task: str | Task, returns: ArrayLike) -> float | NDArray[np.float64]: ...
+def normalized_score(task: str | Task, returns: ArrayLike) -> float | NDArray[np.float64]:
+    """Return the normalised score, 100 · (return - min) / (max - min): for D4RL 0 is a random policy, 100 an expert.
 
     Definition: Fu et al. 2020, "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", section 5. D4RL's own
     `get_normalized_score` leaves out the factor 100.
 
     Args:
-        task: any name that `find_task` knows.
+        task: any name that `find_task` knows, or a task, whose `robot.reference` says what 0 and 100 are.
         returns: undiscounted returns of whole episodes, of any shape.
 
     Returns:

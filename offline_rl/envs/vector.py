@@ -84,17 +84,17 @@ def rollout(
             break
         # Copies, because a policy may keep what it is given, and the rows are overwritten below.
         told: Any = (observations.copy(), rewards.copy()) if tell_rewards else (observations.copy(),)
-        actions = _checked_actions(policy(*told), task.robot, len(seeds))
+        actions = _checked_actions(policy(*told), task.robot, environments)
         still_running = []
         rewards[:] = 0
         for row in running:
-            observations[row], reward, terminated, _, _ = environments[row].step(actions[row])
+            observations[row], reward, terminated, truncated, _ = environments[row].step(actions[row])
             rewards[row] = float(reward)
             returns[row] += rewards[row]
             lengths[row] += 1
             if watcher:
                 watcher(row, environments[row], float(rewards[row]))
-            if not terminated:
+            if not (terminated or truncated):
                 still_running.append(row)
         running = still_running
     return RolloutResult(returns, lengths)
@@ -120,8 +120,11 @@ _own = threading.local()
 """What belongs to one thread: two that shared environments would step each other's."""
 
 
-def _checked_actions(actions: NDArray[np.float32], robot: Robot, count: int) -> NDArray[np.float32]:
-    """Return the actions, float32 (E, A), clipped to [-1, 1], the action space of every robot."""
+def _checked_actions(
+    actions: NDArray[np.float32], robot: Robot, environments: "Sequence[gymnasium.Env[Any, Any]]"
+) -> NDArray[np.float32]:
+    """Return the actions, float32 (E, A), clipped to the action space."""
+    count = len(environments)
     if np.shape(actions) != (count, robot.action_size):
         raise AgentError(
             f"the policy's actions have shape {np.shape(actions)}, but {count} episodes of {robot.name} need"
@@ -129,4 +132,5 @@ def _checked_actions(actions: NDArray[np.float32], robot: Robot, count: int) -> 
         )
     if not np.isfinite(actions).all():
         raise AgentError(f"the policy's actions for {robot.name} hold a number that is not finite")
-    return np.clip(np.asarray(actions, np.float32), -1.0, 1.0)
+    space: Any = environments[0].action_space
+    return np.clip(np.asarray(actions, np.float32), space.low, space.high)

@@ -26,6 +26,7 @@ class Checkpoint:
         metrics_bytes: Length of ``metrics.jsonl`` at that moment; what comes after it will be written again.
         pending: Rows that are not in ``metrics.jsonl`` yet, because an evaluation before them has not ended.
         seconds: Wall time of training and evaluation so far.
+        waited: Of these, while nothing was trained because episodes were played.
         finished: Whether nothing is left to do.
         tensors: Members' states as ``members/seed-N/...``, weights of pending evaluations as ``evaluation/...``.
     """
@@ -34,6 +35,7 @@ class Checkpoint:
     metrics_bytes: int
     pending: list[dict[str, Any]]
     seconds: float
+    waited: float = 0.0
     finished: bool = False
     format: int = FORMAT
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)

@@ -10,8 +10,8 @@ import torch
 
 from offline_rl.agent import Agent, AgentConfig
 from offline_rl.draws import derived_seed
-from offline_rl.envs.dynamics import Dynamics
-from offline_rl.envs.tasks import find_task, normalized_score
+from offline_rl.envs.dynamics import Dynamics, dynamics_of
+from offline_rl.envs.tasks import Task, find_task, normalized_score
 from offline_rl.errors import AgentError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
 
 
 def play(
-    agent: Agent, task: str, dynamics: Dynamics, seeds: Sequence[int], watcher: "Watcher | None" = None
+    agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int], watcher: "Watcher | None" = None
 ) -> tuple[list[list[float]], list[list[int]]]:
     """Play one block of episodes under each of the agent's conditions, all together, the first condition's first.
 
@@ -57,7 +57,7 @@ def play(
 
     count = len(agent.conditions(agent.config))
     agent.reset(condition=np.arange(count).repeat(len(seeds)))
-    result = rollout(agent.act, find_task(task), dynamics, [*seeds] * count, tell_rewards=True, watcher=watcher)
+    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True, watcher=watcher)
     shape = count, len(seeds)
     return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
 
@@ -69,7 +69,7 @@ def by_condition(agent: type[Agent], config: AgentConfig, values: Sequence[objec
     return {name: columns[:, min(place, columns.shape[1] - 1)] for place, name in enumerate(names)}
 
 
-def trace(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", seed: int = 0) -> dict[str, list[float]]:
+def trace(agent: Agent, task: str | Task, *, dynamics: Dynamics | None = None, seed: int = 0) -> dict[str, list[float]]:
     """Play the first episode of :func:`evaluate` and record what the policy decided on the way to its actions.
 
     Returns:
@@ -90,7 +90,8 @@ def trace(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", seed: int = 0
                 values.setdefault(name, []).append(float(value))
         return agent.act(observation)
 
-    rollout(act, find_task(task), dynamics, blocks(seed, 0, 1)[0])
+    played = find_task(task)
+    rollout(act, played, dynamics_of(played, dynamics), blocks(seed, 0, 1)[0])
     if not values:
         raise AgentError(f"{agent.name} decides nothing but actions, so there is nothing to draw")
     return values
@@ -98,9 +99,9 @@ def trace(agent: Agent, task: str, *, dynamics: Dynamics = "d4rl", seed: int = 0
 
 def evaluate(
     agent: Agent,
-    task: str,
+    task: str | Task,
     *,
-    dynamics: Dynamics = "d4rl",
+    dynamics: Dynamics | None = None,
     episodes: int = 100,
     seed: int = 0,
     video: str | Path | None = None,
@@ -110,8 +111,8 @@ def evaluate(
 
     Args:
         agent: Whom to score.
-        task: A task's name, see :func:`offline_rl.envs.find_task`.
-        dynamics: ``"d4rl"`` or ``"plain"``.
+        task: A task or its name, see :func:`offline_rl.envs.find_task`.
+        dynamics: ``"d4rl"`` or ``"plain"``; by default those that the task's data was recorded with.
         episodes: How many episodes to play.
         seed: Decides the initial states.
         video: MP4 or GIF file for a film of the first episodes, those that are scored, under the first condition.
@@ -124,23 +125,26 @@ def evaluate(
     """
     if episodes < 1:
         raise AgentError(f"episodes is {episodes}; it must be at least 1")
+    found_task = find_task(task)
+    chosen = dynamics_of(found_task, dynamics)
     film = None
     if video is not None:
         from offline_rl.envs.film import Film
 
-        film = Film(video, min(episodes, video_episodes), about={"task": task, "dynamics": dynamics, "seed": seed})
+        about = {"task": found_task.name, "dynamics": chosen, "seed": seed}
+        film = Film(video, min(episodes, video_episodes), about=about)
     played = []
     for number, block in enumerate(blocks(seed, 0, episodes)):
         # In the block of the score, because another size of the batch can change a policy's last bits.
         watcher = film.watcher(range(number * BLOCK, number * BLOCK + len(block))) if film else None
-        played.append(play(agent, task, dynamics, block, watcher))
+        played.append(play(agent, found_task, chosen, block, watcher))
     if film:
         film.write()
     returns, lengths = (
         by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
     )
     found = {
-        name: Evaluation(own, lengths[name].astype(np.int64), np.asarray(normalized_score(task, own)))
+        name: Evaluation(own, lengths[name].astype(np.int64), np.asarray(normalized_score(found_task, own)))
         for name, own in returns.items()
     }
     first = next(iter(found.values()))

@@ -16,7 +16,7 @@ from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import OnlineEnvironment, RandomActions, Transition
-from offline_rl.envs.tasks import find_task
+from offline_rl.envs.tasks import Task
 from offline_rl.training.checkpoint import prefixed, select
 
 
@@ -26,15 +26,15 @@ class Interaction:
     Args:
         agent: Who acts.
         rows: The dataset it was trained on.
-        task: Name of the task.
+        task: What is played.
         dynamics: See :func:`offline_rl.envs.make_env`.
         random_steps: Up to and including this step, actions are drawn uniformly.
     """
 
-    def __init__(self, agent: Agent, rows: PackedRows, task: str, dynamics: Dynamics, random_steps: int = 0) -> None:
+    def __init__(self, agent: Agent, rows: PackedRows, task: Task, dynamics: Dynamics, random_steps: int = 0) -> None:
         self._agent = agent
         self._random, self._random_steps = RandomActions(agent.seed, agent.action_size), random_steps
-        self._environment = OnlineEnvironment(find_task(task), dynamics, agent.seed)
+        self._environment = OnlineEnvironment(task, dynamics, agent.seed)
         self._noise = Stream(agent.seed, "exploration")
         self.replay = Replay(rows, agent.online_steps)
 

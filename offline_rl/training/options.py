@@ -68,7 +68,7 @@ class TrainOptions(LoopOptions):
     """Options of a training run."""
 
     dataset: str = ""
-    """A D4RL id, a file in D4RL's layout, "hopper-demo", or several of these joined by "+"."""
+    """A D4RL or Minari id, a file in D4RL's layout, a CSV or Parquet file, "hopper-demo", or several joined by "+"."""
     task: str | None = None
     """Task to score on and take presets for; by default what the dataset names."""
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -77,8 +77,9 @@ class TrainOptions(LoopOptions):
     """Updates of each agent on the dataset."""
     online_steps: int = 0
     """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
-    dynamics: Literal["d4rl", "plain"] = "d4rl"
-    """Physics of evaluation and of the online phase: D4RL's own, or Gymnasium's stock v4 environments."""
+    dynamics: Literal["d4rl", "plain"] | None = None
+    """Physics of evaluation and of the online phase: "d4rl" for D4RL's own (the default for its tasks), "plain" for
+    Gymnasium's stock environments (the only one for Minari's data)."""
     data_mode: Literal["d4rl", "exact"] | None = None
     """Rows as D4RL's qlearning_dataset makes them, or exact next observations; by default as fits the file."""
 

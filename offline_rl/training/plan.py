@@ -13,6 +13,8 @@ import torch
 from offline_rl.agent import Agent, AgentConfig, describe, find_algorithm, preset
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.envs.dynamics import Dynamics, dynamics_of
+from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, suggestion
 from offline_rl.networks.kernels import choose_kernel
@@ -23,7 +25,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can be started: every name is resolved, every size fits; ``source`` is the dataset as it was named."""
+    """A run that can be started: every name is resolved, every size fits; ``source`` is the dataset as it was named.
+
+    ``dynamics`` are what the options ask for, else those of the task's data; ``"d4rl"`` for a run without a task.
+    """
 
     algorithm: type[Agent]
     config: AgentConfig
@@ -31,6 +36,7 @@ class Plan:
     dataset: Dataset
     source: str | None
     task: Task | None
+    dynamics: Dynamics
     preprocessing: Preprocessing
     device: str
 
@@ -61,6 +67,7 @@ class Plan:
         source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
         data = dataset if isinstance(dataset, Dataset) else load(dataset or options.dataset, options)
         task = _task(options, data)
+        dynamics = dynamics_of(task, options.dynamics) if task else options.dynamics or "d4rl"
         # Joined data goes by its first part's task, but what was published for that part is not meant for it.
         joined = "parts" in data.metadata
         published = preset(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
@@ -70,7 +77,7 @@ class Plan:
         if device == "cpu" and (options.mode == "cudagraph" or options.precision == "tf32"):
             name = "mode cudagraph" if options.mode == "cudagraph" else "precision tf32"
             raise RunError(f"{name} needs a GPU, and this run is on the CPU; leave it out")
-        return cls(found, config, options, data, source, task, preprocessing, device)
+        return cls(found, config, options, data, source, task, dynamics, preprocessing, device)
 
     def description(self, seed: int) -> dict[str, Any]:
         """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
@@ -90,7 +97,9 @@ class Plan:
         """Return what an agent says of its origin."""
         return {
             "task": self.task.name if self.task else None,
-            "dynamics": self.options.dynamics,
+            # A name leads to D4RL's tasks alone; others are told in full.
+            **({"recovered_task": self.task.to_json()} if self.task and not self.task.robot.d4rl else {}),
+            "dynamics": self.dynamics,
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint,
             "versions": versions(),
@@ -105,7 +114,7 @@ class Plan:
             "config": dataclasses.asdict(self.config),
             "options": {name: options[name] for name in RESULT_OPTIONS},
             "task": self.task.name if self.task else None,
-            "dynamics": self.options.dynamics,
+            "dynamics": self.dynamics,
             "dataset": {
                 "name": self.dataset.name,
                 "source": self.source,
@@ -115,6 +124,7 @@ class Plan:
                 "episodes": len(self.dataset.episode_returns),
                 "mean_return": self.dataset.mean_return,
                 "mean_score": self.score(self.dataset.mean_return),
+                "reference": self._reference(),
             },
             "compute": {"device": self.device, "kernel": self.kernel, "mode": self.mode},
             "versions": versions(),
@@ -139,7 +149,24 @@ class Plan:
         """Return the normalised score of a return, or None for a task without one."""
         if self.task is None or not self.task.robot.scored:
             return None
-        return float(normalized_score(self.task.name, value))
+        return float(normalized_score(self.task, value))
+
+    @property
+    def score_name(self) -> str:
+        """What to call a score while the run goes on: plainly so if it is D4RL's."""
+        return self.task.robot.score_name if self.task and not self.task.robot.d4rl else "score"
+
+    def _reference(self) -> dict[str, Any] | None:
+        """Return what a score of this run means, in words and numbers; None for a task without one."""
+        if self.task is None or not self.task.robot.scored:
+            return None
+        robot = self.task.robot
+        return {
+            "score_name": robot.score_name,
+            "returns": robot.reference,
+            "score_0": robot.reference_min,
+            "score_100": robot.reference_max,
+        }
 
 
 def differences(old: dict[str, Any], plan: Plan) -> list[str]:
@@ -201,21 +228,29 @@ def load(dataset: str | Path, options: TrainOptions) -> Dataset:
 
 
 def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
-    name = options.task or dataset.task
-    if name is None:
+    if (options.task or dataset.task) is None:
         hint = f"dataset {dataset.name} names no task; give --task, for instance --task hopper"
         if options.online_steps:
             raise TaskError(hint)
         if options.evaluates:
             raise TaskError(f"{hint}, or train without evaluation by --eval_every 0 --final_episodes 0")
         return None
-    task = find_task(name)
+    try:
+        # The data's own task may be one that its name alone does not lead to.
+        task = dataset.find_task() if options.task in (None, dataset.task) else find_task(options.task or "")
+    except TaskError:
+        if options.evaluates or options.online_steps or not dataset.environment:
+            raise
+        return None
+    assert task is not None
     check_fits(task, dataset.observation_size, dataset.action_size)
     if options.evaluates and not task.robot.scored:
         try:
-            normalized_score(task.name, 0.0)
+            normalized_score(task, 0.0)
         except OfflineRLError as error:
             raise TaskError(f"{error}; train without evaluation by --eval_every 0 --final_episodes 0") from None
+    if not task.robot.d4rl and (options.evaluates or options.online_steps):
+        check_playable(task, dynamics_of(task, options.dynamics), online=options.online_steps > 0)
     return task
 
 

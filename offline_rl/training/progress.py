@@ -16,10 +16,14 @@ class Progress:
         start: Updates made before.
         quiet: Show nothing.
         unit: What is counted.
+        score_name: What to call a score.
     """
 
-    def __init__(self, steps: int, start: int, quiet: bool = False, unit: str = "updates") -> None:
-        self._steps, self._start, self._quiet, self._unit = steps, start, quiet, unit
+    def __init__(
+        self, steps: int, start: int, quiet: bool = False, *, unit: str = "updates", score_name: str = "score"
+    ) -> None:
+        self._steps, self._start, self._quiet = steps, start, quiet
+        self._unit, self._score_name = unit, score_name
         self._begin = self._last_line = time.monotonic()
         self._newest = self._score = ""
         self._bar = _Bar(steps, start) if not quiet and sys.stderr.isatty() else None
@@ -34,7 +38,7 @@ class Progress:
 
     def score(self, step: int, scores: list[float]) -> None:
         """Show the members' newest evaluation."""
-        self._score = f"score {', '.join(f'{score:.1f}' for score in scores)} at {step:,}"
+        self._score = f"{self._score_name} {', '.join(f'{score:.1f}' for score in scores)} at {step:,}"
         if not self._quiet and self._bar is None:
             print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
 

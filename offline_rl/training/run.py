@@ -235,4 +235,4 @@ def _new_folder(name: str) -> Path:
 
 
 def _short(dataset: str) -> str:
-    return "+".join(Path(part).stem for part in dataset.split("+"))
+    return "+".join(Path(part.replace("/", "-")).stem for part in dataset.split("+"))

@@ -98,7 +98,7 @@ class Team:
                 members = {name: descriptions[name] for name in group}
                 build = {"do": "build", "descriptions": members, "device": plan.device, "step": step}
                 build |= {"mode": compute.get("mode", "eager")}
-                build |= {"task": plan.task.name if plan.task else None, "dynamics": plan.options.dynamics}
+                build |= {"task": plan.task.to_json() if plan.task else None, "dynamics": plan.dynamics}
                 child.send(build, mine, crew.rows(plan))
             for child in self.children:
                 child.receive()
@@ -213,8 +213,8 @@ class Evaluator:
             request = {
                 "do": "play",
                 "description": self._plan.description(seed),
-                "task": self._plan.task.name,
-                "dynamics": self._plan.options.dynamics,
+                "task": self._plan.task.to_json(),
+                "dynamics": self._plan.dynamics,
                 "seeds": evaluation.blocks[seed][number],
             }
             child.send(request, select(evaluation.weights, f"seed-{seed}/"))

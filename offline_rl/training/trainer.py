@@ -6,6 +6,7 @@ apart, so a run has one step, stops soon after a signal, and continues from any 
 
 import math
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -95,6 +96,7 @@ class Trainer:
         self._compute = compute
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
+        self._waited = checkpoint.waited if checkpoint else 0.0
         self._begin = time.monotonic()
         self._crew, self._stop = crew, stop or Stop()
         self._diverged: set[str] = set()
@@ -116,11 +118,16 @@ class Trainer:
             self._team = Team(self._plan, self._compute, self._checkpoint, self._crew)
             stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
-            self._progress = Progress(self._options.total_steps, self._step, self._options.quiet)
+            self._progress = Progress(
+                self._options.total_steps, self._step, self._options.quiet, score_name=self._plan.score_name
+            )
             stack.callback(self._progress.close)
             self._restore()
             self._train()
             self._finish()
+        if self._options.evaluates and not self._options.quiet:
+            share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
+            print(f"evaluation: nothing was trained for {share}, while episodes were played", file=sys.stderr)
 
     def _open_replay(self) -> None:
         """Open what members collect online; give a checkpoint back what it left there."""
@@ -208,7 +215,10 @@ class Trainer:
         self._evaluator.submit(key, weights or self._team.weights())
 
     def _collect(self, wait: bool = False) -> None:
-        for evaluation in self._evaluator.collect(CHUNK_SECONDS if wait else 0):
+        begin = time.monotonic()
+        done = self._evaluator.collect(CHUNK_SECONDS if wait else 0)
+        self._waited += time.monotonic() - begin
+        for evaluation in done:
             rows = [self._evaluation_row(evaluation, seed) for seed in self._options.seeds]
             self._record.fill(evaluation.key, rows)
             self._progress.score(evaluation.key["step"], [row["score"] for row in rows])
@@ -264,7 +274,8 @@ class Trainer:
                 file.append(rows)
         tensors = {**prefixed(members, "members/"), **prefixed(evaluations, "evaluation/")}
         pending, length = self._record.pending(), self._record.sync()
-        Checkpoint(self._step, length, pending, self._seconds(), finished, tensors=tensors).save(self._out)
+        seconds = self._seconds(), round(self._waited, 3)
+        Checkpoint(self._step, length, pending, *seconds, finished, tensors=tensors).save(self._out)
 
     def _seconds(self) -> float:
         return round(self._seconds_before + time.monotonic() - self._begin, 3)

@@ -15,6 +15,7 @@ from offline_rl.agent import Agent, Metrics, agent_from_description, new_agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import Transition
+from offline_rl.envs.tasks import Task
 from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.captured import CapturedUpdates
@@ -43,7 +44,7 @@ class Member:
         self,
         agent: Agent,
         rows: PackedRows,
-        task: str | None = None,
+        task: Task | None = None,
         dynamics: Dynamics = "d4rl",
         *,
         random_steps: int = 0,
@@ -142,7 +143,7 @@ class Worker:
         device: str,
         mode: Mode,
         step: int,
-        task: str | None,
+        task: dict[str, Any] | None,
         dynamics: Dynamics,
         tensors: dict[str, Tensor],
     ) -> Reply:
@@ -155,9 +156,10 @@ class Worker:
         agents = {name: new_agent(description, device) for name, description in descriptions.items()}
         first = next(iter(agents.values()))
         rows = PackedRows(arrays, first.observation_size, first.action_size, device)
+        played = Task.from_json(task) if task else None
         self._members = {}
         for name, agent in agents.items():
-            self._members[name] = member = Member(agent, rows, task, dynamics)
+            self._members[name] = member = Member(agent, rows, played, dynamics)
             if step:
                 member.load_state(select(tensors, f"{name}/"))
         self._step = step
@@ -189,7 +191,12 @@ class Worker:
         return {}, self._gather(lambda member: member.agent.acting_weights())
 
     def play(
-        self, description: dict[str, Any], task: str, dynamics: Dynamics, seeds: list[int], tensors: dict[str, Tensor]
+        self,
+        description: dict[str, Any],
+        task: dict[str, Any],
+        dynamics: Dynamics,
+        seeds: list[int],
+        tensors: dict[str, Tensor],
     ) -> Reply:
         """Play one block of episodes with the agent that ``description`` and the tensors make.
 
@@ -200,7 +207,8 @@ class Worker:
         # Episodes are played the same way in every process: which one plays a block hangs on the moment.
         use_kernel("default", 1)
         try:
-            returns, lengths = play(agent_from_description(description, tensors), task, dynamics, seeds)
+            agent = agent_from_description(description, tensors)
+            returns, lengths = play(agent, Task.from_json(task), dynamics, seeds)
         finally:
             use_kernel(*self._arithmetic)
         return {"returns": returns, "lengths": lengths}, {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from settings import TINY, without_timings
 
 import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
+from offline_rl.envs import find_task
 from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record
@@ -114,6 +116,14 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     run = orl.Run(out)
     assert [weights(run, seed) for seed in range(3)] == [weights(straight, seed) for seed in range(3)]
     assert without_timings(run.rows) == without_timings(straight.rows)
+
+
+def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, capsys):
+    settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10}
+    run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
+    said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", capsys.readouterr().err)
+    assert int(said[1]) <= int(said[2])
+    assert 0 < Checkpoint.load(run.path).waited <= Checkpoint.load(run.path).seconds
 
 
 def wait_for_step(out, step, timeout=60):
@@ -271,7 +281,7 @@ def test_episodes_are_the_same_in_every_process_whatever_it_trains_with():
         worker = Worker()
         try:
             worker.setup(**setup, tensors={})
-            request = {"task": "hopper", "dynamics": "d4rl", "seeds": list(range(10))}
+            request = {"task": find_task("hopper").to_json(), "dynamics": "d4rl", "seeds": list(range(10))}
             answers.append(worker.play(agent.description(), **request, tensors=agent.acting_weights())[0])
         finally:
             use_kernel("default", 1)

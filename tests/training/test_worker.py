@@ -6,6 +6,7 @@ import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.envs import find_task
 from offline_rl.training.evaluation import BLOCK, blocks
 from offline_rl.training.worker import Member
 
@@ -38,7 +39,7 @@ def test_a_member_goes_online_after_its_offline_steps_and_explores_anew_at_each(
     rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
     # Learning rates so small that the policy stays: what is left of the actions is noise.
     settings = {"hidden_dims": [8], "batch_size": 8, "actor_learning_rate": 1e-12, "exploration_noise": 0.1}
-    member = Member(TD3BC(Config(**settings), 11, 3, steps=5, online_steps=60), rows, "hopper")
+    member = Member(TD3BC(Config(**settings), 11, 3, steps=5, online_steps=60), rows, find_task("hopper"))
     agent = member.agent
     member.run(1, 5)
     assert agent.phase == "offline"

@@ -1,0 +1,137 @@
+"""The files of an agent folder, read as if somebody meant harm: nothing outside, nothing huge, nothing that waits.
+
+Whoever builds what they describe does so :func:`within` the size of the weights.
+"""
+
+import contextlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from offline_rl.errors import AgentError
+
+FORMAT = 1
+"""Version of the agent folder; a file with a higher one is refused."""
+DESCRIPTION_LIMIT = 1_000_000
+"""Bytes that ``agent.json``, or the header of the weights, may have: a hundred times what they need."""
+WEIGHTS_LIMIT = 2**30
+"""Bytes that the weights may have: a hundred times what the largest policies here need."""
+BUILT_FOR_EACH_SAVED = 16
+"""Numbers in all networks of an agent for each one that is saved for acting; critics and such are not saved."""
+ALWAYS_BUILT = 2**24, 1024
+"""Numbers, and tensors of them, that an agent may have in any case."""
+LIST_LIMIT = 1000
+"""Entries of a list in an algorithm's settings."""
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what ``agent.json`` holds.
+
+    Raises:
+        AgentError: It is missing, no JSON object, too long, or of a newer format.
+    """
+    file = folder / "agent.json"
+    if not file.exists() and not file.is_symlink():
+        hint = "; give one of the folders in its agents/" if (folder / "agents").is_dir() else ""
+        raise AgentError(f"{folder} holds no agent.json, so it is no agent folder{hint}")
+    try:
+        with _opened(file) as opened:
+            content = opened.read(DESCRIPTION_LIMIT + 1)
+        if len(content) > DESCRIPTION_LIMIT:
+            raise ValueError(f"it has over {DESCRIPTION_LIMIT:,} bytes")
+        description = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise AgentError(f"{file} cannot be read ({brief(error)}); copy the agent folder again") from None
+    version = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(version, int):
+        raise AgentError(f"{file} has no format number, so it does not describe an agent")
+    if version > FORMAT:
+        raise AgentError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade offline-rl-suite")
+    config = description.get("config")
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, list) and len(value) > LIST_LIMIT:
+            raise AgentError(f"{file} lists {len(value):,} values of {brief(name)}; at most {LIST_LIMIT:,} make sense")
+    return description  # type: ignore[no-any-return]
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors in ``weights.safetensors`` by name.
+
+    Raises:
+        AgentError: The file is missing, damaged or too large.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "weights.safetensors"
+    try:
+        with _opened(path) as file:
+            if os.fstat(file.fileno()).st_size > WEIGHTS_LIMIT:
+                raise ValueError(f"it has over {WEIGHTS_LIMIT:,} bytes")
+            if int.from_bytes(file.read(8), "little") > DESCRIPTION_LIMIT:
+                raise ValueError(f"its header has over {DESCRIPTION_LIMIT:,} bytes")
+            weights: dict[str, Tensor] = load_file(f"/dev/fd/{file.fileno()}")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AgentError(f"{path} is damaged ({brief(error)}); copy the agent folder again") from None
+    if strange := [name for name, weight in weights.items() if not weight.is_floating_point()]:
+        raise AgentError(f"{path} is damaged ({strange[0]} holds no numbers with a fraction); copy the folder again")
+    return weights
+
+
+@contextlib.contextmanager
+def within(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Refuse networks that are out of all proportion to the weights, before their memory is touched.
+
+    Raises:
+        AgentError: More is being built than belongs to these weights.
+    """
+    numbers = max(ALWAYS_BUILT[0], BUILT_FOR_EACH_SAVED * sum(weight.numel() for weight in weights.values()))
+    tensors = max(ALWAYS_BUILT[1], BUILT_FOR_EACH_SAVED * len(weights))
+    own, built = threading.get_ident(), [0, 0]
+
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        if parameter is None or threading.get_ident() != own:
+            return
+        built[0] += parameter.numel()
+        built[1] += 1
+        if built[0] > numbers or built[1] > tensors:
+            raise AgentError("its settings ask for networks far larger than its weights; copy the agent folder again")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def brief(said: object) -> str:
+    """Return the beginning of what an error says, which may quote a file at any length."""
+    said = " ".join(str(said).split()) or type(said).__name__
+    return said if len(said) <= 300 else f"{said[:300]}..."
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file of an agent folder; a link is refused, for it may lead anywhere, and a pipe, for it may never end.
+
+    Raises:
+        AgentError: It is missing, or no file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise AgentError(f"{path} is missing; copy the whole agent folder") from None
+    except OSError as error:
+        if path.is_symlink():
+            raise AgentError(f"{path} is a link; copy the folder with the files themselves (cp -rL)") from None
+        raise AgentError(f"{path} cannot be read ({error}); copy the agent folder again") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise AgentError(f"{path} is no file; copy the agent folder again")
+    return os.fdopen(descriptor, "rb")

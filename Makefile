@@ -32,8 +32,8 @@ bench: .venv/dev.stamp .venv-peers/peers.stamp
 # Every committed table and figure, from the committed results: git then shows no difference.
 report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.throughput --show results/throughput.json
-	set -e; for table in $$(ls results/*/table.md | grep -v stochastic); do \
-	  name=$$(basename $$(dirname $$table)); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
+	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(stochastic|throughput|runs)/'); do \
+	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.results readme

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,7 @@ from offline_rl.analysis.report import report
 from offline_rl.cli import main
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = sorted(path.parent for path in ROOT.glob("results/*/curves.png"))
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -33,17 +35,24 @@ def section(folder, name):
     return re.search(rf"## {name}\n\n(.*?)(\n## |\Z)", (folder / "report.md").read_text(), re.DOTALL)[1]
 
 
-def test_a_committed_report_is_made_again_to_the_byte(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ROOT.glob("results/*/curves.png")), ids=lambda p: p.name
+)
+def test_a_committed_report_is_made_again_to_the_byte(folder, tmp_path):
     """Fails if a picture holds a date or a version, or a number is drawn from a generator without a seed."""
-    for place in ("once", "again"):
-        report(ROOT / "results" / "trajectories", tmp_path / place)
-    once, again = ({path.name: path.read_bytes() for path in (tmp_path / p).iterdir()} for p in ("once", "again"))
-    assert once == again
-    assert set(once) == {f"report.{end}" for end in ("md", "tex", "csv", "html")} | {
-        "table.md", *(f"{name}.{end}" for name in ("curves", "profiles") for end in ("png", "svg"))
-    }  # fmt: skip
+    suite = ROOT / "benchmarks" / f"{folder.name}.yaml"
+    options = ["--suite", str(suite)] if suite.exists() else []
+    assert main(["report", str(folder), "--out", str(tmp_path / "once"), *options]) == 0
     for name in ("table.md", "curves.png"):
-        assert once[name] == (ROOT / "results" / "trajectories" / name).read_bytes()
+        assert (tmp_path / "once" / name).read_bytes() == (folder / name).read_bytes()
+    if folder.name == "trajectories":
+        # Another process orders sets in another way.
+        command = [sys.executable, "-m", "offline_rl.cli", "report", str(folder), "--out", str(tmp_path / "again")]
+        subprocess.run(command, check=True, capture_output=True)
+        once, again = ({path.name: path.read_bytes() for path in (tmp_path / p).iterdir()} for p in ("once", "again"))
+        assert len(once) == 9
+        assert once == again
 
 
 def test_a_changed_score_stops_the_report_with_the_files_name(tmp_path, capsys):

@@ -126,9 +126,7 @@ def trained(settings: Mapping[str, Any], dataset: Dataset, seed: int) -> Agent:
 
 def promise(agent: Agent) -> float | None:
     """Return the mean return that an agent which has played expected, or was told to expect; None for no such thing."""
-    promised = getattr(agent, "promise", None)
-    if promised is None and hasattr(agent, "target_return"):
-        promised = agent.target_return()
+    promised = getattr(agent, "promise", agent.target_return())
     return None if promised is None else float(promised.double().mean())
 
 

@@ -356,9 +356,9 @@ class Agent:
         """Return what ``policy`` remembers besides the history ``(B, M)``, as :meth:`on_window` would."""
         return torch.zeros(0)
 
-    def target_return(self) -> Tensor:
-        """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; 0 if none is."""
-        return torch.zeros(1, 1, dtype=self.dtype, device=self.device)
+    def target_return(self) -> Tensor | None:
+        """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; None if none is."""
+        return None
 
     @classmethod
     def conditions(cls, config: Any) -> Sequence[str]:

@@ -223,7 +223,7 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
         facts["target_returns"] = []
         for place in range(len(agent.conditions(agent.config))):
             agent.reset(condition=place)
-            facts["target_returns"].append(float(agent.target_return()))
+            facts["target_returns"].append(_target(agent))
         agent.reset()
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
@@ -291,7 +291,7 @@ def _play_windows(agent: Any, run: Run, deterministic: bool) -> Iterator[tuple[n
             "times": time,
             "mask": True,
             "previous_rewards": reward,
-            "returns_to_go": float(agent.target_return()) - received,
+            "returns_to_go": _target(agent) - received,
         }
         for name in window.keys() & newest.keys():
             window[name] = np.concatenate((window[name][:, 1:], window[name][:, :1]), 1)
@@ -329,3 +329,9 @@ def _write(path: Path, content: bytes) -> None:
         write_bytes(path, content)
     except OSError as error:
         raise AgentError(f"{path} cannot be written ({os.strerror(error.errno or 0)}); choose another place") from None
+
+
+def _target(agent: Any) -> float:
+    """Return what an agent asks for; 0 for one that asks for nothing."""
+    asked = agent.target_return()
+    return 0.0 if asked is None else float(asked)

@@ -13,7 +13,7 @@ from offline_rl.agent import preset
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.envs import find_task
+from offline_rl.envs.tasks import find_task
 from offline_rl.training.evaluation import by_condition, play
 from offline_rl.training.sampler import Sampler
 
@@ -160,13 +160,13 @@ def test_an_evaluation_plays_every_target_as_if_it_were_alone():
     """Broken by targets that reach the wrong environments, or by a table whose columns are exchanged."""
     settings = {"observation_size": 11, "action_size": 3, "return_scale": 1.0}
     both = loosened(make(None, target_returns=[5.0, -5.0], **settings))
-    returns, lengths = play(both, "hopper", "d4rl", [1, 2, 3])
+    returns, lengths = play(both, find_task("hopper"), "d4rl", [1, 2, 3])
     found = by_condition(DT, both.config, returns)
     assert list(found) == ["5", "-5"]
     assert not np.array_equal(found["5"], found["-5"])
     for target in (5.0, -5.0):
         one = loosened(make(None, target_returns=[target], **settings))
-        alone, alone_lengths = play(one, "hopper", "d4rl", [1, 2, 3])
+        alone, alone_lengths = play(one, find_task("hopper"), "d4rl", [1, 2, 3])
         np.testing.assert_allclose(found[f"{target:g}"], np.ravel(alone), rtol=1e-3)
         assert by_condition(DT, both.config, lengths)[f"{target:g}"].tolist() == np.ravel(alone_lengths).tolist()
     evaluation = orl.evaluate(both, "hopper", episodes=2)

@@ -570,9 +570,9 @@ class Agent:
             card = model_card(self.description(), name, evaluation)
             return upload(Path(place, "agent"), name, card, private=private, message=message)
 
-    def twin(self) -> "Agent":
-        """Return an agent that acts the same, on the CPU, and has no episode in play."""
-        twin = type(self)(
+    def anew(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Agent":
+        """Return an agent of the same settings and seed that has learned nothing."""
+        return type(self)(
             self.config,
             self.observation_size,
             self.action_size,
@@ -580,7 +580,13 @@ class Agent:
             steps=self.steps,
             online_steps=self.online_steps,
             preprocessing=self.preprocessing,
+            device=device,
+            dtype=dtype,
         )
+
+    def twin(self) -> "Agent":
+        """Return an agent that acts the same, on the CPU, and has no episode in play."""
+        twin = self.anew()
         twin.provenance = dict(self.provenance)
         twin.load_acting_weights({name: weight.cpu() for name, weight in self.acting_weights().items()})
         return twin

@@ -33,17 +33,7 @@ class Stack:
     def __init__(self, agents: Sequence[Agent], rows: PackedRows) -> None:
         first = agents[0]
         self._agents = agents
-        self._template = type(first)(
-            first.config,
-            first.observation_size,
-            first.action_size,
-            seed=first.seed,
-            steps=first.steps,
-            online_steps=first.online_steps,
-            preprocessing=first.preprocessing,
-            device=first.device,
-            dtype=first.dtype,
-        )
+        self._template = first.anew(first.device, first.dtype)
         self._template.prepare(rows)
         self._lent: list[tuple[nn.Module, Blocks]] = []
         self._groups: dict[str, StackedGroup] = {}

@@ -108,7 +108,7 @@ def largest_difference(agent, path, run, rows=1000):
     if agent.history is None:
         return np.abs(run(observation=observations(rows))[0] - agent.act(observations(rows))).max()
     names = json.loads(metadata(path)["inputs"])
-    target = float(agent.target_return())
+    target = float(agent.target_return() or 0)
     player, steps = Player(run, names, agent.history.length, target), agent.history.length * 2 + 2
     generator = np.random.default_rng(3)
     agent.reset()

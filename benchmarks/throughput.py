@@ -20,6 +20,8 @@ import numpy as np
 
 TD3_BC_FLOPS = 2 * 809_728 * 256
 """Of one update, averaged over the delayed actor: multiply-adds a row, 256 rows; 17 + 6 entries."""
+IQL_FLOPS = 2 * 1_117_952 * 256
+"""The same for IQL, V being asked anew for s and for s' after its step."""
 A2PR_FLOPS = 2 * 8_190_000 * 256
 """The same for A2PR, without what its authors' code computes and never uses."""
 
@@ -114,7 +116,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         "windows": arguments.windows,
         "td3_bc": measure_td3_bc(arguments),
         "prdc": measure_prdc(arguments),
-        "a2pr": measure_a2pr(arguments),
+        "iql": measure_share(arguments, "iql", "IQL, batch 256, 17 + 6 entries, two hidden layers of 256", IQL_FLOPS),
+        "a2pr": measure_share(arguments, "a2pr", "A2PR, batch 256, 17 + 6 entries, its own depths and VAE", A2PR_FLOPS),
     }
 
 
@@ -145,16 +148,13 @@ def measure_td3_bc(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def measure_a2pr(arguments: Arguments) -> dict[str, Any]:
-    """Measure A2PR against its arithmetic floor, on synthetic data."""
-    ours, update, product = Runner("a2pr", synthetic(arguments.rows)), Series(), float("inf")
+def measure_share(arguments: Arguments, algorithm: str, what: str, flops: float) -> dict[str, Any]:
+    """Measure an algorithm against its arithmetic floor, on synthetic data; updates are fewer the more they compute."""
+    ours, update, product = Runner(algorithm, synthetic(arguments.rows)), Series(), float("inf")
     for _ in range(arguments.windows):
         product = min(product, time_product())
-        update.measure(ours.update, max(10, arguments.updates // 6))
-    return {
-        "what": "A2PR, batch 256, 17 + 6 entries, its own depths and VAE",
-        **against_floor(update, A2PR_FLOPS, product),
-    }
+        update.measure(ours.update, max(10, int(arguments.updates * TD3_BC_FLOPS / flops)))
+    return {"what": what, **against_floor(update, flops, product)}
 
 
 def against_floor(update: Series, flops: float, product: float) -> dict[str, Any]:
@@ -304,27 +304,28 @@ class Competitor:
 
 
 def time_product() -> float:
-    """Return the fastest time of one float32 product of 256 x 256 matrices, over both kernels PyTorch offers here."""
+    """Return the fastest time of one float32 product of 256 x 256 matrices, over the kernels PyTorch offers here."""
     import torch
 
-    left, right = torch.ones(256, 256), torch.ones(256, 256)
-    settings = torch.backends.mkldnn.matmul
-    before, series = settings.fp32_precision, Series()
-    for precision in ("none", "bf16"):
-        settings.fp32_precision = precision
+    from offline_rl.networks.kernels import Kernel, choose_kernel, onednn_is_exact, use_kernel
+
+    left, right, series = torch.ones(256, 256), torch.ones(256, 256), Series()
+    choices: list[Kernel] = ["default", "onednn"] if onednn_is_exact() else ["default"]
+    for kernel in choices:
+        use_kernel(kernel, threads=1)
         for _ in range(10):
             series.measure(lambda: torch.mm(left, right), 20)
-    settings.fp32_precision = before
+    use_kernel(choose_kernel(), threads=1)
     return series.best
 
 
 def table(result: dict[str, Any]) -> str:
     """Return a result as Markdown."""
-    td3_bc, prdc, a2pr = result["td3_bc"], result["prdc"], result["a2pr"]
+    td3_bc, prdc = result["td3_bc"], result["prdc"]
     floor = td3_bc["floor_updates_per_second"]
     lines = [
         f"One agent, one core, sampling included; {result['hardware']}, PyTorch {result['versions']['torch']}, "
-        f"{result['date']}, best of {result['windows']} windows.",
+        f'{result["date"]}, kernel "{result["kernel"]}", best of {result["windows"]} windows.',
         "",
         f"| {td3_bc['what']} | updates/s | share of the floor | sampling, ms |",
         "|---|---|---|---|",
@@ -339,12 +340,15 @@ def table(result: dict[str, Any]) -> str:
     for name, numbers in named(prdc):
         share = f"{100 * numbers['updates_per_second'] / base:.0f} %"
         lines.append(f"| {name} | {numbers['updates_per_second']} | {share} |")
+    for part in (result[name] for name in ("iql", "a2pr") if name in result):
+        lines += [
+            "",
+            f"| {part['what']} | updates/s | share of the floor |",
+            "|---|---|---|",
+            f"| arithmetic floor ({part['product_gflops']} GFLOP/s) | {part['floor_updates_per_second']} | 100 % |",
+            f"| offline_rl | {part['updates_per_second']} | {100 * part['share_of_floor']:.0f} % |",
+        ]
     lines += [
-        "",
-        f"| {a2pr['what']} | updates/s | share of the floor |",
-        "|---|---|---|",
-        f"| arithmetic floor ({a2pr['product_gflops']} GFLOP/s) | {a2pr['floor_updates_per_second']} | 100 % |",
-        f"| offline_rl | {a2pr['updates_per_second']} | {100 * a2pr['share_of_floor']:.0f} % |",
         "",
         f"Sampling includes the update's noise; 256 rows alone take {td3_bc['sampling_rows_milliseconds']:.3f} ms. "
         f"PRDC's search took {prdc['search_milliseconds']:.2f} ms in the last update, {100 * prdc['certified']:.0f} % "

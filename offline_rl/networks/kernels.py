@@ -4,6 +4,9 @@ On AMD processors PyTorch's default (MKL) takes an AVX2 path. A permission meant
 over; without matrix units for reduced precision it then runs its full float32 AVX-512 kernel: on Zen 5 that was
 measured 1.6 to 1.8 times as fast, on Zen 4 no faster for a whole update. Where a processor does have such units the
 permission would cost accuracy, so it is given only after a check.
+
+Perceptrons, which are nearly all of the arithmetic, have a kernel of their own, :mod:`offline_rl.networks.native`,
+where it can be built.
 """
 
 from pathlib import Path
@@ -11,7 +14,10 @@ from typing import Any, Literal
 
 import torch
 
-Kernel = Literal["default", "onednn", "tf32"]
+from offline_rl.networks import native
+
+Kernel = Literal["default", "onednn", "native", "native+onednn", "tf32"]
+"""PyTorch's matrix product, oneDNN's, our own kernel for perceptrons with either for all else, and a GPU's."""
 
 _TOLERANCE = 1e-5
 """Largest error of a float32 product, relative to the sum of the terms' magnitudes; true bfloat16 is off by 1e-4."""
@@ -19,33 +25,45 @@ _ZEN5_FAMILY = 26
 """AMD's number for the first processors with full-width AVX-512 units."""
 
 
-def choose_kernel() -> Kernel:
-    """Return ``"onednn"`` where its float32 product is as exact and known to be faster, else ``"default"``.
+def choose_kernel(threads: int = 1) -> Kernel:
+    """Return the fastest kernel that is exact to rounding in float32, for a process of so many threads.
 
-    Decided by the processor and not by a stopwatch: the choice can change the last bits of results, so it must not
-    hang on a noisy moment.
+    Decided by the processor, and by whether a compiler is found, and not by a stopwatch: the choice can change the last
+    bits of results, so it must not hang on a noisy moment.
     """
-    settings = _settings()
-    if settings is None or not _is_zen5_or_later():
-        return "default"
-    before = settings.fp32_precision
-    try:
-        settings.fp32_precision = "bf16"
-        return "onednn" if _product_error() < _TOLERANCE else "default"
-    finally:
-        settings.fp32_precision = before
+    onednn = _is_zen5_or_later() and onednn_is_exact()
+    if threads == 1 and native.available():
+        return "native+onednn" if onednn else "native"
+    return "onednn" if onednn else "default"
 
 
 def use_kernel(kernel: Kernel, threads: int) -> None:
-    """Set this process's matrix product and thread count; both can change the last bits of results.
+    """Set this process's kernel and thread count; both can change the last bits of results.
 
     "tf32" is a GPU's only, and keeps 10 bits of each factor's fraction.
+
+    Raises:
+        NativeError: The kernel is the native one, and cannot be built here.
     """
+    native.activate(active=kernel in ("native", "native+onednn"))
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high" if kernel == "tf32" else "highest")
     if (settings := _settings()) is not None:
-        settings.fp32_precision = "bf16" if kernel == "onednn" else "none"
+        settings.fp32_precision = "bf16" if kernel in ("onednn", "native+onednn") else "none"
+
+
+def onednn_is_exact() -> bool:
+    """Return whether oneDNN, permitted less, computes a float32 product in float32 all the same."""
+    settings = _settings()
+    if settings is None:
+        return False
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "bf16"
+        return _product_error() < _TOLERANCE
+    finally:
+        settings.fp32_precision = before
 
 
 def _settings() -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.networks import native
 from offline_rl.networks.initializers import Initializer, uniform
 
 LAYER_NORM_EPSILON = 1e-6
@@ -173,7 +174,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, input_size)`` to ``(count, B, output_size)``."""
-        return _apply(x, list(self.layers), list(self.norms))
+        return _apply(x, _tensors(self.layers), _tensors(self.norms))
 
     def frozen(self, x: Tensor, count: int | None = None) -> Tensor:
         """Like calling the network, but its parameters are constants: only the input's gradient is computed.
@@ -182,8 +183,13 @@ class MLP(nn.Module):
             x: Input ``(B, input_size)``.
             count: Evaluate only the first ``count`` networks.
         """
-        layers, norms = ([own.detach()[:count] for own in group] for group in (self.layers, self.norms))
+        layers, norms = ([own.detach()[:count] for own in _tensors(group)] for group in (self.layers, self.norms))
         return _apply(x, layers, norms)
+
+
+def _tensors(group: nn.ParameterList) -> list[Any]:
+    # Looping over the list itself takes as long as a small layer, ten times as long as this.
+    return list(group._parameters.values())
 
 
 def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
@@ -191,6 +197,8 @@ def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
         return torch.stack([_normalized(x, layers, norms, member) for member in range(len(layers[0]))])
     if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
         return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
+    if native.serves(x, layers):
+        return native.Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
     if x.is_cuda:
         return _Together.apply(x.expand(len(layers[0]), *x.shape), *layers)  # type: ignore[no-any-return, no-untyped-call]
     return _Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]

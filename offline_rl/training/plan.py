@@ -133,9 +133,9 @@ class Plan:
 
     @property
     def kernel(self) -> str:
-        """Which matrix product to use, see :mod:`offline_rl.networks.kernels`."""
+        """Which kernel computes, see :mod:`offline_rl.networks.kernels`."""
         if self.device == "cpu":
-            return choose_kernel()
+            return choose_kernel(self.options.threads)
         return "tf32" if self.options.precision == "tf32" else "default"
 
     @property

@@ -1,0 +1,190 @@
+"""The perceptron's own kernel for CPUs, ``native.cpp``: built at first use, loaded as a plain shared library.
+
+It is for x86-64 processors with AVX-512, where a C++ compiler is found; with AVX2 alone PyTorch's own products were as
+fast. The build is kept in the cache folder, under a name made of everything that changes it; one process builds, the
+others wait for it. It knows nothing of PyTorch, so it takes a second to build and serves every version.
+"""
+
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from offline_rl.errors import RunError
+from offline_rl.files import cache_folder, replace_file
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+_OPTIONS = ("-march=x86-64-v4", "-std=c++17", "-O3", "-ffp-contract=fast", "-shared", "-fPIC")
+_NEEDS = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+"""What a compiler takes for granted of an x86-64-v4, as Linux names it; the rest is older."""
+_BUILD_SECONDS = 120
+
+
+class NativeError(RunError):
+    """The kernel cannot be built or loaded here."""
+
+
+class _Library:
+    """The loaded kernel's two functions and the constants that sizes hang on, see ``native.cpp``."""
+
+    def __init__(self, path: Path) -> None:
+        loaded = ctypes.CDLL(str(path))
+        size, pointer = ctypes.c_int64, ctypes.c_void_p
+        self.width = size.in_dll(loaded, "perceptron_width").value
+        self.group = size.in_dll(loaded, "perceptron_group").value
+        self.forward: Any = loaded.perceptron_forward
+        self.forward.argtypes, self.forward.restype = [size] * 3 + [pointer] * 6, None
+        self.backward: Any = loaded.perceptron_backward
+        self.backward.argtypes, self.backward.restype = [size] * 3 + [pointer] * 8, None
+
+
+_active: _Library | None = None
+
+
+def activate(*, active: bool) -> None:
+    """Let perceptrons of this process use the kernel, or no longer.
+
+    Raises:
+        NativeError: It is to be used and cannot be built here; says why.
+    """
+    global _active  # noqa: PLW0603 (like PyTorch's own choice of a matrix product)
+    _active = _library() if active else None
+
+
+def available() -> bool:
+    """Return whether the kernel can be used here; builds it if that has not been done."""
+    return isinstance(_attempt(), _Library)
+
+
+def serves(x: Tensor, layers: Sequence[Tensor]) -> bool:
+    """Return whether the active kernel takes these: float32 on the CPU, of sizes that fit; it checks nothing itself."""
+    return (
+        _active is not None
+        and x.dtype == layers[0].dtype == torch.float32
+        and x.device.type == layers[0].device.type == "cpu"
+        and x.shape[1:] == layers[0].shape[2:]
+    )
+
+
+class Perceptron(torch.autograd.Function):
+    """``count`` perceptrons that read the same input, by the active kernel; float32 on the CPU only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
+        """Map ``(B, in)`` to ``(count, B, out)``; ReLU between layers."""
+        kernel = _active
+        assert kernel is not None
+        x, layers = x.contiguous(), tuple(layer.contiguous() for layer in layers)
+        count, rows, sizes = len(layers[0]), len(x), [x.shape[1], *(bias.shape[1] for bias in layers[1::2])]
+        padded = -(-rows // kernel.width) * kernel.width
+        hidden = x.new_empty(count * padded * sum(sizes[1:-1]))
+        output, scratch = x.new_empty(count, rows, sizes[-1]), x.new_empty(padded * (sizes[0] + sizes[-1]))
+        places = x.data_ptr(), _addresses(layers), hidden.data_ptr(), output.data_ptr(), scratch.data_ptr()
+        kernel.forward(count, rows, len(sizes) - 1, (ctypes.c_int64 * len(sizes))(*sizes), *places)
+        ctx.save_for_backward(x, hidden, *layers)
+        ctx.kernel, ctx.sizes, ctx.padded = kernel, sizes, padded
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the input and of the layers, each only if it is asked for."""
+        x, hidden, *layers = ctx.saved_tensors
+        kernel, grad = ctx.kernel, grad.contiguous()
+        needs_input, needs_layers = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        sizes: list[int] = ctx.sizes
+        layer_grads = [torch.empty_like(layer) for layer in layers] if needs_layers else []
+        input_grad = torch.empty_like(x) if needs_input else None
+        packed = max(ctx.padded * kernel.width, (max(sizes) + 2) * kernel.group)
+        scratch = x.new_empty(ctx.padded * 2 * (max(sizes) + sizes[0]) + packed)
+        kernel.backward(
+            len(layers[0]),
+            len(x),
+            len(sizes) - 1,
+            (ctypes.c_int64 * len(sizes))(*sizes),
+            x.data_ptr(),
+            _addresses(layers),
+            hidden.data_ptr(),
+            grad.data_ptr(),
+            _addresses(layer_grads) if needs_layers else None,
+            None if input_grad is None else input_grad.data_ptr(),
+            scratch.data_ptr(),
+        )
+        return (input_grad, *(layer_grads if needs_layers else (None,) * len(layers)))
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _library() -> _Library:
+    found = _attempt()
+    if isinstance(found, NativeError):
+        raise NativeError(f"{found}; what was begun with this kernel goes on only where it can be built")
+    return found
+
+
+@functools.cache
+def _attempt() -> _Library | NativeError:
+    """Build or find the kernel, and load it; a process tries once."""
+    try:
+        return _Library(_built())
+    except NativeError as error:
+        return error
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        return NativeError(f"the native kernel cannot be built or loaded ({error})")
+
+
+def _built() -> Path:
+    """Return the shared library's path, after building it if nobody has."""
+    from filelock import FileLock
+
+    compiler, command = _command()
+    about = compiler.resolve().stat()
+    identity = [_SOURCE.read_text(), str(about.st_size), str(about.st_mtime_ns), *command]
+    path = cache_folder() / f"native-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.so"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            with replace_file(path) as temporary:
+                _compile([*command, "-o", str(temporary), str(_SOURCE)])
+    return path
+
+
+def _command() -> tuple[Path, list[str]]:
+    """Return the compiler's file and the command that builds, but for its files."""
+    if not _processor_flags() >= _NEEDS:
+        raise NativeError("the native kernel needs an x86-64 processor with AVX-512")
+    names = [os.environ.get("CXX") or "g++", "g++", "c++"]
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise NativeError("the native kernel needs a C++ compiler, such as g++, and there is none")
+    return Path(compiler), [compiler, *_OPTIONS]
+
+
+def _processor_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+
+
+def _compile(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["nothing"]
+        said = next((line for line in lines if "error" in line), lines[-1])
+        raise NativeError(f"the native kernel cannot be built: {command[0]} says {said!r}")

@@ -25,13 +25,13 @@ lint: .venv/dev.stamp
 docs: .venv/dev.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The competitors live in an environment of their own: their pins exclude ours.
+# The competitors live in an environment of their own: their pins exclude ours. BENCH="--data FILE" measures PRDC on it.
 bench: .venv/dev.stamp .venv-peers/peers.stamp
-	$(BIN)/python -m benchmarks.throughput --peers .venv-peers/bin/python --out results/throughput.json
+	$(BIN)/python -m benchmarks.throughput --peers .venv-peers/bin/python --out results/throughput/cpu.json $(BENCH)
 
 # Every committed table and figure, from the committed results: git then shows no difference.
 report: .venv/dev.stamp
-	$(BIN)/python -m benchmarks.throughput --show results/throughput.json
+	$(BIN)/python -m benchmarks.throughput --show results/throughput/cpu.json --chart results/throughput/cpu.png
 	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from benchmarks.throughput import hardware
+from benchmarks.machine import hardware
 from offline_rl.data import load_dataset
 from offline_rl.data.neighbors import NeighborIndex
 from offline_rl.data.preprocessing import Preprocessing

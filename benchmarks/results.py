@@ -8,12 +8,13 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.throughput_table import table as speed_table
 from offline_rl.analysis.figures import draw_comparison
 from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, write_table
 from offline_rl.errors import OfflineRLError, RunError
-from offline_rl.files import sealed, write_bytes, write_json
+from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -65,16 +66,22 @@ def seal(folders: tuple[Path, ...], /) -> None:
 
 
 def readme(path: Path = README) -> None:
-    """Put the committed table of scores between the README's markers.
+    """Put the committed tables of scores and of speed between the README's markers.
 
     Args:
         path: The README.
     """
-    begin, end = "<!-- scores: begin -->\n", "<!-- scores: end -->"
-    before, _, rest = path.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    text = (path.parent / "results" / "comparison" / "table.md").read_text()
-    write_bytes(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
+    results, text = path.parent / "results", path.read_text()
+    tables = {
+        "scores": (results / "comparison" / "table.md").read_text(),
+        "speed": speed_table(read_sealed(results / "throughput" / "cpu.json")) + "\n",
+    }
+    for name, content in tables.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{content}\n{end}{after}"
+    write_bytes(path, text.encode())
 
 
 def main() -> int:

@@ -7,14 +7,13 @@ itself, on one core, in turns; the warm-up's fit and the evaluations are left ou
 import json
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from algos.parl import PARL, Config
-from benchmarks.throughput import hardware, versions
+from benchmarks.machine import hardware, today, versions
 from offline_rl.data import load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -88,7 +87,7 @@ def main() -> None:
             runner.run(TURN)
     totals = {mode: runner.seconds + runner.round for mode, runner in runners.items()}
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": today(),
         "hardware": hardware(),
         "kernel": kernel,
         "versions": versions(),

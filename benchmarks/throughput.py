@@ -1,83 +1,329 @@
-"""Updates per second of one agent on one core, next to the arithmetic floor and to a named competitor.
+"""Updates per second of algorithm × mode × kernel × members, on a CPU or a GPU, next to what their arithmetic allows.
 
-Everything is measured in one run, in turns, and each number is the best of several windows: on a shared machine only
-ratios within one run mean something. ``make bench`` runs it, ``make report`` shows the committed result.
+``python -m benchmarks.throughput --out results/throughput/cpu.json`` measures (``--device cuda``: a GPU), and
+``--show FILE`` prints a file's table; ``make bench`` and ``make report`` do so with what is committed.
+
+On a CPU everything is measured in turns, a window each in every round, and the fastest window counts: on a shared
+machine only ratios within one run mean something. One thread on one core trains one agent, batches included, with the
+kernel that training chooses and with PyTorch's own; four agents have a process each on two cores. PRDC's speed depends
+on its data, so it is measured on recorded ones. SAC is left out: it learns from what it plays alone.
+
+The roofline, on a CPU also called floor, is an update's own matrix products at the speed of the fastest 256³ products
+in the same run; see :mod:`benchmarks.arithmetic`.
 """
 
+import dataclasses
 import json
 import os
-import platform
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
-TD3_BC_FLOPS = 2 * 809_728 * 256
-"""Of one update, averaged over the delayed actor: multiply-adds a row, 256 rows; 17 + 6 entries."""
-IQL_FLOPS = 2 * 1_117_952 * 256
-"""The same for IQL, V being asked anew for s and for s' after its step."""
-A2PR_FLOPS = 2 * 8_190_000 * 256
-"""The same for A2PR, without what its authors' code computes and never uses."""
+from benchmarks.arithmetic import flops_of_update, product_rate, wait
+from benchmarks.machine import hardware, pin, today, versions
+from benchmarks.subjects import MODES, PEERS, Competitor, Data, InProcess, Processes, synthetic
+from benchmarks.throughput_table import draw, table
+from offline_rl.data import load_dataset
+from offline_rl.errors import OfflineRLError
+from offline_rl.files import read_sealed, sealed, write_json
+from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
+
+ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
+MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
+PATIENCE = 30.0
+"""Seconds that d3rlpy's PRDC may warm up for: its search takes many times as long as ours."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure throughput on one core.
-
-    Attributes:
-        out: Result file to write.
-        peers: Python of the environment that holds the competitors; without it they are left out.
-        windows: Rounds in which everything is measured once.
-        updates: Updates in each window.
-        rows: Rows of the synthetic dataset for TD3+BC.
-        data: Dataset for PRDC, whose speed depends on the data: a name or a file.
-        warmup: Updates of PRDC before it is measured; the search is slowest while the policy is random.
-        show: Result file to show as a table, instead of measuring.
-    """
+    """Measure throughput."""
 
     out: Path | None = None
-    peers: Path | None = None
-    windows: int = 8
-    updates: int = 150
-    rows: int = 200_000
+    """Result file to write, after each group of measurements."""
+    device: str = "cpu"
+    """Where to measure, "cpu" or "cuda"."""
+    algorithms: Sequence[str] = ALGORITHMS
+    """What to measure."""
+    modes: Sequence[str] = ()
+    """How updates are made; by default all ways that the device has."""
+    members: Sequence[int] | None = None
+    """How many agents are trained together, besides one; by default 4 on a CPU, 20 and 100 on a GPU."""
+    most: Sequence[str] = ("td3_bc", "iql")
+    """Of these algorithms alone, several members on a CPU, more than 20 and tf32 on a GPU."""
+    rows: int = 1_000_000
+    """Rows of the synthetic dataset, 17 + 6 entries."""
     data: str = "hopper-demo"
+    """Dataset for PRDC on a CPU: a name or a file."""
     warmup: int = 1000
+    """Updates before PRDC is measured there; the search is slowest while the policy is random."""
+    peers: Path | None = None
+    """Python of the environment that holds the competitors; without it they are left out."""
+    windows: int = 8
+    """Of each measurement; the fastest counts."""
+    seconds: float = 1.0
+    """Length of a window."""
+    note: str = ""
+    """A remark on how it was measured; a CPU's table shows it."""
     show: Path | None = None
+    """Result file to show as a table, instead of measuring."""
+    chart: Path | None = None
+    """Picture to draw of a CPU's result."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a CPU is measured."""
+        return self.device == "cpu"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured; on a CPU the ``cores`` that it may use, and the ``data`` it is trained on."""
+
+    algorithm: str
+    mode: str
+    kernel: Kernel
+    members: int = 1
+    cores: int | None = None
+    data: str = "synthetic"
+
+    @property
+    def precision(self) -> str:
+        """Of matrix products."""
+        return "tf32" if self.kernel == "tf32" else "float32"
 
 
 @dataclass
-class Series:
-    """What one call took in each window, in seconds."""
+class Measurement:
+    """A setting at work, and what its windows so far took, in seconds for one update of all members."""
 
-    seconds: list[float] = field(default_factory=list)
+    setting: Setting
+    subject: InProcess | Processes
+    device: str
+    setup: float = 0.0
+    step: int = 0
+    count: int = 1
+    windows: list[float] = field(default_factory=list)
+    timings: list[dict[str, float]] = field(default_factory=list)
 
-    def measure(self, call: Callable[[], None], count: int) -> None:
-        """Add the mean time of ``count`` calls."""
+    def make(self, count: int) -> float:
+        """Make so many updates; return the seconds they took."""
         begin = time.perf_counter()
-        for _ in range(count):
-            call()
-        self.seconds.append((time.perf_counter() - begin) / count)
+        self.subject.run(self.step + 1, self.step + count)
+        wait(self.device)
+        self.step += count
+        return time.perf_counter() - begin
 
-    @property
-    def best(self) -> float:
-        """The fastest window."""
-        return min(self.seconds)
+    def warm_up(self, updates: int, seconds: float) -> None:
+        """Make the first updates, and find out how many fill a window."""
+        cycle = self.subject.cycle
+        # A CUDA graph is captured in the third cycle.
+        self.setup += self.make(max((4 if self.setting.mode == "cudagraph" else 1) * cycle, updates))
+        self.count = cycle * max(1, round(seconds / self.make(cycle)))
+        self.subject.timings()
 
-    @property
-    def rate(self) -> float:
-        """Calls a second in the fastest window."""
-        return round(1 / self.best, 1)
+    def window(self) -> None:
+        """Measure once more."""
+        self.windows.append(self.make(self.count) / self.count)
+        self.timings.append(self.subject.timings())
 
-    @property
-    def milliseconds(self) -> float:
-        """Of one call in the fastest window."""
-        return round(1e3 * self.best, 4)
+    def line(self, flops: int, product: float) -> dict[str, Any]:
+        """Return the result, next to what ``product`` operations a second allow."""
+        best = self.windows.index(min(self.windows))
+        rate = self.setting.members / self.windows[best]
+        floor = product * min(self.setting.cores or 1, self.setting.members) / flops
+        return {
+            **dataclasses.asdict(self.setting),
+            "precision": self.setting.precision,
+            "updates_per_second": round(rate, 2),
+            "flops_of_an_update": flops,
+            "roofline_updates_per_second": round(floor, 2),
+            "share_of_roofline": round(rate / floor, 4),
+            "setup_seconds": round(self.setup, 2),
+            **({"memory_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 3)} if self.device != "cpu" else {}),
+            **{name: round(value, 4) for name, value in self.timings[best].items()},
+            "window_milliseconds": [round(1e3 * seconds, 3) for seconds in self.windows],
+        }
+
+
+@dataclass
+class Rival:
+    """An algorithm of the competitor, and the windows measured so far: updates, seconds, seconds of sampling."""
+
+    algorithm: str
+    competitor: Competitor
+    windows: list[dict[str, float]] = field(default_factory=list)
+
+    def window(self, seconds: float) -> None:
+        """Measure once more."""
+        self.windows.append(self.competitor.window(self.algorithm, seconds))
+
+    def line(self) -> dict[str, Any]:
+        """Return the result."""
+        each = [{name: window[name] / window["updates"] for name in ("seconds", "sampling")} for window in self.windows]
+        return {
+            "algorithm": self.algorithm,
+            "updates_per_second": round(1 / min(one["seconds"] for one in each), 2),
+            "sampling_milliseconds": round(1e3 * min(one["sampling"] for one in each), 3),
+            "window_milliseconds": [round(1e3 * one["seconds"], 3) for one in each],
+        }
+
+
+class Bench:
+    """Measures settings, group by group, and keeps what was measured."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self._arguments = arguments
+        self._cores = sorted(os.sched_getaffinity(0))
+        self._data: dict[str, Data] = {}
+        machine = {"hardware": hardware(), "kernel": choose_kernel()}
+        self.result: dict[str, Any] = {
+            "date": today(),
+            **(machine if arguments.on_cpu else {"device": torch.cuda.get_device_name()}),
+            "versions": versions(),
+            **{name: getattr(arguments, name) for name in ("rows", "windows", "seconds", "note")},
+            "products_gflops": {},
+            "measurements": [],
+        }
+
+    def measure(self, settings: Sequence[Setting]) -> None:
+        """Measure a group in turns; a setting that fails is noted with its error."""
+        begun = [self._begun(setting) for setting in settings]
+        able = [one for one in begun if isinstance(one, Measurement)]
+        rivals = self._rivals(able)
+        for number in range(self._arguments.windows):
+            self._time_products(able)
+            for one in able:
+                self._choose(one.setting)
+                one.window()
+            for rival in rivals:
+                rival.window(self._arguments.seconds)
+            if len(able) > 1:
+                print(f"round {number + 1} of {self._arguments.windows}", flush=True)
+        for one in begun:
+            self._note(self._line(one) if isinstance(one, Measurement) else one)
+        if rivals:
+            rivals[0].competitor.close()
+            self.result["competitor"]["measurements"] = [rival.line() for rival in rivals]
+        for one in able:
+            one.subject.close()
+        self.write()
+
+    def write(self) -> None:
+        """Write what was measured so far."""
+        if out := self._arguments.out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(out, sealed(self.result))
+
+    def _begun(self, setting: Setting) -> Measurement | dict[str, Any]:
+        """Return the setting at work, or its line with an error."""
+        given, begin = self._arguments, time.perf_counter()
+        try:
+            self._choose(setting)
+            if not given.on_cpu:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            data, what = self._data_of(setting.data), (setting.algorithm, setting.mode, setting.members)
+            subject: InProcess | Processes
+            if given.on_cpu and setting.members > 1:
+                subject = Processes(*what, data, setting.kernel)
+            else:
+                subject = InProcess(*what, data, given.device)
+            one = Measurement(setting, subject, given.device, time.perf_counter() - begin)
+            one.warm_up(0 if setting.data == "synthetic" else given.warmup, given.seconds)
+            return one
+        except (RuntimeError, ValueError, OfflineRLError) as error:
+            return dataclasses.asdict(setting) | {"precision": setting.precision, "error": str(error)[:200]}
+
+    def _rivals(self, able: Sequence[Measurement]) -> list[Rival]:
+        """Start the competitor with those of these algorithms that it has."""
+        python, data = self._arguments.peers, {one.setting.algorithm: one.setting.data for one in able}
+        data = {name: "synthetic" if name != "prdc" else own for name, own in data.items() if name in PEERS}
+        if python is None or not data:
+            return []
+        pin(set(self._cores[:1]))
+        competitor = Competitor(python, {name: self._data_of(own) for name, own in data.items()})
+        self.result["competitor"] = {"name": competitor.name}
+        if "prdc" in data:
+            competitor.window("prdc", PATIENCE, self._arguments.warmup)
+        return [Rival(name, competitor) for name in data]
+
+    def _choose(self, setting: Setting) -> None:
+        """Let this process compute as a setting asks, whatever it did before."""
+        if setting.cores:
+            pin(set(self._cores[: setting.cores]))
+        use_kernel(setting.kernel, 1)
+
+    def _data_of(self, name: str) -> Data:
+        if name not in self._data:
+            dataset = synthetic(self._arguments.rows) if name == "synthetic" else load_dataset(name)
+            self._data[name] = data = Data(dataset, self._arguments.device)
+            if name != "synthetic":
+                about = {"name": dataset.name, "rows": len(dataset), "fingerprint": dataset.fingerprint}
+                self.result["data"] = about | {"sizes": data.preprocessing.sizes, "warmup": self._arguments.warmup}
+        return self._data[name]
+
+    def _time_products(self, able: Sequence[Measurement]) -> None:
+        """Time the products that these are compared with, once more."""
+        rates, given = self.result["products_gflops"], self._arguments
+        for members, precision in dict.fromkeys((self._batch(one.setting), one.setting.precision) for one in able):
+            if given.on_cpu:
+                pin(set(self._cores[:1]))
+            key, rate = f"{members} {precision}", product_rate(given.device, members, precision) / 1e9
+            rates[key] = round(max(rate, rates.get(key, 0.0)), 1)
+
+    def _batch(self, setting: Setting) -> int:
+        """Return how many products are one batch: members of a CPU multiply for themselves."""
+        return 1 if self._arguments.on_cpu else setting.members
+
+    def _line(self, one: Measurement) -> dict[str, Any]:
+        product = self.result["products_gflops"][f"{self._batch(one.setting)} {one.setting.precision}"]
+        flops = flops_of_update(one.setting.algorithm, *self._data_of(one.setting.data).preprocessing.sizes)
+        return one.line(flops, 1e9 * product)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self.result["measurements"].append(line)
+        print(json.dumps(line), flush=True)
+
+
+def groups(arguments: Arguments, kernel: Kernel, cores: int) -> Iterator[list[Setting]]:
+    """Yield what is measured in turns: on a CPU all, on a GPU one by one, as they would share its memory."""
+    if arguments.on_cpu:
+        yield [setting for name in arguments.algorithms for setting in _on_cpu(arguments, name, kernel, cores)]
+        return
+    for name in arguments.algorithms:
+        for setting in _on_gpu(arguments, name):
+            yield [setting]
+
+
+def _on_cpu(arguments: Arguments, algorithm: str, kernel: Kernel, cores: int) -> Iterator[Setting]:
+    modes = arguments.modes or [mode for mode in ("eager", "compile") if mode in MODES]
+    data = arguments.data if algorithm == "prdc" else "synthetic"
+    kernels: list[Kernel] = ["default", kernel] if kernel.startswith("native") else [kernel]
+    for mode in modes:
+        for own in kernels if mode == "eager" else kernels[-1:]:
+            yield Setting(algorithm, mode, own, cores=1, data=data)
+    if algorithm == "prdc":  # its search has a thread of its own
+        yield Setting("td3_bc", modes[-1], kernel, cores=1, data=data)
+        if cores > 1:
+            yield from (Setting("prdc", mode, kernel, cores=2, data=data) for mode in modes)
+    for members in arguments.members if arguments.members is not None else MEMBERS["cpu"]:
+        if algorithm in arguments.most and cores > 1:
+            yield Setting(algorithm, modes[-1], kernel, members, cores=2)
+
+
+def _on_gpu(arguments: Arguments, algorithm: str) -> Iterator[Setting]:
+    """Yield what matters most first, for time may run out."""
+    modes = arguments.modes or ("eager", "cudagraph")
+    yield from (Setting(algorithm, mode, "default") for mode in modes)
+    for members in arguments.members if arguments.members is not None else MEMBERS["cuda"]:
+        if members <= 20 or algorithm in arguments.most:
+            yield Setting(algorithm, modes[-1], "default", members)
+        if algorithm in arguments.most:
+            yield Setting(algorithm, modes[-1], "tf32", members)
 
 
 def main() -> None:
@@ -86,298 +332,16 @@ def main() -> None:
 
     arguments = tyro.cli(Arguments)
     if arguments.show:
-        from offline_rl.files import read_sealed
-
-        print(table(read_sealed(arguments.show)))
-        return
-    result = measure(arguments)
+        result = read_sealed(arguments.show)
+    else:
+        bench = Bench(arguments)
+        kernel, cores = bench.result.get("kernel", "default"), len(os.sched_getaffinity(0))
+        for group in groups(arguments, kernel, cores):
+            bench.measure(group)
+        result = bench.result
     print(table(result))
-    if arguments.out:
-        from offline_rl.files import sealed, write_json
-
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, sealed(result))
-        print(f"\nwritten to {arguments.out}")
-
-
-def measure(arguments: Arguments) -> dict[str, Any]:
-    """Measure everything; return the result file's content."""
-    from offline_rl.networks.kernels import choose_kernel, use_kernel
-
-    # One core for us and for the competitor: searches of both would otherwise take all.
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    kernel = choose_kernel()
-    use_kernel(kernel, threads=1)
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
-        "kernel": kernel,
-        "versions": versions(),
-        "windows": arguments.windows,
-        "td3_bc": measure_td3_bc(arguments),
-        "prdc": measure_prdc(arguments),
-        "iql": measure_share(arguments, "iql", "IQL, batch 256, 17 + 6 entries, two hidden layers of 256", IQL_FLOPS),
-        "a2pr": measure_share(arguments, "a2pr", "A2PR, batch 256, 17 + 6 entries, its own depths and VAE", A2PR_FLOPS),
-    }
-
-
-def measure_td3_bc(arguments: Arguments) -> dict[str, Any]:
-    """Measure TD3+BC against the arithmetic floor and d3rlpy, on synthetic data."""
-    from algos.bc import BC
-    from algos.bc import Config as BCConfig
-
-    dataset = synthetic(arguments.rows)
-    ours = Runner("td3_bc", dataset)
-    # Behaviour cloning asks for no noise: its batch is rows alone.
-    rows_only = Runner("bc", dataset, BC(BCConfig(), dataset.observation_size, dataset.action_size))
-    update, sample, rows, peer = Series(), Series(), Series(), Series()
-    product, competitor = float("inf"), Competitor.start("td3_bc", dataset, arguments.peers)
-    for _ in range(arguments.windows):
-        product = min(product, time_product())
-        update.measure(ours.update, arguments.updates)
-        sample.measure(ours.sample, 640)
-        rows.measure(rows_only.sample, 640)
-        if competitor:
-            competitor.measure(peer, max(20, arguments.updates // 5))
-    return {
-        "what": "TD3+BC, batch 256, 17 + 6 entries, two hidden layers of 256",
-        **against_floor(update, TD3_BC_FLOPS, product),
-        "sampling_milliseconds": sample.milliseconds,
-        "sampling_rows_milliseconds": rows.milliseconds,
-        "competitor": competitor.result(peer, update) if competitor else None,
-    }
-
-
-def measure_share(arguments: Arguments, algorithm: str, what: str, flops: float) -> dict[str, Any]:
-    """Measure an algorithm against its arithmetic floor, on synthetic data; updates are fewer the more they compute."""
-    ours, update, product = Runner(algorithm, synthetic(arguments.rows)), Series(), float("inf")
-    for _ in range(arguments.windows):
-        product = min(product, time_product())
-        update.measure(ours.update, max(10, int(arguments.updates * TD3_BC_FLOPS / flops)))
-    return {"what": what, **against_floor(update, flops, product)}
-
-
-def against_floor(update: Series, flops: float, product: float) -> dict[str, Any]:
-    """Compare updates of so many operations with the fastest 256³ product, which took ``product`` seconds."""
-    rate = 2 * 256**3 / product
-    return {
-        "product_gflops": round(rate / 1e9, 1),
-        "floor_updates_per_second": round(rate / flops, 1),
-        "updates_per_second": update.rate,
-        "share_of_floor": round(flops / rate / update.best, 3),
-        "window_milliseconds": [round(1e3 * seconds, 3) for seconds in update.seconds],
-    }
-
-
-def measure_prdc(arguments: Arguments) -> dict[str, Any]:
-    """Measure PRDC against TD3+BC and against d3rlpy's PRDC, on recorded data."""
-    from offline_rl.data import load_dataset
-
-    dataset = load_dataset(arguments.data)
-    baseline, ours = Runner("td3_bc", dataset), Runner("prdc", dataset)
-    ours.wait_for_lists()
-    competitor = Competitor.start("prdc", dataset, arguments.peers)
-    for runner in (baseline, ours):
-        for _ in range(arguments.warmup):
-            runner.update()
-    plain, update, peer = Series(), Series(), Series()
-    for _ in range(arguments.windows):
-        plain.measure(baseline.update, arguments.updates)
-        update.measure(ours.update, arguments.updates)
-        if competitor:
-            competitor.measure(peer, 10)
-    metrics = {name: float(value) for name, value in ours.metrics.items()}
-    return {
-        "what": f"PRDC on {dataset.name}, {len(dataset):,} rows, after {arguments.warmup:,} updates",
-        "fingerprint": dataset.fingerprint,
-        "td3_bc_updates_per_second": plain.rate,
-        "updates_per_second": update.rate,
-        "share_of_td3_bc": round(plain.best / update.best, 3),
-        "search_milliseconds": round(metrics["timing/search_ms"], 3),
-        "certified": round(metrics["timing/certified"], 3),
-        "competitor": competitor.result(peer, update) if competitor else None,
-        "window_milliseconds": [round(1e3 * seconds, 3) for seconds in update.seconds],
-    }
-
-
-def synthetic(rows: int) -> Any:
-    """Return a dataset of independent noise with the sizes of walker2d and halfcheetah."""
-    from offline_rl.data import Dataset
-
-    rng = np.random.default_rng(0)
-    return Dataset.from_arrays(
-        observations=rng.standard_normal((rows, 17)),
-        actions=rng.uniform(-1, 1, (rows, 6)),
-        rewards=rng.standard_normal(rows),
-        terminated=np.zeros(rows, bool),
-        truncated=np.arange(rows) % 1000 == 999,
-        next_observations=rng.standard_normal((rows, 17)),
-        name="synthetic",
-    )
-
-
-class Runner:
-    """One of our agents with its sampler, called update after update."""
-
-    def __init__(self, algorithm: str, dataset: Any, agent: Any = None) -> None:
-        from offline_rl.agent import find_algorithm
-        from offline_rl.data.packed import PackedRows
-        from offline_rl.data.preprocessing import Preprocessing
-        from offline_rl.training.sampler import Sampler
-
-        found = find_algorithm(algorithm)
-        rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
-        self.agent = agent or found(found.config_class(), dataset.observation_size, dataset.action_size)
-        self.agent.prepare(rows)
-        self._sampler = Sampler(self.agent, rows)
-        self._step = 0
-        self.metrics: dict[str, Any] = {}
-
-    def update(self) -> None:
-        """Make the next update, its sampling included."""
-        self._step += 1
-        self.metrics |= self.agent.update(self._sampler.batch(self._step), self._step)
-
-    def sample(self) -> None:
-        """Make the next batch only."""
-        self._step += 1
-        self._sampler.batch(self._step)
-
-    def wait_for_lists(self) -> None:
-        """Wait until PRDC's candidate lists are there."""
-        self.agent.nearest.wait()
-
-
-class Competitor:
-    """d3rlpy in its own Python, asked window by window."""
-
-    def __init__(self, algorithm: str, dataset: Any, python: Path) -> None:
-        script = str(Path(__file__).with_name("peer_d3rlpy.py"))
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([str(python), script], stdin=pipe, stdout=pipe, text=True)
-        self._algorithm = algorithm
-        self._sampling: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "data.npz"
-            np.savez(
-                path,
-                observations=dataset.observations,
-                actions=dataset.actions,
-                rewards=dataset.rewards,
-                terminals=dataset.terminated.astype(np.float32),
-                timeouts=(dataset.truncated & ~dataset.terminated).astype(np.float32),
-            )
-            self.version = self._ask({"algorithm": algorithm, "data": str(path)})["version"]
-
-    @classmethod
-    def start(cls, algorithm: str, dataset: Any, python: Path | None) -> "Competitor | None":
-        """Start it, if there is one."""
-        return cls(algorithm, dataset, python) if python else None
-
-    def measure(self, series: Series, updates: int) -> None:
-        """Add the mean time of one update with its sampling."""
-        answer = self._ask(updates)
-        series.seconds.append(answer["seconds"] / updates)
-        self._sampling.append(answer["sampling"] / updates)
-
-    def result(self, peer: Series, ours: Series) -> dict[str, Any]:
-        """Return the comparison, and end the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-        return {
-            "name": f"d3rlpy {self.version}",
-            "updates_per_second": round(1 / peer.best, 2),
-            "sampling_milliseconds": round(1e3 * min(self._sampling), 3),
-            "ours_times_as_fast": round(peer.best / ours.best, 2),
-        }
-
-    def _ask(self, request: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the competitor's process ended; run `make bench` to set up its environment")
-        return json.loads(line)
-
-
-def time_product() -> float:
-    """Return the fastest time of one float32 product of 256 x 256 matrices, over the kernels PyTorch offers here."""
-    import torch
-
-    from offline_rl.networks.kernels import Kernel, choose_kernel, onednn_is_exact, use_kernel
-
-    left, right, series = torch.ones(256, 256), torch.ones(256, 256), Series()
-    choices: list[Kernel] = ["default", "onednn"] if onednn_is_exact() else ["default"]
-    for kernel in choices:
-        use_kernel(kernel, threads=1)
-        for _ in range(10):
-            series.measure(lambda: torch.mm(left, right), 20)
-    use_kernel(choose_kernel(), threads=1)
-    return series.best
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return a result as Markdown."""
-    td3_bc, prdc = result["td3_bc"], result["prdc"]
-    floor = td3_bc["floor_updates_per_second"]
-    lines = [
-        f"One agent, one core, sampling included; {result['hardware']}, PyTorch {result['versions']['torch']}, "
-        f'{result["date"]}, kernel "{result["kernel"]}", best of {result["windows"]} windows.',
-        "",
-        f"| {td3_bc['what']} | updates/s | share of the floor | sampling, ms |",
-        "|---|---|---|---|",
-        f"| arithmetic floor ({td3_bc['product_gflops']} GFLOP/s) | {floor} | 100 % | |",
-    ]
-    for name, numbers in named(td3_bc):
-        share = f"{100 * numbers['updates_per_second'] / floor:.0f} %"
-        lines.append(f"| {name} | {numbers['updates_per_second']} | {share} | {numbers['sampling_milliseconds']:.3f} |")
-    base = prdc["td3_bc_updates_per_second"]
-    lines += ["", f"| {prdc['what']} | updates/s | share of TD3+BC |", "|---|---|---|"]
-    lines.append(f"| offline_rl, TD3+BC on the same data | {base} | 100 % |")
-    for name, numbers in named(prdc):
-        share = f"{100 * numbers['updates_per_second'] / base:.0f} %"
-        lines.append(f"| {name} | {numbers['updates_per_second']} | {share} |")
-    for part in (result[name] for name in ("iql", "a2pr") if name in result):
-        lines += [
-            "",
-            f"| {part['what']} | updates/s | share of the floor |",
-            "|---|---|---|",
-            f"| arithmetic floor ({part['product_gflops']} GFLOP/s) | {part['floor_updates_per_second']} | 100 % |",
-            f"| offline_rl | {part['updates_per_second']} | {100 * part['share_of_floor']:.0f} % |",
-        ]
-    lines += [
-        "",
-        f"Sampling includes the update's noise; 256 rows alone take {td3_bc['sampling_rows_milliseconds']:.3f} ms. "
-        f"PRDC's search took {prdc['search_milliseconds']:.2f} ms in the last update, {100 * prdc['certified']:.0f} % "
-        "of it proven by candidate lists.",
-    ]
-    return "\n".join(lines)
-
-
-def named(part: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return ours and the competitor's numbers with their names."""
-    peer = part["competitor"]
-    return [("offline_rl", part)] + ([(peer["name"], peer)] if peer else [])
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that matter here."""
-    import torch
-
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-
-
-def hardware() -> str:
-    """Return the processor's name, with its family where the name says little."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if "model name" not in facts:
-        return platform.processor() or platform.machine()
-    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
+    if arguments.chart:
+        draw(result, arguments.chart)
 
 
 if __name__ == "__main__":

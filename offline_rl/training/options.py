@@ -38,6 +38,8 @@ class LoopOptions:
     """Training processes on a CPU; by default one for each seed, at most two for each core."""
     threads: int = 1
     """Threads of each training process; changing it changes the last bits of results."""
+    profile: bool = False
+    """Say at the end where the time of updates went, and write profile.txt and a trace of some hundred updates."""
     wandb: bool = False
     """Also log to Weights & Biases, one W&B run for each seed; without an API key offline, into the run folder."""
     wandb_project: str | None = None

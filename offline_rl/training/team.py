@@ -112,6 +112,17 @@ class Team:
         answers = self._ask({"do": "run", "until": until, "report": report})
         return {name: metrics for message, _ in answers for name, metrics in message["metrics"].items()}
 
+    def watch(self) -> None:
+        """Let the first process watch what its updates are spent on."""
+        self.children[0].send({"do": "watch"})
+        self.children[0].receive()
+
+    def watched(self) -> tuple[str, bytes]:
+        """Stop that; return a text, and a gzipped trace."""
+        self.children[0].send({"do": "watched"})
+        message, tensors = self.children[0].receive()
+        return message["text"], tensors["trace"].numpy().tobytes()
+
     def state(self, stored: int) -> dict[str, Tensor]:
         """Return all members' full states as ``seed-N/...``, but not the first ``stored`` rows collected online."""
         return self._merged({"do": "state", "stored": stored})

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from offline_rl.agent import agent_from_description
 from offline_rl.errors import Interrupted
+from offline_rl.files import write_bytes
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
@@ -101,6 +102,11 @@ class Trainer:
         self._crew, self._stop = crew, stop or Stop()
         self._diverged: set[str] = set()
         self._replay: dict[str, ReplayFile] = {}
+        self._watched: tuple[int, ...] = ()
+        if self._options.profile:
+            from offline_rl.training.profile import watched_steps
+
+            self._watched = watched_steps(self._step, self._options.total_steps)
 
     def run(self) -> None:
         """Train to the end and leave the agents in ``agents/``.
@@ -128,6 +134,8 @@ class Trainer:
         if self._options.evaluates and not self._options.quiet:
             share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
             print(f"evaluation: nothing was trained for {share}, while episodes were played", file=sys.stderr)
+        if self._watched and not self._options.quiet and (self._out / "profile.txt").exists():
+            print(f"\n{(self._out / 'profile.txt').read_text()}", file=sys.stderr)
 
     def _open_replay(self) -> None:
         """Open what members collect online; give a checkpoint back what it left there."""
@@ -156,12 +164,16 @@ class Trainer:
     def _train(self) -> None:
         chunk, last_save = 1, -np.inf
         while self._step < self._options.total_steps:
+            if self._step == next(iter(self._watched), None):
+                self._team.watch()
             target = min(self._step + chunk, self._next_boundary())
             begin = time.monotonic()
             report = target % self._options.log_every == 0
             metrics = self._team.run(target, report)
             chunk = _next_chunk(target - self._step, time.monotonic() - begin)
             self._step = target
+            if target == max(self._watched, default=None):
+                self._write_profile()
             if report:
                 self._log(metrics)
             if self._evaluates_at(target):
@@ -206,7 +218,7 @@ class Trainer:
 
     def _next_boundary(self) -> int:
         every = [self._options.log_every, *([self._options.eval_every] if self._options.eval_every else [])]
-        ends = [end for end in self._options.ends if end > self._step]
+        ends = [end for end in (*self._options.ends, *self._watched) if end > self._step]
         return min(*ends, *((self._step // n + 1) * n for n in every))
 
     def _evaluate(self, kind: str, episodes: int, weights: dict[str, Tensor] | None = None) -> None:
@@ -276,6 +288,11 @@ class Trainer:
         pending, length = self._record.pending(), self._record.sync()
         seconds = self._seconds(), round(self._waited, 3)
         Checkpoint(self._step, length, pending, *seconds, finished, tensors=tensors).save(self._out)
+
+    def _write_profile(self) -> None:
+        text, trace = self._team.watched()
+        write_bytes(self._out / "profile.txt", text.encode())
+        write_bytes(self._out / "profile.json.gz", trace)
 
     def _seconds(self) -> float:
         return round(self._seconds_before + time.monotonic() - self._begin, 3)

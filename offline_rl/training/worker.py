@@ -116,6 +116,8 @@ class Worker:
         self._captured: CapturedUpdates | None = None
         self._arithmetic: tuple[Kernel, int] = "default", 1
         self._step = 0
+        self._profiler: Any = None
+        self._watched_from = 0
 
     def answer(self, message: Message, tensors: dict[str, Tensor]) -> Reply:
         """Call the method that ``message["do"]`` names with the rest of the message."""
@@ -124,6 +126,8 @@ class Worker:
             "setup": self.setup,
             "build": self.build,
             "run": self.run,
+            "watch": self.watch,
+            "watched": self.watched,
             "state": self.state,
             "weights": self.weights,
             "play": self.play,
@@ -150,6 +154,8 @@ class Worker:
         """Build members, in place of others, on the data in ``file``; with a ``step``, continue from the tensors."""
         from safetensors.torch import load_file
 
+        if self._profiler is not None:
+            self.watched({})  # a run was stopped meanwhile
         # Mapped, not read: all workers share one copy of the dataset.
         arrays = load_file(f"/dev/fd/{file}")
         os.close(file)
@@ -181,6 +187,19 @@ class Worker:
             torch.cuda.synchronize(first.device)  # the parent measures how long updates take
         self._step = until
         return {"metrics": {name: member.metrics() for name, member in self._members.items()} if report else {}}, {}
+
+    def watch(self, tensors: dict[str, Tensor]) -> Reply:
+        """Begin to watch what updates are spent on."""
+        from offline_rl.training.profile import Profiler
+
+        self._watched_from, self._profiler = self._step, Profiler(type(self))
+        return {}, {}
+
+    def watched(self, tensors: dict[str, Tensor]) -> Reply:
+        """Stop watching; return a text, and the trace as the bytes of a gzipped file."""
+        text, trace = self._profiler.stop(self._step - self._watched_from)
+        self._profiler = None
+        return {"text": text}, {"trace": torch.frombuffer(bytearray(trace), dtype=torch.uint8)}
 
     def state(self, stored: int, tensors: dict[str, Tensor]) -> Reply:
         """Return every member's full state; of rows collected online those after the first ``stored``."""

@@ -1,0 +1,140 @@
+"""Where the time of updates goes: some hundred of them, watched by PyTorch's profiler in the first training process.
+
+Watching changes no number, though it slows Python down: what consists of many small operations looks larger than it is.
+"""
+
+import contextlib
+import functools
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from offline_rl.agent import Agent, ParameterGroup
+from offline_rl.data.nearest import NearestRows
+from offline_rl.training.sampler import Feed, Sampler
+from offline_rl.training.stacked import StackedGroup
+
+WARM_UP, UPDATES, TOP = 100, 300, 12
+"""Updates before those that are watched, of these at most, and how many operations are named."""
+FORWARD, BACKWARD, OWN, WAITING = "perceptrons forward", "perceptrons backward", "other operations", "waiting"
+METHODS: dict[tuple[type, str], str] = {
+    (Sampler, "batch"): "sampling",
+    (Feed, "ready"): "sampling",
+    (Feed, "batch"): "sampling",
+    (ParameterGroup, "step"): "optimiser",
+    (StackedGroup, "step"): "optimiser",
+    (Agent, "track_targets"): "targets",
+    (NearestRows, "find"): "search",
+}
+"""Methods whose time has a name of its own; a search beside other work counts as long as it is waited for."""
+OPERATIONS = {
+    re.compile(r"(_?Perceptron|_Together)Backward$"): BACKWARD,
+    re.compile(r"(_?Perceptron|_Together)$"): FORWARD,
+    re.compile(r"^(cuda|hip)\w*Synchronize$"): WAITING,
+}
+"""Operations likewise, by PyTorch's names of them."""
+PARTS = (*dict.fromkeys(METHODS.values()), FORWARD, BACKWARD, OWN, WAITING)
+"""What time is spent on: waiting is for the parent process, or for a GPU."""
+
+
+def watched_steps(step: int, total: int) -> tuple[int, int]:
+    """Return the steps after which watching begins and ends in a run that goes on from ``step``."""
+    begin = step + min(WARM_UP, (total - step) // 2)
+    return begin, min(begin + UPDATES, total)
+
+
+class Profiler:
+    """Watches from now on what the method ``run`` of the class ``owner``, which makes updates, spends its time on."""
+
+    def __init__(self, owner: type) -> None:
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+        self._profile, self._labels = profile(activities=activities), contextlib.ExitStack()
+        self._labels.enter_context(_labels({**METHODS, (owner, "run"): OWN}))
+        self._profile.start()
+        self._begin = time.perf_counter()
+
+    def stop(self, updates: int) -> tuple[str, bytes]:
+        """End; return as a text what so many updates spent their time on, and a gzipped trace for Perfetto."""
+        seconds = time.perf_counter() - self._begin
+        self._profile.stop()
+        self._labels.close()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "trace.json.gz"
+            self._profile.export_chrome_trace(str(path))
+            events = self._profile.events()  # type: ignore[no-untyped-call]
+            return report(events, seconds, updates), path.read_bytes()
+
+
+def report(events: Any, seconds: float, updates: int) -> str:
+    """Return the shares of :data:`PARTS`, and the operations and a GPU's kernels that took longest, as a text."""
+    lines = [f"where the time of {updates} updates went while they were watched, {seconds:.2f} seconds:", ""]
+    lines += ["   share   ms/update", *_table(shares(events, seconds), 1 / updates, seconds)]
+    for place, kind, own in (
+        ("the host's operations", "CPU", "self_cpu_time_total"),
+        ("the GPU's kernels", "CUDA", "self_device_time_total"),
+    ):
+        taken = Counter[str]()
+        for event in events:
+            if event.device_type.name == kind and event.name not in PARTS:
+                taken[event.name] += getattr(event, own) / 1e6 / seconds
+        lines += ["", f"{place} by their own time:", *_table(taken, 1 / updates, seconds)] if taken else []
+    return "\n".join([*lines, ""])
+
+
+def _table(taken: Mapping[str, float], each: float, seconds: float) -> list[str]:
+    rows = Counter(taken).most_common(TOP)
+    return [f"{share:8.1%}  {1e3 * share * seconds * each:10.3f}  {name[:90]}" for name, share in rows]
+
+
+def shares(events: Any, seconds: float) -> dict[str, float]:
+    """Return the share of ``seconds`` that each of :data:`PARTS` took; they sum to 1."""
+    taken = dict.fromkeys(PARTS, 0.0)
+    host = [event for event in events if event.device_type.name == "CPU"]
+    main = {event.thread for event in host if event.name == OWN}
+    for event in host:
+        here, own = event.thread in main, event.self_cpu_time_total / 1e6 / seconds
+        taken[_part(event, WAITING if here else OWN)] += own
+        # A GPU's backward pass has a thread of its own, for which the main one waits.
+        taken[OWN] -= 0 if here else own
+    taken[WAITING] += 1 - sum(taken.values())
+    return taken
+
+
+def _part(event: Any, otherwise: str) -> str:
+    """Return the part of an operation's own time: that of the first, from itself outwards, that has a name."""
+    while event is not None:
+        if event.name in PARTS:
+            return str(event.name)
+        if part := next((part for pattern, part in OPERATIONS.items() if pattern.search(event.name)), None):
+            return part
+        event = event.cpu_parent
+    return otherwise
+
+
+@contextlib.contextmanager
+def _labels(methods: dict[tuple[type, str], str]) -> Iterator[None]:
+    """Name what these methods do; only meanwhile, because it takes microseconds that nobody else should pay."""
+    before = {(owner, name): vars(owner)[name] for owner, name in methods}
+    try:
+        for (owner, name), part in methods.items():
+            setattr(owner, name, _labelled(before[owner, name], part))
+        yield
+    finally:
+        for (owner, name), method in before.items():
+            setattr(owner, name, method)
+
+
+def _labelled(method: Callable[..., Any], part: str) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with record_function(part):
+            return method(*args, **kwargs)
+
+    return call

@@ -160,7 +160,7 @@ class ParameterGroup:
         self._learning_rate = learning_rate
         self._decay_steps = decay_steps
         self._warmup_steps = warmup_steps
-        self._weight_decay = weight_decay
+        self.weight_decay = weight_decay
         self.gradient_clip = gradient_clip
         self._moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._count = torch.zeros((), device=self.flat.device)
@@ -178,12 +178,18 @@ class ParameterGroup:
         """Take one Adam step (β 0.9 and 0.999, ε 1e-8) along ``gradients``, one for each parameter."""
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.gradient)
         if self.gradient_clip is not None:
-            self.gradient *= (self.gradient_clip / self.gradient.norm().clamp_min(1e-12)).clamp(max=1)
+            self.gradient *= self.clip(self.gradient)
         self.move(self.flat, self.gradient, *self._moments)
+
+    def clip(self, gradient: Tensor) -> Tensor:
+        """Return the factor that makes a gradient as short as ``gradient_clip`` asks."""
+        assert self.gradient_clip is not None
+        length: Tensor = gradient.norm()
+        return (self.gradient_clip / length.clamp_min(1e-12)).clamp(max=1)
 
     def move(self, flat: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
         """Take the Adam step of this group's settings and count with parameters ``flat`` and moments given."""
-        learning_rate = self._rate()
+        learning_rate = self.rate(self._count)
         self._count += 1
         torch._fused_adamw_(
             [flat],
@@ -195,20 +201,20 @@ class ParameterGroup:
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
-            weight_decay=self._weight_decay,
+            weight_decay=self.weight_decay,
             eps=1e-8,
             amsgrad=False,
             maximize=False,
         )
 
-    def _rate(self) -> float | Tensor:
-        """Return the learning rate of the coming step; one that changes is computed where the count lives."""
+    def rate(self, count: Tensor) -> float | Tensor:
+        """Return the learning rate of the step after ``count``; one that changes is computed where the count lives."""
         rate: float | Tensor = self._learning_rate
         if self._decay_steps is not None:
-            share = (self._count.double() / self._decay_steps).clamp(max=1)
+            share = (count.double() / self._decay_steps).clamp(max=1)
             rate = rate / 2 * (1 + (math.pi * share).cos())
         if self._warmup_steps:
-            rate = rate * ((self._count.double() + 1) / self._warmup_steps).clamp(max=1)
+            rate = rate * ((count.double() + 1) / self._warmup_steps).clamp(max=1)
         # A GPU's kernel reads a single number, whatever the parameters are.
         dtype = torch.float32 if self.flat.is_cuda else self.flat.dtype
         return rate.to(dtype) if isinstance(rate, Tensor) else rate

@@ -1,5 +1,7 @@
 """Settings that tests share."""
 
+import signal
+
 TINY = {"hidden_dims": [16, 16], "batch_size": 16, "eval_episodes": 2, "quiet": True}
 """Make a run of a few hundred updates take a moment."""
 
@@ -10,3 +12,16 @@ def without_timings(rows):
         {name: value for name, value in row.items() if name != "seconds" and not name.startswith("timing/")}
         for row in rows
     ]
+
+
+class Stopping:
+    """A view that asks a run to stop as soon as it is shown something."""
+
+    def __init__(self, stop):
+        self._stop = stop
+
+    def log(self, row):
+        self._stop.signal = signal.SIGTERM
+
+    def close(self):
+        pass

@@ -1,10 +1,12 @@
 """Nearest rows for tensors: what PRDC asks for at every actor update, whatever the device."""
 
+import itertools
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from offline_rl.files import cache_folder
 
 TILE = 32_768
 """Rows in one product of a search on a GPU."""
+MEASURED = ("search_ms", "certified")
+"""Metrics of a search on the host."""
 RENEWAL = 4096
 """Rows collected online between two structures made of them."""
 
@@ -51,7 +55,13 @@ class Query:
 
 
 class Search(Protocol):
-    """A way to search."""
+    """A way to search.
+
+    Attributes:
+        traceable: Whether it is made of PyTorch's operations alone.
+    """
+
+    traceable: bool
 
     def wait(self) -> None:
         """See :meth:`NearestRows.wait`."""
@@ -80,8 +90,10 @@ class NearestRows:
             return HostSearch(rows.columns(), beta, method, list_length)
 
         self._search = rows.shared(("neighbors", beta, method, list_length), make)
-        self._begun: Future[Nearest] | None = None
+        self._begun: Tensor | None = None
         self._beta = beta
+        self._number = len(_asked)
+        _asked.append(weakref.ref(self))
 
     def include(self, replay: Replay) -> None:
         """Search among rows collected online from now on, too."""
@@ -93,19 +105,29 @@ class NearestRows:
 
     def begin(self, query: Query, rank: int) -> None:
         """Begin a search beside other work; the next :meth:`find` waits for its end and returns what it found."""
-        if query.index.device.type == "cpu":
-            self._begun = _thread().submit(self._search.find, query, rank)
+        if not self._search.traceable:
+            state = query.index, query.observation, query.action.detach()
+            self._begun = torch.ops.offline_rl.begin_search(*state, self._number, rank)
 
     def find(self, query: Query, rank: int) -> Nearest:
         """Return the k-th nearest rows; ``rank`` is k, 1 is the nearest."""
-        if self._begun is None:
+        if self._search.traceable:
             return self._search.find(query, rank)
+        if self._begun is None:
+            self.begin(query, rank)
         begun, self._begun = self._begun, None
-        return begun.result()
+        rows, distance, *measured = torch.ops.offline_rl.end_search(begun, query.index)
+        return Nearest(rows, distance, dict(zip(MEASURED, measured, strict=True)))
+
+    def submit(self, query: Query, rank: int) -> "Future[Nearest]":
+        """Search in this process's thread for searches."""
+        return _thread().submit(self._search.find, query, rank)
 
 
 class HostSearch:
     """Search on the CPU, by :class:`offline_rl.data.neighbors.NeighborIndex`."""
+
+    traceable = False
 
     def __init__(self, columns: Columns, beta: float, method: str, list_length: int) -> None:
         self._count = len(columns.observation)
@@ -132,7 +154,7 @@ class HostSearch:
             own, query.action.detach().float().numpy(), rank, states=query.observation.float().numpy()
         )
         milliseconds = 1e3 * (time.perf_counter() - begin)
-        metrics = {"search_ms": torch.tensor(milliseconds), "certified": torch.tensor(found.certified)}
+        metrics = dict(zip(MEASURED, map(torch.tensor, (milliseconds, found.certified)), strict=True))
         return Nearest(torch.from_numpy(found.index), torch.from_numpy(found.distance), metrics)
 
 
@@ -143,6 +165,8 @@ class ProductSearch:
     then decide, so the answer is that of :class:`HostSearch`. Only of rows whose keys differ by less than the product's
     rounding, 1e-13, another one may win; where keys are equal, so is the action.
     """
+
+    traceable = True
 
     def __init__(self, columns: Columns, beta: float, tile: int = TILE) -> None:
         self._scale = torch.tensor(beta, dtype=torch.float32, device=columns.observation.device)
@@ -193,6 +217,8 @@ class GrowingSearch:
         beta: As in :class:`NearestRows`.
     """
 
+    traceable = False
+
     def __init__(self, offline: Search, replay: Replay, beta: float) -> None:
         self._offline, self._replay, self._beta = offline, replay, beta
         self._count = 0
@@ -236,6 +262,41 @@ def _ranks(search: Search, query: Query, count: int, first: int) -> Nearest:
     found = [search.find(query, rank) for rank in range(1, count + 1)]
     rows, distance = (torch.stack([getattr(part, name) for part in found], 1) for name in ("rows", "distance"))
     return Nearest(first + rows, distance, found[0].metrics)
+
+
+_asked: list["weakref.ref[NearestRows]"] = []
+"""By number, those that searches are asked of: an operation of PyTorch's knows them by a number only."""
+_searches: dict[int, "Future[Nearest]"] = {}
+_tickets = itertools.count()
+
+
+def _begin(index: Tensor, observation: Tensor, action: Tensor, asked: int, rank: int) -> Tensor:
+    """Return a ticket, with which the search's end is waited for."""
+    nearest, ticket = _asked[asked](), next(_tickets)
+    assert nearest is not None
+    _searches[ticket] = nearest.submit(Query(index, observation, action), rank)
+    return torch.tensor(ticket)
+
+
+def _end(ticket: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+    found = _searches.pop(int(ticket)).result()
+    return found.rows, found.distance, *(found.metrics[name] for name in MEASURED)
+
+
+def _end_like(ticket: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors of the result's shapes, for tracing."""
+    numbers = (index.new_empty((), dtype=torch.float32) for _ in MEASURED)
+    return torch.empty_like(index), index.new_empty(index.shape, dtype=torch.float64), *numbers
+
+
+# As operations of PyTorch's a search can stand in a program that is traced and compiled.
+_operations: Any = torch.library.Library("offline_rl", "FRAGMENT")  # type: ignore[no-untyped-call]
+_operations.define("begin_search(Tensor index, Tensor observation, Tensor action, int asked, int rank) -> Tensor")
+_operations.define("end_search(Tensor ticket, Tensor index) -> (Tensor, Tensor, Tensor, Tensor)")
+_operations.impl("begin_search", _begin, "CPU")
+_operations.impl("end_search", _end, "CPU")
+_operations.impl("begin_search", lambda index, *_: index.new_empty((), dtype=torch.int64), "Meta")
+_operations.impl("end_search", _end_like, "Meta")
 
 
 def _thread() -> ThreadPoolExecutor:

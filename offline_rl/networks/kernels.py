@@ -16,8 +16,8 @@ import torch
 
 from offline_rl.networks import native
 
-Kernel = Literal["default", "onednn", "native", "native+onednn", "tf32"]
-"""PyTorch's matrix product, oneDNN's, our own kernel for perceptrons with either for all else, and a GPU's."""
+Kernel = Literal["default", "onednn", "native", "native+onednn", "bf16", "tf32"]
+"""PyTorch's matrix product, oneDNN's, our own kernel for perceptrons with either for the rest; less precise ones."""
 
 _TOLERANCE = 1e-5
 """Largest error of a float32 product, relative to the sum of the terms' magnitudes; true bfloat16 is off by 1e-4."""
@@ -40,7 +40,7 @@ def choose_kernel(threads: int = 1) -> Kernel:
 def use_kernel(kernel: Kernel, threads: int) -> None:
     """Set this process's kernel and thread count; both can change the last bits of results.
 
-    "tf32" is a GPU's only, and keeps 10 bits of each factor's fraction.
+    "tf32" keeps 10 bits of each factor's fraction, "bf16" 7.
 
     Raises:
         NativeError: The kernel is the native one, and cannot be built here.
@@ -50,18 +50,29 @@ def use_kernel(kernel: Kernel, threads: int) -> None:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high" if kernel == "tf32" else "highest")
     if (settings := _settings()) is not None:
-        settings.fp32_precision = "bf16" if kernel in ("onednn", "native+onednn") else "none"
+        settings.fp32_precision = "bf16" if kernel in ("onednn", "native+onednn", "bf16") else "none"
 
 
 def onednn_is_exact() -> bool:
     """Return whether oneDNN, permitted less, computes a float32 product in float32 all the same."""
+    error = _permitted_error()
+    return error is not None and error < _TOLERANCE
+
+
+def bf16_is_faster() -> bool:
+    """Return whether oneDNN, permitted less, takes this processor's units for products of bfloat16."""
+    error = _permitted_error()
+    return error is not None and error >= _TOLERANCE
+
+
+def _permitted_error() -> float | None:
     settings = _settings()
     if settings is None:
-        return False
+        return None
     before = settings.fp32_precision
     try:
         settings.fp32_precision = "bf16"
-        return _product_error() < _TOLERANCE
+        return _product_error()
     finally:
         settings.fp32_precision = before
 

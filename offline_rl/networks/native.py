@@ -82,45 +82,94 @@ class Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
         """Map ``(B, in)`` to ``(count, B, out)``; ReLU between layers."""
-        kernel = _active
-        assert kernel is not None
-        x, layers = x.contiguous(), tuple(layer.contiguous() for layer in layers)
-        count, rows, sizes = len(layers[0]), len(x), [x.shape[1], *(bias.shape[1] for bias in layers[1::2])]
-        padded = -(-rows // kernel.width) * kernel.width
-        hidden = x.new_empty(count * padded * sum(sizes[1:-1]))
-        output, scratch = x.new_empty(count, rows, sizes[-1]), x.new_empty(padded * (sizes[0] + sizes[-1]))
-        places = x.data_ptr(), _addresses(layers), hidden.data_ptr(), output.data_ptr(), scratch.data_ptr()
-        kernel.forward(count, rows, len(sizes) - 1, (ctypes.c_int64 * len(sizes))(*sizes), *places)
+        output, hidden = torch.ops.offline_rl.perceptron(x, layers)
         ctx.save_for_backward(x, hidden, *layers)
-        ctx.kernel, ctx.sizes, ctx.padded = kernel, sizes, padded
-        return output
+        return output  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the input and of the layers, each only if it is asked for."""
         x, hidden, *layers = ctx.saved_tensors
-        kernel, grad = ctx.kernel, grad.contiguous()
-        needs_input, needs_layers = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        sizes: list[int] = ctx.sizes
-        layer_grads = [torch.empty_like(layer) for layer in layers] if needs_layers else []
-        input_grad = torch.empty_like(x) if needs_input else None
-        packed = max(ctx.padded * kernel.width, (max(sizes) + 2) * kernel.group)
-        scratch = x.new_empty(ctx.padded * 2 * (max(sizes) + sizes[0]) + packed)
-        kernel.backward(
-            len(layers[0]),
-            len(x),
-            len(sizes) - 1,
-            (ctypes.c_int64 * len(sizes))(*sizes),
-            x.data_ptr(),
-            _addresses(layers),
-            hidden.data_ptr(),
-            grad.data_ptr(),
-            _addresses(layer_grads) if needs_layers else None,
-            None if input_grad is None else input_grad.data_ptr(),
-            scratch.data_ptr(),
-        )
-        return (input_grad, *(layer_grads if needs_layers else (None,) * len(layers)))
+        needed = ctx.needs_input_grad[:2]
+        gradients = torch.ops.offline_rl.perceptron_gradients(x, hidden, grad, layers, *needed)
+        input_grad = gradients.pop(0) if needed[0] else None
+        return (input_grad, *(gradients or [None] * len(layers)))
+
+
+class _Plan:
+    """What the kernel is told of perceptrons of some shape, and how much memory it needs."""
+
+    def __init__(self, count: int, rows: int, *sizes: int) -> None:
+        kernel = _library()
+        padded = -(-rows // kernel.width) * kernel.width
+        self.shape = count, rows, len(sizes) - 1, (ctypes.c_int64 * len(sizes))(*sizes)
+        self.hidden = count * padded * sum(sizes[1:-1])
+        self.output = count, rows, sizes[-1]
+        packed = max(padded * kernel.width, (max(sizes) + 2) * kernel.group)
+        self.forward_scratch = padded * (sizes[0] + sizes[-1])
+        self.backward_scratch = padded * 2 * (max(sizes) + sizes[0]) + packed
+
+
+_plan = functools.cache(_Plan)
+
+
+def _planned(x: Tensor, layers: Sequence[Tensor]) -> _Plan:
+    return _plan(layers[0].shape[0], *x.shape, *(bias.shape[1] for bias in layers[1::2]))
+
+
+def _forward(x: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    plan, output, hidden = _planned(x, layers), *_outputs(x, layers)
+    x, layers = x.contiguous(), [layer.contiguous() for layer in layers]
+    scratch = x.new_empty(plan.forward_scratch)
+    places = x.data_ptr(), _addresses(layers), hidden.data_ptr(), output.data_ptr(), scratch.data_ptr()
+    _library().forward(*plan.shape, *places)
+    return output, hidden
+
+
+def _outputs(x: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return room for the outputs, and for all hidden activations as the kernel lays them out."""
+    plan = _planned(x, layers)
+    return x.new_empty(plan.output), x.new_empty(plan.hidden)
+
+
+def _backward(  # noqa: PLR0917 (operations know no names)
+    x: Tensor, hidden: Tensor, gradient: Tensor, layers: Sequence[Tensor], of_input: bool, of_layers: bool
+) -> list[Tensor]:
+    plan, gradients = _planned(x, layers), _gradients(x, hidden, gradient, layers, of_input, of_layers)
+    x, gradient, layers = x.contiguous(), gradient.contiguous(), [layer.contiguous() for layer in layers]
+    scratch = x.new_empty(plan.backward_scratch)
+    _library().backward(
+        *plan.shape,
+        x.data_ptr(),
+        _addresses(layers),
+        hidden.data_ptr(),
+        gradient.data_ptr(),
+        _addresses(gradients[int(of_input) :]) if of_layers else None,
+        gradients[0].data_ptr() if of_input else None,
+        scratch.data_ptr(),
+    )
+    return gradients
+
+
+def _gradients(  # noqa: PLR0917
+    x: Tensor, hidden: Tensor, gradient: Tensor, layers: Sequence[Tensor], of_input: bool, of_layers: bool
+) -> list[Tensor]:
+    """Return room for the gradients that are asked for, the input's first."""
+    wanted = [*([x] if of_input else []), *(layers if of_layers else [])]
+    return [like.new_empty(like.shape) for like in wanted]
+
+
+# As operations of PyTorch's they can stand in a program that is traced and compiled.
+_operations: Any = torch.library.Library("offline_rl", "FRAGMENT")  # type: ignore[no-untyped-call]
+_operations.define("perceptron(Tensor x, Tensor[] layers) -> (Tensor, Tensor)")
+_operations.define(
+    "perceptron_gradients(Tensor x, Tensor hidden, Tensor gradient, Tensor[] layers, bool of_input, bool of_layers)"
+    " -> Tensor[]"
+)
+for _key, _values, _grads in (("CPU", _forward, _backward), ("Meta", _outputs, _gradients)):
+    _operations.impl("perceptron", _values, _key)
+    _operations.impl("perceptron_gradients", _grads, _key)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> Any:

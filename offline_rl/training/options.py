@@ -6,8 +6,8 @@ from typing import Literal
 from offline_rl.errors import RunError
 from offline_rl.settings import conform, require
 
-Mode = Literal["eager", "cudagraph"]
-"""How updates are made: kernel after kernel, or as CUDA graphs."""
+Mode = Literal["eager", "compile", "cudagraph"]
+"""How updates are made: operation after operation, by compiled programs, or as CUDA graphs."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,12 @@ class LoopOptions:
 
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
-    mode: Literal["auto", "eager", "cudagraph"] = "auto"
-    """How updates are made: "eager", or "cudagraph" on a GPU; "auto" takes the faster one. Rounding may differ."""
-    precision: Literal["float32", "tf32"] = "float32"
-    """Of matrix products on a GPU; "tf32" is faster and keeps 10 bits of each factor's fraction instead of 23."""
+    mode: Literal["auto", "eager", "compile", "cudagraph"] = "auto"
+    """How updates are made: "eager"; by a program that takes up to some minutes to "compile" and is faster on a CPU;
+    "cudagraph" on a GPU. "auto" is "eager" on a CPU and "cudagraph" on a GPU. Rounding differs between them."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of matrix products: "tf32" on a GPU keeps 10 bits of each factor's fraction instead of 23, "bf16" on a CPU that
+    has units for it 7; both are faster, and change results."""
     out: str | None = None
     """Folder of the run; by default a new one."""
     resume: bool = False

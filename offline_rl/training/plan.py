@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, suggestion
-from offline_rl.networks.kernels import choose_kernel
+from offline_rl.networks.kernels import bf16_is_faster, choose_kernel
+from offline_rl.training.compiled import obstacle
 from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
 
 FORMAT = 1
@@ -74,9 +76,7 @@ class Plan:
         config = found.config_class(**{**published, **overrides})
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
         device = _device(options.device)
-        if device == "cpu" and (options.mode == "cudagraph" or options.precision == "tf32"):
-            name = "mode cudagraph" if options.mode == "cudagraph" else "precision tf32"
-            raise RunError(f"{name} needs a GPU, and this run is on the CPU; leave it out")
+        _check_compute(found, options, device)
         return cls(found, config, options, data, source, task, dynamics, preprocessing, device)
 
     def description(self, seed: int) -> dict[str, Any]:
@@ -134,13 +134,15 @@ class Plan:
     @property
     def kernel(self) -> str:
         """Which kernel computes, see :mod:`offline_rl.networks.kernels`."""
-        if self.device == "cpu":
-            return choose_kernel(self.options.threads)
-        return "tf32" if self.options.precision == "tf32" else "default"
+        if self.options.precision == "float32":
+            return choose_kernel(self.options.threads) if self.device == "cpu" else "default"
+        return self.options.precision
 
     @property
     def mode(self) -> str:
-        """How updates are made, "auto" resolved."""
+        """How updates are made: "auto" resolved, and eagerly where they cannot be compiled."""
+        if self.options.mode == "compile":
+            return "eager" if obstacle(self.algorithm, self.device) else "compile"
         if self.options.mode != "auto":
             return self.options.mode
         return "eager" if self.device == "cpu" else "cudagraph"
@@ -178,7 +180,8 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     pairs = [(name, old.get(name), new[name]) for name in ("algorithm", "task", "dynamics")]
     pairs.append(("dataset", old["dataset"]["fingerprint"][:12], new["dataset"]["fingerprint"][:12]))
     pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
-    precisions = ["tf32" if record["compute"]["kernel"] == "tf32" else "float32" for record in (old, new)]
+    kernels = [record["compute"]["kernel"] for record in (old, new)]
+    precisions = [kernel if kernel in ("tf32", "bf16") else "float32" for kernel in kernels]
     pairs.append(("precision", precisions[0], precisions[1]))
     if plan.options.mode != "auto":
         pairs.append(("mode", old["compute"].get("mode", "eager"), new["compute"]["mode"]))
@@ -270,6 +273,17 @@ def _device(name: str) -> str:
     if index >= torch.cuda.device_count():
         raise RunError(f"device {name!r} is not there: PyTorch finds {torch.cuda.device_count()} CUDA GPUs")
     return f"cuda:{index}"
+
+
+def _check_compute(algorithm: type[Agent], options: TrainOptions, device: str) -> None:
+    """Refuse what a device has not; warn where an update cannot be compiled."""
+    if device == "cpu" and (options.mode == "cudagraph" or options.precision == "tf32"):
+        name = "mode cudagraph" if options.mode == "cudagraph" else "precision tf32"
+        raise RunError(f"{name} needs a GPU, and this run is on the CPU; leave it out")
+    if options.precision == "bf16" and not (device == "cpu" and bf16_is_faster()):
+        raise RunError("precision bf16 needs a CPU with units for it (AMX), and this run has none; leave it out")
+    if options.mode == "compile" and (reason := obstacle(algorithm, device)):
+        warnings.warn(f"updates are made eagerly, not compiled: {reason}", stacklevel=3)
 
 
 def _gpu(device: str) -> str | None:

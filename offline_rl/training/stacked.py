@@ -5,7 +5,6 @@ kernel costs the same for one small network or for twenty, does all their work w
 differs from a member's alone, so trajectories drift apart though their statistics do not.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup, Target
 from offline_rl.data.packed import PackedRows
+from offline_rl.training.lending import batch_like, fields_of, lend
 
 ALIGNMENT = 64
 """Numbers to whose multiples blocks of parameters begin, which fast kernels ask for."""
@@ -72,12 +72,12 @@ class Stack:
             step: Its number.
         """
         count = len(self._agents)
-        fields = _unflattened(_fields(batch), count)
+        fields = _unflattened(fields_of(batch), count)
 
         def mapped(weights: list[list[Tensor]], fields: dict[str, Any]) -> Metrics:
             for (network, _), lent in zip(self._lent, weights, strict=True):
-                _lend(network, lent)
-            return self._template.update(_batch_like(batch, fields), step)
+                lend(network, lent)
+            return self._template.update(batch_like(batch, fields), step)
 
         weights = [blocks.parameters for _, blocks in self._lent]
         metrics = torch.vmap(mapped)(weights, fields)
@@ -170,38 +170,8 @@ class StackedGroup:
         state["count"].copy_(self.count)
 
 
-def _lend(network: nn.Module, tensors: Sequence[Tensor]) -> None:
-    """Let a network compute with these tensors instead of its parameters."""
-    left = iter(tensors)
-    for module in network.modules():
-        for name in module._parameters:
-            module._parameters[name] = next(left)  # type: ignore[assignment]
-
-
-def _fields(batch: Batch) -> dict[str, Any]:
-    """Return a batch's fields; those that hold tensors of their own as dictionaries, others are left out."""
-    fields: dict[str, Any] = {}
-    for name, value in vars(batch).items():
-        if isinstance(value, Tensor):
-            fields[name] = value
-        elif isinstance(value, Mapping):
-            fields[name] = dict(value)
-        elif dataclasses.is_dataclass(value):
-            fields[name] = dict(vars(value))
-    return fields
-
-
 def _unflattened(fields: dict[str, Any], count: int) -> dict[str, Any]:
     return {
         name: _unflattened(value, count) if isinstance(value, dict) else value.unflatten(0, (count, -1))
         for name, value in fields.items()
     }
-
-
-def _batch_like(batch: Batch, fields: dict[str, Any]) -> Batch:
-    """Return a batch with other tensors."""
-    whole = {
-        name: dataclasses.replace(vars(batch)[name], **value) if dataclasses.is_dataclass(vars(batch)[name]) else value
-        for name, value in fields.items()
-    }
-    return dataclasses.replace(batch, **whole)

@@ -129,6 +129,8 @@ class Trainer:
             )
             stack.callback(self._progress.close)
             self._restore()
+            if self._compute.get("mode") == "compile":
+                self._progress.note("compiling updates, which takes up to some minutes unless it was done before")
             self._train()
             self._finish()
         if self._options.evaluates and not self._options.quiet:

@@ -20,6 +20,7 @@ from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.checkpoint import prefixed, select
+from offline_rl.training.compiled import CompiledUpdates
 from offline_rl.training.evaluation import play
 from offline_rl.training.online import Interaction
 from offline_rl.training.options import Mode
@@ -113,7 +114,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
-        self._captured: CapturedUpdates | None = None
+        self._repeated: CapturedUpdates | CompiledUpdates | None = None
         self._arithmetic: tuple[Kernel, int] = "default", 1
         self._step = 0
         self._profiler: Any = None
@@ -169,18 +170,19 @@ class Worker:
             if step:
                 member.load_state(select(tensors, f"{name}/"))
         self._step = step
-        self._captured = CapturedUpdates(list(self._members.values())) if mode == "cudagraph" else None
+        ways = {"cudagraph": CapturedUpdates, "compile": CompiledUpdates}
+        self._repeated = ways[mode](list(self._members.values())) if mode in ways else None
         return {}, {}
 
     def run(self, until: int, report: bool, tensors: dict[str, Tensor]) -> Reply:
         """Train every member up to and including update ``until``; return their metrics if ``report``."""
         first = next(iter(self._members.values())).agent
         # Online each update comes after a step in an environment, which is the host's.
-        offline = min(until, first.steps) if self._captured else self._step
-        if self._captured and offline > self._step:
-            self._captured.run(self._step + 1, offline)
+        offline = min(until, first.steps) if self._repeated else self._step
+        if self._repeated and offline > self._step:
+            self._repeated.run(self._step + 1, offline)
             if until > offline:
-                self._captured.settle()
+                self._repeated.settle()
         for member in self._members.values():
             member.run(max(self._step, offline) + 1, until)
         if first.device.type == "cuda":
@@ -233,8 +235,8 @@ class Worker:
         return {"returns": returns, "lengths": lengths}, {}
 
     def _gather(self, of: Callable[[Member], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        if self._captured and self._step <= next(iter(self._members.values())).agent.steps:
-            self._captured.settle()
+        if self._repeated and self._step <= next(iter(self._members.values())).agent.steps:
+            self._repeated.settle()
         return {f"{name}/{key}": t.cpu() for name, member in self._members.items() for key, t in of(member).items()}
 
 

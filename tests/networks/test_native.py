@@ -1,13 +1,13 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from settings import Stopping
 
 import offline_rl as orl
 from offline_rl.errors import Interrupted
@@ -157,19 +157,6 @@ def test_processes_that_start_together_build_once(tmp_path):
     children = [subprocess.Popen([sys.executable, "-P", "-c", code], env=environment) for _ in range(2)]
     assert [child.wait() for child in children] == [0, 0]
     assert log.read_text() == "built\n"
-
-
-class Stopping:
-    """A view that asks a run to stop as soon as it is shown something."""
-
-    def __init__(self, stop):
-        self._stop = stop
-
-    def log(self, row):
-        self._stop.signal = signal.SIGTERM
-
-    def close(self):
-        pass
 
 
 @needs_kernel

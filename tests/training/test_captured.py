@@ -1,21 +1,16 @@
 """Updates made by replaying what was recorded once: on a CPU by calling it again, on a GPU by CUDA graphs."""
 
 import contextlib
-import functools
 import json
-import signal
 
 import pytest
 import torch
-from datasets import episodic_dataset
-from settings import TINY, without_timings
+from members import ALL, CASES, STACKABLE, STEPS, differing, looped, members, states
+from settings import TINY, Stopping, without_timings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_rl as orl
-from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.data import nearest
-from offline_rl.data.packed import PackedRows
-from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import Interrupted
 from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.options import TrainOptions
@@ -24,54 +19,6 @@ from offline_rl.training.run import carry_out
 from offline_rl.training.sampler import Feed
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
-from offline_rl.training.worker import Member
-
-STEPS = 24
-SMALL = {"hidden_dims": [16, 16], "batch_size": 8}
-WINDOWS = {"width": 8, "layers": 1}
-MORE = {
-    "a2pr": {"actor_hidden_dims": [16], "vae_hidden_dims": [16]},
-    "dt": {**WINDOWS, "length": 4},
-    "doc": {**WINDOWS, "past": 3, "future": 4, "negatives": 5, "candidates": 10},
-    "parl": {
-        "num_labels": 20,
-        "segment_length": 5,
-        "rounds": 3,
-        "round_steps": 5,
-        "upper_steps": 2,
-        "reward_epochs": 2,
-    },
-    "td3_bc": {"policy_delay": 3},
-}
-CASES = [(name, {}) for name in algorithms()] + [
-    ("famo2o", {"base": "cql"}),
-    ("parl", {"lower": "td3_bc"}),
-    ("parl", {"rewards": "zero"}),
-    ("doc", {"encoder": "mlp"}),
-    ("bc", {"top_fraction": 0.5}),
-]
-ALL = pytest.mark.parametrize(("name", "more"), CASES, ids=[" ".join((n, *map(str, m.values()))) for n, m in CASES])
-
-
-def members(name, more, device="cpu", seeds=(0, 1), dtype=torch.float32):
-    """Make members that have not begun."""
-    dataset = episodic_dataset([20, 30, 15, 25, 40])
-    preprocessing = Preprocessing.fit(dataset, normalize=True)
-    rows = PackedRows.of(dataset, preprocessing, device)
-    algorithm = find_algorithm(name)
-    parl = MORE["parl"] if more.get("rewards", "learned") == "learned" else {}
-    settings = {**SMALL, **(parl if name == "parl" else MORE.get(name, {})), **more}
-    options = {"steps": STEPS, "preprocessing": preprocessing, "device": device, "dtype": dtype}
-    agents = [algorithm(algorithm.config_class(**settings), 4, 2, seed=seed, **options) for seed in seeds]
-    return [Member(agent, rows) for agent in agents]
-
-
-def looped(name, more, device="cpu", **options):
-    """Train to the end update by update."""
-    trained = members(name, more, device, **options)
-    for member in trained:
-        member.run(1, STEPS)
-    return states(trained)
 
 
 def replayed(name, more, device="cpu", stacked=None, **options):
@@ -84,21 +31,6 @@ def replayed(name, more, device="cpu", stacked=None, **options):
     return states(trained)
 
 
-def states(trained):
-    """Copy members' states, without how long things took."""
-    return [
-        {name: value.cpu().double() for name, value in sorted(member.state().items()) if "timing/" not in name}
-        for member in trained
-    ]
-
-
-def differing(ours, theirs, **tolerance):
-    """Name what differs between two members' states."""
-    assert set(ours) == set(theirs)
-    equal = functools.partial(torch.allclose, **tolerance) if tolerance else torch.equal
-    return [name for name in ours if not equal(ours[name], theirs[name])]
-
-
 @ALL
 def test_replayed_updates_are_those_of_the_loop(name, more):
     """A replay knows the step it was recorded at, not its own; broken by a wrong ``cycle`` or ``repeats``."""
@@ -106,15 +38,11 @@ def test_replayed_updates_are_those_of_the_loop(name, more):
         assert differing(ours, theirs) == []
 
 
-STACKABLE = [case for case in CASES if find_algorithm(case[0]).stackable]
-
-
 @pytest.mark.parametrize(("name", "more"), STACKABLE)
 def test_stacked_members_are_those_trained_alone(name, more, monkeypatch):
     """In float64, where a few updates leave no room for drift; broken by members that see each other's weights."""
     # PRDC's search as on a GPU: that of a CPU is the host's, and cannot be mapped.
     monkeypatch.setattr(nearest, "HostSearch", lambda columns, beta, *_: nearest.ProductSearch(columns, beta, tile=50))
-    monkeypatch.setattr(nearest.NearestRows, "begin", lambda *_: None)
     options = {"dtype": torch.float64, "seeds": (0, 1, 2)}
     for ours, theirs in zip(replayed(name, more, **options), looped(name, more, **options), strict=True):
         assert differing(ours, theirs, rtol=1e-7, atol=1e-9) == []
@@ -222,19 +150,6 @@ def test_a_run_on_a_gpu_resumes_exactly(name, mode, tmp_path):
     resumed = orl.train(name, "hopper-demo", resume=True, **settings)
     assert without_timings(resumed.rows) == without_timings(straight.rows)
     assert set(resumed.scores) == {0, 1}
-
-
-class Stopping:
-    """A view that asks a run to stop as soon as it is shown something."""
-
-    def __init__(self, stop):
-        self._stop = stop
-
-    def log(self, row):
-        self._stop.signal = signal.SIGTERM
-
-    def close(self):
-        pass
 
 
 def test_a_table_of_rewards_stays_where_it_is():

@@ -1,0 +1,205 @@
+"""Updates as compiled programs: one for each place in an algorithm's cycle.
+
+An update is traced to PyTorch's operations, backward passes and optimiser included, and Inductor writes a program for
+them, in C++ for a CPU: what stands between matrix products becomes a few loops, and autograd keeps no books. Results
+are an eager update's within rounding. Compiling takes some seconds for perceptrons, and minutes for a transformer; the
+programs are kept in the cache folder.
+"""
+
+import contextlib
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as trees
+
+from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup
+from offline_rl.errors import RunError
+from offline_rl.files import cache_folder
+from offline_rl.training.captured import Trained
+from offline_rl.training.lending import batch_like, fields_of, lend
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Adam's, as :class:`ParameterGroup` has them."""
+
+
+class CompiledUpdates:
+    """Makes the updates of all members of a process by compiled programs.
+
+    Which program makes an update depends on its number alone, so that a run that is resumed goes on as it would have.
+
+    Args:
+        members: All at the same step.
+    """
+
+    def __init__(self, members: Sequence[Trained]) -> None:
+        self._members = members
+        self._programs: list[dict[int, Program]] = [{} for _ in members]
+
+    def run(self, first: int, last: int) -> None:
+        """Make the updates ``first`` to ``last``."""
+        for member, programs in zip(self._members, self._programs, strict=True):
+            for step in range(first, last + 1):
+                member.note(_made(member.agent, programs, member.sampler.batch(step), step))
+
+    def settle(self) -> None:
+        """Let the agents have what updates have changed: they do, always."""
+
+
+def _made(agent: Agent, programs: dict[int, "Program"], batch: Batch, step: int) -> Metrics:
+    if not agent.repeats(step):
+        return agent.update(batch, step)
+    place = step % agent.cycle
+    if place not in programs:
+        programs[place] = Program(agent, batch, step)
+    return programs[place](batch)
+
+
+class Program:
+    """One agent's update, compiled.
+
+    Args:
+        agent: Whose tensors it changes in place, as ``update`` does.
+        batch: Like those it will be given; only shapes matter.
+        step: One of those that it will make.
+
+    Raises:
+        RunError: The update cannot be compiled.
+    """
+
+    def __init__(self, agent: Agent, batch: Batch, step: int) -> None:
+        from filelock import FileLock
+
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+        folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        folder.mkdir(parents=True, exist_ok=True)
+        self._state = agent.training_state()
+        self._names: list[str] = []
+        inputs = [*self._state.values(), *trees.tree_leaves(fields_of(batch))]
+        try:
+            # One process compiles, the others find what it has made.
+            with torch.no_grad(), FileLock(folder / "lock"):
+                self._program = compiled(traced(self._traceable(agent, batch, step), inputs), inputs)
+        except Exception as error:  # anything may go wrong in a compiler
+            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            raise RunError(
+                f"{agent.name}'s update cannot be compiled ({said[:300]}); leave out mode compile"
+            ) from error
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Metrics:
+        """Make the update."""
+        values = self._program(*self._state.values(), *trees.tree_leaves(fields_of(batch)))
+        return dict(zip(self._names, values, strict=True))
+
+    def _traceable(self, agent: Agent, batch: Batch, step: int) -> Callable[..., tuple[Tensor, ...]]:
+        """Return the update as a function of the training state's tensors and the batch's."""
+        layout = trees.tree_structure(fields_of(batch))
+
+        def update(*tensors: Tensor) -> tuple[Tensor, ...]:
+            state = dict(zip(self._state, tensors[: len(self._state)], strict=True))
+            fields = trees.tree_unflatten(tensors[len(state) :], layout)
+            # Autograd keeps its books while the update is traced; the program does without.
+            with _replaced(agent, state), torch.enable_grad():
+                metrics = agent.update(batch_like(batch, fields), step)
+            self._names = list(metrics)
+            return tuple(value.detach() for value in metrics.values())
+
+        return update
+
+
+def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.GraphModule:
+    """Return the operations that a function makes of its inputs; they are not made."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # What an agent has besides its training state does not change, and becomes a constant of the program.
+    return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+
+def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Return a program that makes a graph's operations."""
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx
+
+    with config.patch(compile_threads=1):  # a pool of processes in every member's process is too many
+        return compile_fx(graph, list(inputs))  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _replaced(agent: Agent, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let an agent's update compute with, and change, the tensors in ``state`` instead of its own."""
+    groups, targets, before = dict(agent.groups), dict(agent.targets), []
+    holders: dict[str, Any] = agent.groups
+    try:
+        for name, group in groups.items():
+            holders[name] = traced = TracedGroup(group, {key: state[f"{name}.{key}"] for key in group.state()})
+            before.append((group.network, lend(group.network, traced.parameters)))
+        for name, target in targets.items():
+            flat = state[f"{name}.target"]
+            agent.targets[name] = target._replace(flat=flat, online=holders[name].flat)
+            before.append((target.network, lend(target.network, _parts(flat, target.network))))
+        yield
+    finally:
+        for network, own in before:
+            lend(network, own)
+        agent.groups.update(groups)
+        agent.targets.update(targets)
+
+
+class TracedGroup:
+    """What :class:`ParameterGroup` is to an agent, while its update is traced.
+
+    Args:
+        group: The agent's; its settings serve.
+        state: The tensors to compute with, as :meth:`ParameterGroup.state` names them.
+    """
+
+    def __init__(self, group: ParameterGroup, state: Mapping[str, Tensor]) -> None:
+        self._group = group
+        self.flat, self.count = state["parameters"], state["count"]
+        self._mean, self._square = state["mean"], state["square"]
+        self.parameters = [part.detach().requires_grad_() for part in _parts(self.flat, group.network)]
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """As :meth:`ParameterGroup.gradients`."""
+        return torch.autograd.grad(loss, self.parameters)
+
+    @torch.no_grad()
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        """Take one Adam step, in operations that become one loop: the fused one would stay a call, and copy."""
+        gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        if self._group.gradient_clip is not None:
+            gradient = gradient * self._group.clip(gradient)
+        rate = self._group.rate(self.count)
+        self.count += 1
+        (mean_rate, square_rate), steps = BETAS, self.count.double()
+        if self._group.weight_decay:
+            self.flat *= 1 - rate * self._group.weight_decay
+        self._mean.lerp_(gradient, 1 - mean_rate)
+        self._square.mul_(square_rate).addcmul_(gradient, gradient, value=1 - square_rate)
+        size = (rate / (1 - mean_rate**steps)).to(self.flat.dtype)
+        scale = (1 - square_rate**steps).sqrt().to(self.flat.dtype)
+        self.flat -= size * self._mean / (self._square.sqrt() / scale + EPSILON)
+
+
+def _parts(flat: Tensor, network: nn.Module) -> list[Tensor]:
+    """Return the views of a flat tensor that a network's parameters are."""
+    shapes = [parameter.shape for parameter in network.parameters()]
+    parts = torch.split(flat, [shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def obstacle(algorithm: type[Agent], device: str) -> str | None:
+    """Say why an algorithm's updates cannot be compiled here; None if nothing is known to be in the way."""
+    if not algorithm.stackable:
+        return f"updates of {algorithm.name} change more than optimisers and targets"
+    if device == "cpu" and not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        return "there is no C++ compiler, such as g++"
+    if device == "cpu" and not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's headers are missing (Debian: python3-dev)"
+    return None

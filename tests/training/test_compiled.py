@@ -1,0 +1,127 @@
+"""Updates made by compiled programs."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+from members import STACKABLE, STEPS, differing, looped, members, states
+from settings import TINY, Stopping, without_timings
+
+import offline_rl as orl
+from offline_rl.errors import Interrupted
+from offline_rl.networks import kernels, native
+from offline_rl.training import compiled
+from offline_rl.training.options import TrainOptions
+from offline_rl.training.plan import Plan, split_settings
+from offline_rl.training.run import carry_out
+from offline_rl.training.team import Crew
+from offline_rl.training.trainer import Stop
+
+EXACT = {"dtype": torch.float64, "seeds": (0, 1)}
+NAMES = [" ".join((name, *map(str, more.values()))) for name, more in STACKABLE]
+needs_compiler = pytest.mark.skipif(
+    compiled.obstacle(orl.agent.find_algorithm("bc"), "cpu") is not None, reason="needs a compiler and Python's headers"
+)
+
+
+def programmed(name, more, **options):
+    """Train to the end by programs, in pieces."""
+    trained = members(name, more, **options)
+    updates = compiled.CompiledUpdates(trained)
+    for first, last in ((1, 13), (14, 14), (15, STEPS)):
+        updates.run(first, last)
+    updates.settle()
+    return states(trained)
+
+
+def check(name, more, **tolerance):
+    for ours, theirs in zip(programmed(name, more, **EXACT), looped(name, more, **EXACT), strict=True):
+        assert differing(ours, theirs, **tolerance) == []
+
+
+@pytest.mark.parametrize(("name", "more"), STACKABLE, ids=NAMES)
+def test_traced_updates_are_those_of_the_loop(name, more, monkeypatch):
+    """Without a compiler, in float64; broken by a tensor that is taken for a constant, or a place in the cycle."""
+    monkeypatch.setattr(compiled, "compiled", lambda graph, inputs: graph)
+    check(name, more, rtol=1e-7, atol=1e-9)
+
+
+# Those of transformers take minutes to compile.
+QUICK = [case for case in STACKABLE if case[0] not in ("dt", "doc")]
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize(("name", "more"), QUICK)
+def test_compiled_updates_are_those_of_the_loop(name, more):
+    check(name, more, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.skipif(not native.available(), reason="needs the native kernel")
+def test_the_native_kernel_stands_in_a_program():
+    kernels.use_kernel("native", 1)
+    try:
+        options = {"seeds": (0,)}
+        (ours,), (theirs,) = (way("td3_bc", {}, **options) for way in (programmed, looped))
+        assert differing(ours, theirs, rtol=1e-3, atol=2e-5) == []
+        (member,) = members("td3_bc", {}, **options)
+        batch = member.sampler.batch(1)
+        graph = None
+
+        def seen(found, inputs):
+            nonlocal graph
+            graph = found
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "compiled", seen)
+            compiled.Program(member.agent, batch, 1)
+        assert "offline_rl.perceptron" in graph.code
+        assert "addmm" not in graph.code
+    finally:
+        kernels.use_kernel("default", 1)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_compiled_run_resumes_exactly_and_keeps_its_mode(tmp_path):
+    """Stopped at its first row of metrics and resumed without naming the mode, it ends in the same rows."""
+    settings = {**TINY, "eval_every": 0, "final_episodes": 1, "log_every": 20, "steps": 400}
+    straight = orl.train("bc", "hopper-demo", out=str(tmp_path / "straight"), mode="compile", **settings)
+    settings |= {"out": str(tmp_path / "stopped")}
+    stop = Stop()
+    options, own = split_settings("bc", {**settings, "mode": "compile"})
+    plan = Plan.make("bc", "hopper-demo", TrainOptions(**options), own)
+    with contextlib.closing(Crew()) as crew, pytest.raises(Interrupted):
+        carry_out(plan, tmp_path / "stopped", crew, views=[Stopping(stop)], stop=stop)
+    resumed = orl.train("bc", "hopper-demo", resume=True, **settings)
+    assert without_timings(resumed.rows) == without_timings(straight.rows)
+    assert json.loads((resumed.path / "config.json").read_text())["compute"]["mode"] == "compile"
+    eager = orl.train("bc", "hopper-demo", mode="eager", **{**settings, "out": str(tmp_path / "eager")})
+    assert without_timings(eager.rows) != without_timings(straight.rows), "no program has made an update"
+
+
+def test_without_a_compiler_updates_are_eager_and_one_warning_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    options = TrainOptions(mode="compile", dataset="hopper-demo")
+    with pytest.warns(UserWarning, match="eagerly, not compiled: there is no C.. compiler") as warnings:
+        plan = Plan.make("bc", "hopper-demo", options, {})
+    assert plan.mode == "eager"
+    assert len(warnings) == 1
+
+
+def test_what_cannot_be_compiled_is_eager():
+    options = TrainOptions(mode="compile", dataset="hopper-demo")
+    with pytest.warns(UserWarning, match="updates of parl change more than optimisers and targets"):
+        assert Plan.make("parl", "hopper-demo", options, {"rewards": "oracle"}).mode == "eager"
+
+
+def test_a_program_that_fails_names_the_algorithm_and_the_remedy(monkeypatch):
+    (member,) = members("bc", {}, seeds=(0,))
+    monkeypatch.setattr(type(member.agent), "update", lambda self, batch, step: {"a": batch.reward.sum().item()})
+    with pytest.raises(orl.RunError, match=r"bc's update cannot be compiled .*; leave out mode compile"):
+        compiled.CompiledUpdates([member]).run(1, 1)

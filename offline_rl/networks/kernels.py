@@ -25,14 +25,14 @@ _ZEN5_FAMILY = 26
 """AMD's number for the first processors with full-width AVX-512 units."""
 
 
-def choose_kernel(threads: int = 1) -> Kernel:
+def choose_kernel(threads: int = 1, *, built: bool = True) -> Kernel:
     """Return the fastest kernel that is exact to rounding in float32, for a process of so many threads.
 
     Decided by the processor, and by whether a compiler is found, and not by a stopwatch: the choice can change the last
-    bits of results, so it must not hang on a noisy moment.
+    bits of results, so it must not hang on a noisy moment. ``built`` permits the kernel that hangs on the compiler.
     """
     onednn = _is_zen5_or_later() and onednn_is_exact()
-    if threads == 1 and native.available():
+    if built and threads == 1 and native.available():
         return "native+onednn" if onednn else "native"
     return "onednn" if onednn else "default"
 

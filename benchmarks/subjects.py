@@ -15,6 +15,7 @@ from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.training.captured import CapturedUpdates
+from offline_rl.training.compiled import CompiledUpdates
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan
 from offline_rl.training.team import Crew, Team
@@ -83,7 +84,11 @@ class OneByOne:
             member.run(first, last)
 
 
-MODES: dict[str, Callable[[Sequence[Member]], Updates]] = {"eager": OneByOne, "cudagraph": CapturedUpdates}
+MODES: dict[str, Callable[[Sequence[Member]], Updates]] = {
+    "eager": OneByOne,
+    "compile": CompiledUpdates,
+    "cudagraph": CapturedUpdates,
+}
 """How each mode of training makes updates."""
 
 

@@ -25,12 +25,14 @@ import torch
 
 from benchmarks.arithmetic import flops_of_update, product_rate, wait
 from benchmarks.machine import hardware, pin, today, versions
-from benchmarks.subjects import MODES, PEERS, Competitor, Data, InProcess, Processes, synthetic
+from benchmarks.subjects import PEERS, Competitor, Data, InProcess, Processes, synthetic
 from benchmarks.throughput_table import draw, table
+from offline_rl.agent import find_algorithm
 from offline_rl.data import load_dataset
 from offline_rl.errors import OfflineRLError
 from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
+from offline_rl.training.compiled import obstacle
 
 ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
@@ -93,7 +95,7 @@ class Setting:
     @property
     def precision(self) -> str:
         """Of matrix products."""
-        return "tf32" if self.kernel == "tf32" else "float32"
+        return self.kernel if self.kernel in ("tf32", "bf16") else "float32"
 
 
 @dataclass
@@ -300,7 +302,9 @@ def groups(arguments: Arguments, kernel: Kernel, cores: int) -> Iterator[list[Se
 
 
 def _on_cpu(arguments: Arguments, algorithm: str, kernel: Kernel, cores: int) -> Iterator[Setting]:
-    modes = arguments.modes or [mode for mode in ("eager", "compile") if mode in MODES]
+    modes = [*(arguments.modes or ("eager", "compile"))]
+    if "compile" in modes and obstacle(find_algorithm(algorithm), "cpu"):
+        modes.remove("compile")
     data = arguments.data if algorithm == "prdc" else "synthetic"
     kernels: list[Kernel] = ["default", kernel] if kernel.startswith("native") else [kernel]
     for mode in modes:

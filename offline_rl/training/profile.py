@@ -5,7 +5,7 @@ Watching changes no number, though it slows Python down: what consists of many s
 
 import contextlib
 import functools
-import re
+import os
 import tempfile
 import time
 from collections import Counter
@@ -18,30 +18,31 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from offline_rl.agent import Agent, ParameterGroup
 from offline_rl.data.nearest import NearestRows
+from offline_rl.training.compiled import Program
 from offline_rl.training.sampler import Feed, Sampler
 from offline_rl.training.stacked import StackedGroup
 
 WARM_UP, UPDATES, TOP = 100, 300, 12
-"""Updates before those that are watched, of these at most, and how many operations are named."""
-FORWARD, BACKWARD, OWN, WAITING = "perceptrons forward", "perceptrons backward", "other operations", "waiting"
-METHODS: dict[tuple[type, str], str] = {
-    (Sampler, "batch"): "sampling",
-    (Feed, "ready"): "sampling",
-    (Feed, "batch"): "sampling",
-    (ParameterGroup, "step"): "optimiser",
-    (StackedGroup, "step"): "optimiser",
+"""Updates before those that are watched, of these at most, and how many lines a table has."""
+OTHER, WAITING = "other operations", "waiting"
+METHODS: Mapping[tuple[type, str], str] = {
+    **dict.fromkeys(((Sampler, "batch"), (Feed, "ready"), (Feed, "batch")), "sampling"),
+    **dict.fromkeys(((ParameterGroup, "step"), (StackedGroup, "step")), "optimiser"),
     (Agent, "track_targets"): "targets",
     (NearestRows, "find"): "search",
+    (Program, "__call__"): "compiled program",
 }
-"""Methods whose time has a name of its own; a search beside other work counts as long as it is waited for."""
+"""Methods whose time has a name; a search beside other work counts as long as it is waited for."""
 OPERATIONS = {
-    re.compile(r"(_?Perceptron|_Together)Backward$"): BACKWARD,
-    re.compile(r"(_?Perceptron|_Together)$"): FORWARD,
-    re.compile(r"^(cuda|hip)\w*Synchronize$"): WAITING,
+    **dict.fromkeys(("_Perceptron", "Perceptron", "_Together", "offline_rl::perceptron"), "perceptrons forward"),
+    **dict.fromkeys(("_PerceptronBackward", "PerceptronBackward", "_TogetherBackward"), "perceptrons backward"),
+    "offline_rl::perceptron_gradients": "perceptrons backward",
+    **dict.fromkeys(("offline_rl::begin_search", "offline_rl::end_search"), "search"),
+    **dict.fromkeys(("cudaDeviceSynchronize", "cudaStreamSynchronize"), WAITING),
 }
-"""Operations likewise, by PyTorch's names of them."""
-PARTS = (*dict.fromkeys(METHODS.values()), FORWARD, BACKWARD, OWN, WAITING)
-"""What time is spent on: waiting is for the parent process, or for a GPU."""
+"""Operations likewise, by PyTorch's names of them, also within a compiled program."""
+PARTS = (*dict.fromkeys([*METHODS.values(), *OPERATIONS.values(), OTHER]),)
+"""What time is spent on; waiting is for the parent process, or for a GPU."""
 
 
 def watched_steps(step: int, total: int) -> tuple[int, int]:
@@ -54,9 +55,10 @@ class Profiler:
     """Watches from now on what the method ``run`` of the class ``owner``, which makes updates, spends its time on."""
 
     def __init__(self, owner: type) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it talks between the lines of progress
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         self._profile, self._labels = profile(activities=activities), contextlib.ExitStack()
-        self._labels.enter_context(_labels({**METHODS, (owner, "run"): OWN}))
+        self._labels.enter_context(_labels({**METHODS, (owner, "run"): OTHER}))
         self._profile.start()
         self._begin = time.perf_counter()
 
@@ -74,35 +76,33 @@ class Profiler:
 
 def report(events: Any, seconds: float, updates: int) -> str:
     """Return the shares of :data:`PARTS`, and the operations and a GPU's kernels that took longest, as a text."""
-    lines = [f"where the time of {updates} updates went while they were watched, {seconds:.2f} seconds:", ""]
-    lines += ["   share   ms/update", *_table(shares(events, seconds), 1 / updates, seconds)]
-    for place, kind, own in (
-        ("the host's operations", "CPU", "self_cpu_time_total"),
-        ("the GPU's kernels", "CUDA", "self_device_time_total"),
+    tables = {"   share   ms/update": shares(events, seconds)}
+    for title, kind, own in (
+        ("the host's operations, by their own time:", "CPU", "self_cpu_time_total"),
+        ("the GPU's kernels, by their own time:", "CUDA", "self_device_time_total"),
     ):
-        taken = Counter[str]()
+        tables[title] = own_time = dict.fromkeys((event.name for event in events), 0.0)
         for event in events:
             if event.device_type.name == kind and event.name not in PARTS:
-                taken[event.name] += getattr(event, own) / 1e6 / seconds
-        lines += ["", f"{place} by their own time:", *_table(taken, 1 / updates, seconds)] if taken else []
+                own_time[event.name] += getattr(event, own) / 1e6 / seconds
+    lines = [f"where the time of {updates} updates went while they were watched, {seconds:.2f} seconds:"]
+    for title, taken in tables.items():
+        rows = [(name, share) for name, share in Counter(taken).most_common(TOP) if share]
+        lines += ["", title] if rows else []
+        lines += [f"{share:8.1%}  {1e3 * share * seconds / updates:10.3f}  {name[:90]}" for name, share in rows]
     return "\n".join([*lines, ""])
-
-
-def _table(taken: Mapping[str, float], each: float, seconds: float) -> list[str]:
-    rows = Counter(taken).most_common(TOP)
-    return [f"{share:8.1%}  {1e3 * share * seconds * each:10.3f}  {name[:90]}" for name, share in rows]
 
 
 def shares(events: Any, seconds: float) -> dict[str, float]:
     """Return the share of ``seconds`` that each of :data:`PARTS` took; they sum to 1."""
     taken = dict.fromkeys(PARTS, 0.0)
     host = [event for event in events if event.device_type.name == "CPU"]
-    main = {event.thread for event in host if event.name == OWN}
+    main = {event.thread for event in host if event.name == OTHER}
     for event in host:
         here, own = event.thread in main, event.self_cpu_time_total / 1e6 / seconds
-        taken[_part(event, WAITING if here else OWN)] += own
+        taken[_part(event, WAITING if here else OTHER)] += own
         # A GPU's backward pass has a thread of its own, for which the main one waits.
-        taken[OWN] -= 0 if here else own
+        taken[OTHER] -= 0 if here else own
     taken[WAITING] += 1 - sum(taken.values())
     return taken
 
@@ -112,14 +112,14 @@ def _part(event: Any, otherwise: str) -> str:
     while event is not None:
         if event.name in PARTS:
             return str(event.name)
-        if part := next((part for pattern, part in OPERATIONS.items() if pattern.search(event.name)), None):
+        if part := OPERATIONS.get(event.name.removeprefix("autograd::engine::evaluate_function: ")):
             return part
         event = event.cpu_parent
     return otherwise
 
 
 @contextlib.contextmanager
-def _labels(methods: dict[tuple[type, str], str]) -> Iterator[None]:
+def _labels(methods: Mapping[tuple[type, str], str]) -> Iterator[None]:
     """Name what these methods do; only meanwhile, because it takes microseconds that nobody else should pay."""
     before = {(owner, name): vars(owner)[name] for owner, name in methods}
     try:

@@ -123,11 +123,18 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.G
 
 def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """Return a program that makes a graph's operations."""
+    from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    with config.patch(compile_threads=1):  # a pool of processes in every member's process is too many
-        return compile_fx(graph, list(inputs))  # type: ignore[return-value]
+    # Inductor finds programs it has written before only where shapes have an environment.
+    fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+    like = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    # A pool of processes that compile, in every member's process, would be too many.
+    with config.patch(compile_threads=1), tracing(TracingContext(fake)):
+        return compile_fx(graph, like)  # type: ignore[return-value]
 
 
 @contextlib.contextmanager

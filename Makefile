@@ -31,6 +31,7 @@ bench: .venv/dev.stamp .venv-peers/peers.stamp
 
 # Every committed table and figure, from the committed results: git then shows no difference.
 report: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.results check results
 	$(BIN)/python -m benchmarks.throughput --show results/throughput.json
 	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \

@@ -1,10 +1,10 @@
-import json
 import re
 import statistics
 from pathlib import Path
 
 from benchmarks import throughput_gpu
 from benchmarks.throughput import table
+from offline_rl.files import read_sealed
 from offline_rl.training.loggers import read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -12,11 +12,11 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_speed_table_is_the_committed_results():
-    assert table(json.loads((ROOT / "results" / "throughput.json").read_text())) in README
+    assert table(read_sealed(ROOT / "results" / "throughput.json")) in README
 
 
 def test_the_table_of_a_gpus_speed_is_the_committed_results():
-    result = json.loads((ROOT / "results" / "throughput" / "gpu.json").read_text())
+    result = read_sealed(ROOT / "results" / "throughput" / "gpu.json")
     assert throughput_gpu.table(result) in (ROOT / "docs" / "speed.md").read_text()
 
 
@@ -44,7 +44,7 @@ def test_prdcs_page_says_what_the_records_say():
             search = statistics.fmean(row["timing/search_ms"] for row in train[1:])
     assert f"PRDC made {rates['prdc']:.0f} updates/s and TD3+BC {rates['td3_bc']:.0f}" in page
     assert f"{search:.2f} ms" in page
-    report = json.loads((ROOT / "results" / "neighbors-walker2d-medium-replay.json").read_text())
+    report = read_sealed(ROOT / "results" / "neighbors-walker2d-medium-replay.json")
     for policy, methods in report["policies"].items():
         ours, theirs = methods["lists + tree"], methods["scipy cKDTree"]
         times = f"| {policy} | {theirs['ms_per_batch']:.1f} | {ours['ms_per_batch']:.2f} | {ours['ratio']:.0f} |"
@@ -52,7 +52,7 @@ def test_prdcs_page_says_what_the_records_say():
 
 
 def test_parls_page_says_what_a_round_cost():
-    result = json.loads((ROOT / "results" / "round-cost.json").read_text())
+    result = read_sealed(ROOT / "results" / "round-cost.json")
     page = (ROOT / "docs" / "parl.md").read_text()
     assert f"cost {result['ratio']} times the CPU seconds" in page
     assert f"{result['num_labels']} pairs of {result['segment_length']} steps" in page

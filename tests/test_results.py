@@ -11,7 +11,7 @@ import pytest
 from settings import TINY
 
 import offline_rl as orl
-from benchmarks.results import collect_command, seal, show
+from benchmarks.results import check, collect_command, seal, show
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
@@ -151,3 +151,34 @@ def test_older_results_get_a_checksum_and_keep_their_numbers(tmp_path):
     before = path.read_bytes()
     seal((tmp_path,))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("coverage.json", "neighbors-walker2d-medium-replay.json", "round-cost.json", "throughput.json"),
+        *(
+            "throughput/gpu.json",
+            "comparison/bc-hopper_medium_replay-seed-0.json",
+            "stochastic/lucky-arm-dt-seed-0.json",
+        ),
+        *(f"runs/prdc-walker2d-medium-replay/{name}" for name in ("config.json", "metrics.jsonl", "checksums.json")),
+    ],
+)
+def test_one_number_changed_in_any_committed_result_stops_the_report(name, tmp_path):
+    """Broken by a kind of result without a checksum, or one that nobody looks at."""
+    results = shutil.copytree(
+        ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.png", "report.*")
+    )
+    check(results)
+    text = (results / name).read_text()
+    digit = list(re.finditer(r"\d", text))[-1]
+    (results / name).write_text(f"{text[: digit.start()]}{(int(digit[0]) + 1) % 10}{text[digit.end() :]}")
+    with pytest.raises(orl.RunError, match=f"{re.escape(str(results / name))} .*was changed after it was made"):
+        check(results)
+
+
+def test_every_committed_result_is_as_it_was_made_and_the_report_looks_first():
+    check(ROOT / "results")
+    recipe = subprocess.run(["make", "-n", "report"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert recipe.index("benchmarks.results check results") < recipe.index("benchmarks.throughput --show")

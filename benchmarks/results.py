@@ -7,17 +7,27 @@ import hashlib
 import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from offline_rl.analysis.figures import draw_comparison
-from offline_rl.analysis.groups import varying
+from offline_rl.analysis.groups import Group, conditions, grouped, varying
 from offline_rl.analysis.results import FORMAT, read_results
-from offline_rl.analysis.tables import table
-from offline_rl.benchmark import collect, write_table
+from offline_rl.analysis.statistics import Estimate
+from offline_rl.analysis.tables import markdown, table
+from offline_rl.benchmark import collect, file_name, read_suite, write_table
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 
 README = Path(__file__).parent.parent / "README.md"
+SUITES = Path(__file__).parent
+SHOWN = ("locomotion-small", "comparison")
+"""Folders of results, of which the README shows the first that is there."""
+RECORDINGS = """
+These are recordings that the tests use, of the kind of D4RL's, but not D4RL's files and not for download: the numbers
+compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out hopper_medium_replay.hdf5`
+makes [a similar one](#collect-your-own-data); every method trains on `hopper-demo`, too, which comes with the package.
+"""
 RECORDS = "checksums.json"
 """Beside the records of a run, which are no results and carry no checksum of their own."""
 
@@ -95,7 +105,7 @@ def _checksums(run: Path) -> dict[str, str]:
 
 
 def readme(path: Path = README) -> None:
-    """Put the committed table of scores between the README's markers.
+    """Put the committed scores between the README's markers: those of the small suite, if they are there.
 
     Args:
         path: The README.
@@ -103,8 +113,51 @@ def readme(path: Path = README) -> None:
     begin, end = "<!-- scores: begin -->\n", "<!-- scores: end -->"
     before, _, rest = path.read_text().partition(begin)
     _, _, after = rest.partition(end)
-    text = (path.parent / "results" / "comparison" / "table.md").read_text()
-    write_bytes(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
+    folder = next(folder for name in SHOWN if (folder := path.parent / "results" / name).is_dir())
+    write_bytes(path, f"{before}{begin}\n{summary(folder)}\n\n{end}{after}".encode())
+
+
+def summary(folder: Path) -> str:
+    """Return the last scores in a folder of results as Markdown: methods by datasets, how they were made, a figure.
+
+    Raises:
+        RunError: The results were not made under one protocol, or one has no date.
+    """
+    results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
+    groups = grouped(results, list(read_suite(suite).methods) if suite.exists() else ())
+    if apart := varying(conditions(result) for result in results):
+        raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the README shows one protocol")
+    if undated := [result for result in results if "date" not in result]:
+        raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
+    options, datasets = results[0]["options"], {group.dataset: group.results[0]["dataset"] for group in groups}
+    cells = {(group.label, group.dataset): _score(group) for group in groups}
+    labels = dict.fromkeys(group.label for group in groups)
+    rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
+    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels]
+    data = "; ".join(f"{n}, {data['rows']:,} rows of {data['episodes']:,} episodes" for n, data in datasets.items())
+    place = f"results/{folder.name}"
+    dates = [result["date"] for result in results]
+    made = " to ".join(dict.fromkeys([min(dates), max(dates)]))
+    protocol = f"""
+Made {made} with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
+{results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
+Student-t interval; a dash where there is no result yet. [All columns]({place}/table.md). Data: {data}. {RECORDINGS}"""
+    curves = f"""
+Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
+over seeds, 95 % Student-t intervals."""
+    figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
+    return "\n\n".join([markdown(["last score", *datasets], rows), _filled(protocol), figure, _filled(curves)])
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _score(group: Group) -> str:
+    """Return a cell of the summary; one that lacks seeds says so."""
+    scores, asked = [result["score_last"] for result in group.results], len(group.results[0]["options"]["seeds"])
+    text = f"{scores.count(None)} of {len(scores)} diverged" if None in scores else str(Estimate.of(scores))
+    return text if len(scores) == asked else f"{text} ({len(scores)} of {asked} seeds)"
 
 
 def main() -> int:

@@ -75,7 +75,7 @@ class CommandLine:
         for name in self.positional:
             kind, place = self.types[name], name.upper()
             shown = tyro.conf.arg(metavar=f"[{place}]" if type(None) in typing.get_args(kind) else place)
-            command.__annotations__[name] = typing.Annotated[tyro.conf.Positional[kind], shown]
+            command.__annotations__[name] = typing.Annotated[kind, tyro.conf.Positional, shown]
         typed = [f"--{name}={value}" for name, value in self.given.items() if name not in self.positional]
         typed += ["--help"] if self.help else []
         typed += [self.given[name] for name in self.positional if name in self.given]

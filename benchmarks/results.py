@@ -124,6 +124,7 @@ def summary(folder: Path) -> str:
         RunError: The results were not made under one protocol, or one has no date.
     """
     results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
+    command = f"by `offline-rl benchmark benchmarks/{suite.name}` " if suite.exists() else ""
     groups = grouped(results, list(read_suite(suite).methods) if suite.exists() else ())
     if apart := varying(conditions(result) for result in results):
         raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the README shows one protocol")
@@ -139,7 +140,7 @@ def summary(folder: Path) -> str:
     dates = [result["date"] for result in results]
     made = " to ".join(dict.fromkeys([min(dates), max(dates)]))
     protocol = f"""
-Made {made} with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
+Made {made} {command}with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
 {results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
 Student-t interval; a dash where there is no result yet. [All columns]({place}/table.md). Data: {data}. {RECORDINGS}"""
     curves = f"""

@@ -80,8 +80,10 @@ def test_the_readme_says_when_and_how_its_scores_were_made_and_what_is_missing(t
     assert text.endswith("\n<!-- scores: end -->\nafter\n")
     assert "| bc | 12.0 ± 5.0 | – |" in text
     assert "| prdc | – | 5.5 ± 6.4 (2 of 3 seeds) |" in text
-    assert "Made 2031-01-01 to 2031-01-05 with 60 updates (papers: a million), 3 seeds, dynamics d4rl" in text
-    assert "over 7 episodes" in text.replace("\n", " ")
+    caption = " ".join(text.split())
+    assert "Made 2031-01-01 to 2031-01-05 by `offline-rl benchmark benchmarks/locomotion-small.yaml`" in caption
+    assert "with 60 updates (papers: a million), 3 seeds, dynamics d4rl: means of the last agents" in caption
+    assert "over 7 episodes" in caption
     assert "old" not in text
     write_json(folder / "0.json", whole[0])
     with pytest.raises(orl.RunError, match=r"bc-hopper-seed-0\.json has no date"):

@@ -13,8 +13,8 @@ train: .venv/run.stamp
 test: .venv/dev.stamp
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: .venv/dev.stamp
-	$(BIN)/pytest -n 2 --dist worksteal
+test-all: test
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

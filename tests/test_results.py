@@ -214,3 +214,16 @@ def test_every_committed_result_is_as_it_was_made_and_the_report_looks_first():
     check(ROOT / "results")
     recipe = subprocess.run(["make", "-n", "report"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert recipe.index("benchmarks.results check results") < recipe.index("benchmarks.throughput --show")
+
+
+def test_a_runs_record_gets_its_checksums_beside_it(run, tmp_path):
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(run.path / name, tmp_path)
+    with pytest.raises(orl.RunError, match=r"checksums\.json cannot be read"):
+        check(tmp_path)
+    seal((tmp_path,))
+    check(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    seal((tmp_path,))
+    with pytest.raises(orl.RunError, match=r"metrics\.jsonl was changed after it was made"):
+        check(tmp_path)

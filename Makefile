@@ -13,8 +13,8 @@ train: .venv/run.stamp
 test: .venv/dev.stamp
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: .venv/dev.stamp
-	$(BIN)/pytest -n 2 --dist worksteal
+test-all: test
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -31,6 +31,7 @@ bench: .venv/dev.stamp .venv-peers/peers.stamp
 
 # Every committed table and figure, from the committed results: git then shows no difference.
 report: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.results check results
 	$(BIN)/python -m benchmarks.throughput --show results/throughput/cpu.json --chart results/throughput/cpu.png
 	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \

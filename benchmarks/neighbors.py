@@ -8,7 +8,6 @@ Each method uses one thread. Build times are wall time and include nothing but t
 """
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from benchmarks.machine import hardware
 from offline_rl.data import load_dataset
 from offline_rl.data.neighbors import NeighborIndex
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.files import sealed, write_json
 
 POLICIES: dict[str, float | None] = {"a + 0.1": 0.1, "a + 0.3": 0.3, "a + 0.6": 0.6, "uniform": None}
 """Standard deviation of the query's action around the dataset's; None draws it uniformly from the box."""
@@ -62,7 +62,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_json(options.json, sealed(report))
 
 
 def load(name: str) -> tuple[Array, Array]:

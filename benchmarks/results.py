@@ -3,20 +3,34 @@
 ``make scores`` prints the table of the committed results.
 """
 
+import hashlib
 import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.analysis.figures import draw_comparison
+from offline_rl.analysis.groups import Group, conditions, grouped, varying
 from offline_rl.analysis.results import FORMAT, read_results
-from offline_rl.analysis.tables import table
-from offline_rl.benchmark import collect, write_table
+from offline_rl.analysis.statistics import Estimate
+from offline_rl.analysis.tables import markdown, table
+from offline_rl.benchmark import collect, file_name, read_suite, write_table
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 
 README = Path(__file__).parent.parent / "README.md"
+SUITES = Path(__file__).parent
+SHOWN = ("locomotion-small", "comparison")
+"""Folders of results, of which the README shows the first that is there."""
+RECORDINGS = """
+These are recordings that the tests use, of the kind of D4RL's, but not D4RL's files and not for download: the numbers
+compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out hopper_medium_replay.hdf5`
+makes [a similar one](#collect-your-own-data); every method trains on `hopper-demo`, too, which comes with the package.
+"""
+RECORDS = "checksums.json"
+"""Beside the records of a run, which are no results and carry no checksum of their own."""
 
 
 def collect_command(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) -> None:
@@ -56,24 +70,51 @@ def seal(folders: tuple[Path, ...], /) -> None:
     """Give results that were made before there were checksums one, and change nothing else; others are left alone.
 
     Args:
-        folders: Folders of result files, or single files.
+        folders: Folders of result files, single files, or runs, whose checksums go to a file beside their records.
     """
-    paths = [sorted(folder.glob("*.json")) if folder.is_dir() else [folder] for folder in folders]
+    runs = [folder for folder in folders if (folder / "config.json").is_file()]
+    for run in runs:
+        if not (run / RECORDS).exists():
+            write_json(run / RECORDS, sealed({"files": _checksums(run)}))
+    others = [folder for folder in folders if folder not in runs]
+    paths = [sorted(folder.glob("*.json")) if folder.is_dir() else [folder] for folder in others]
     for path in itertools.chain.from_iterable(paths):
         value = json.loads(path.read_text())
         if "checksum" not in value:
             write_json(path, sealed({**value, "format": FORMAT} if "format" in value else value))
 
 
+def check(folder: Path, /) -> None:
+    """See that nobody has changed a file in a folder of results or below it.
+
+    Args:
+        folder: Folder of sealed JSON files, and of the records of runs.
+
+    Raises:
+        RunError: A file has no checksum, or was changed after it was made; the first one is named.
+    """
+    for path in sorted(folder.rglob("*.json")):
+        if path.name != "config.json":
+            read_sealed(path)
+        elif changed := varying([read_sealed(path.with_name(RECORDS))["files"], _checksums(path.parent)]):
+            raise RunError(f"{path.with_name(min(changed))} was changed after it was made; restore it")
+
+
+def _checksums(run: Path) -> dict[str, str]:
+    names = ("config.json", "metrics.jsonl")
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
+
+
 def readme(path: Path = README) -> None:
-    """Put the committed tables of scores and of speed between the README's markers.
+    """Put scores, those of the small suite if they are there, and speed between the README's markers.
 
     Args:
         path: The README.
     """
     results, text = path.parent / "results", path.read_text()
+    folder = next(folder for name in SHOWN if (folder := results / name).is_dir())
     tables = {
-        "scores": (results / "comparison" / "table.md").read_text(),
+        "scores": summary(folder) + "\n",
         "speed": speed_table(read_sealed(results / "throughput" / "cpu.json")) + "\n",
     }
     for name, content in tables.items():
@@ -84,13 +125,57 @@ def readme(path: Path = README) -> None:
     write_bytes(path, text.encode())
 
 
+def summary(folder: Path) -> str:
+    """Return the last scores in a folder of results as Markdown: methods by datasets, how they were made, a figure.
+
+    Raises:
+        RunError: The results were not made under one protocol, or one has no date.
+    """
+    results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
+    command = f"by `offline-rl benchmark benchmarks/{suite.name}` " if suite.exists() else ""
+    groups = grouped(results, list(read_suite(suite).methods) if suite.exists() else ())
+    if apart := varying(conditions(result) for result in results):
+        raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the README shows one protocol")
+    if undated := [result for result in results if "date" not in result]:
+        raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
+    options, datasets = results[0]["options"], {group.dataset: group.results[0]["dataset"] for group in groups}
+    cells = {(group.label, group.dataset): _score(group) for group in groups}
+    labels = dict.fromkeys(group.label for group in groups)
+    rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
+    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels]
+    data = "; ".join(f"{n}, {data['rows']:,} rows of {data['episodes']:,} episodes" for n, data in datasets.items())
+    place = f"results/{folder.name}"
+    dates = [result["date"] for result in results]
+    made = " to ".join(dict.fromkeys([min(dates), max(dates)]))
+    protocol = f"""
+Made {made} {command}with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
+{results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
+Student-t interval; a dash where there is no result yet. [All columns]({place}/table.md). Data: {data}. {RECORDINGS}"""
+    curves = f"""
+Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
+over seeds, 95 % Student-t intervals."""
+    figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
+    return "\n\n".join([markdown(["last score", *datasets], rows), _filled(protocol), figure, _filled(curves)])
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _score(group: Group) -> str:
+    """Return a cell of the summary; one that lacks seeds says so."""
+    scores, asked = [result["score_last"] for result in group.results], len(group.results[0]["options"]["seeds"])
+    text = f"{scores.count(None)} of {len(scores)} diverged" if None in scores else str(Estimate.of(scores))
+    return text if len(scores) == asked else f"{text} ({len(scores)} of {asked} seeds)"
+
+
 def main() -> int:
     """Collect, or show the table; return the exit status."""
     import tyro
 
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"collect": collect_command, "table": show, "seal": seal, "readme": readme}
+            {"collect": collect_command, "table": show, "seal": seal, "check": check, "readme": readme}
         )
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from benchmarks.machine import hardware, today, versions
 from offline_rl.data import load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.files import write_json
+from offline_rl.files import sealed, write_json
 from offline_rl.networks.kernels import choose_kernel, use_kernel
 from offline_rl.training.sampler import Sampler
 
@@ -99,7 +99,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if given.out:
-        write_json(given.out, result)
+        write_json(given.out, sealed(result))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,13 @@ from mkdocs.structure.pages import Page
 RESULTS = Path(__file__).parent.parent / "results"
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Leave out of the nav the results of suites that have not been run."""
+    (results,) = (entry["Results"] for entry in config.nav if isinstance(entry, dict) and "Results" in entry)
+    results[:] = [entry for entry in results if all((RESULTS.parent / place).exists() for place in entry.values())]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the tables and pictures of results, which live beside the docs."""
     for path in sorted([*RESULTS.glob("*/table.md"), *RESULTS.glob("*/*.png")]):

@@ -26,7 +26,7 @@ class CommandLine:
     Args:
         arguments: What was typed after the command.
         types: The type of each option.
-        positional: Options that may be given by place.
+        positional: What is given by place, in this order; its name will do, too.
     """
 
     arguments: list[str]
@@ -36,7 +36,7 @@ class CommandLine:
     def __post_init__(self) -> None:
         self.help = False
         self.given: dict[str, str] = {}
-        waiting = list(self.positional)
+        self._waiting = list(self.positional)
         tokens = list(self.arguments)
         while tokens:
             token = tokens.pop(0)
@@ -46,13 +46,13 @@ class CommandLine:
                 name, _, value = token[2:].partition("=")
                 values = [value] if "=" in token else self._take_values(name, tokens)
                 self._set(name, values)
-            elif waiting:
-                self._set(waiting.pop(0), [token])
+            elif self._waiting:
+                self._set(self._waiting[0], [token])
             else:
                 example = f", for instance --{token.lstrip('+-')}" if "=" in token else ""
                 raise UsageError(f"unexpected argument {token!r}; options begin with --{example}")
-        if not self.help and waiting and type(None) not in typing.get_args(self.types[waiting[0]]):
-            raise UsageError(f"missing argument {waiting[0].upper()}; see --help")
+        if not self.help and self._waiting and type(None) not in typing.get_args(self.types[self._waiting[0]]):
+            raise UsageError(f"missing argument {self._waiting[0].upper()}; see --help")
 
     def value(self, name: str) -> str | None:
         """Return what was given for an option, as typed."""
@@ -72,7 +72,13 @@ class CommandLine:
             tyro.conf.OmitArgPrefixes,
             tyro.conf.OmitSubcommandPrefixes,
         )
-        typed = [f"--{name}={value}" for name, value in self.given.items()] + (["--help"] if self.help else [])
+        for name in self.positional:
+            kind, place = self.types[name], name.upper()
+            shown = tyro.conf.arg(metavar=f"[{place}]" if type(None) in typing.get_args(kind) else place)
+            command.__annotations__[name] = typing.Annotated[kind, tyro.conf.Positional, shown]
+        typed = [f"--{name}={value}" for name, value in self.given.items() if name not in self.positional]
+        typed += ["--help"] if self.help else []
+        typed += [self.given[name] for name in self.positional if name in self.given]
         messages = io.StringIO()
         try:
             with contextlib.redirect_stderr(messages):
@@ -101,6 +107,8 @@ class CommandLine:
     def _set(self, name: str, values: list[str]) -> None:
         name = self._canonical(name)
         kind = self.types[name]
+        if name in self._waiting:
+            self._waiting.remove(name)
         if typing.get_origin(kind) is list and not (len(values) == 1 and values[0].startswith("[")):
             parts = [part for value in values for part in value.replace(",", " ").split()]
             values = [repr(parts) if kind == list[str] else f"[{', '.join(parts)}]"]

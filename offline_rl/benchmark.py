@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,8 @@ def located(dataset: str, folder: Path | None) -> str:
 def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note: str | None = None) -> list[Path]:
     """Write one result file for each seed of finished runs; nothing at all if one of them cannot be taken.
 
+    A result's date is the day on which its run's record was written last.
+
     Args:
         runs: The runs' folders.
         out: Folder of the result files.
@@ -178,10 +181,12 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
     for path in runs:
         run = Run(path)
         config = run.config
-        for result in results_of(str(path), config, run.rows if (path / "metrics.jsonl").is_file() else []):
+        record = path / "metrics.jsonl"
+        for result in results_of(str(path), config, run.rows if record.is_file() else []):
             place = out / file_name({**result, "method": method})
             _check_same(place, found.get(place) or (read_result(place) if place.exists() else None), result)
-            found[place] = sealed({**result, "method": method, "note": note})
+            ended = datetime.fromtimestamp(record.stat().st_mtime, UTC).date().isoformat()
+            found[place] = sealed({**result, "date": ended, "method": method, "note": note})
     out.mkdir(parents=True, exist_ok=True)
     for place, result in found.items():
         write_json(place, result)

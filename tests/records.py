@@ -8,7 +8,10 @@ def record(scores=(10.0,), online_steps=0, **changes):
     config = {
         "algorithm": "made_up",
         "config": {"alpha": 2.5, "normalize": True},
-        "options": {"seeds": list(range(len(scores))), "steps": 40, "online_steps": online_steps, "final_episodes": 5},
+        "options": {
+            "seeds": list(range(len(scores))), "steps": 40, "online_steps": online_steps,
+            "eval_every": 20, "eval_episodes": 5, "final_episodes": 5,
+        },
         "task": "hopper",
         "dynamics": "d4rl",
         "compute": {"device": "cpu", "kernel": "default"},

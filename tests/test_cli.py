@@ -142,6 +142,27 @@ def test_help_is_everywhere(command):
     assert "usage" in done.stdout or "offline-rl train ALGO" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "places"),
+    [("benchmark", "SUITE"), ("report", "FOLDER"), ("compare", "FIRST SECOND"), ("algos", "[NAME]")],
+)
+def test_help_shows_by_place_what_is_given_by_place(command, places, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    usage, _, rest = capsys.readouterr().out.partition("\n\n")
+    assert f" {places}" in usage
+    assert f"--{places.lower()}" not in rest
+
+
+def test_what_is_given_by_place_may_be_named(capsys):
+    """Broken by a name that leaves its place open."""
+    for arguments in (["--suite", "none.yaml"], ["none.yaml"]):
+        assert main(["benchmark", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("error: none.yaml cannot be read")
+    assert main(["compare", "--second", "a"]) == 2
+    assert capsys.readouterr().err == "error: missing argument FIRST; see --help\n"
+
+
 def test_help_of_an_algorithm_has_a_sentence_for_each_setting():
     text = " ".join(run("train", "td3_bc", "--help").stdout.replace("│", " ").split())
     assert "Weight of the Q term against the behaviour-cloning term." in text

@@ -36,9 +36,13 @@ def test_every_algorithm_has_a_page():
 
 
 def test_every_page_and_every_table_of_results_is_in_the_nav():
-    tables = (path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/*/table.md"))
-    written = (path.name for path in (ROOT / "docs").glob("*.md"))
-    assert sorted(pages(NAV)) == sorted([*tables, *written])
+    """Broken by a table without a line; a line without a table is a suite's that has not been run."""
+    tables = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/*/table.md")}
+    suites = {f"results/{path.stem}/table.md" for path in ROOT.glob("benchmarks/*.yaml")}
+    written = {path.name for path in (ROOT / "docs").glob("*.md")}
+    named = list(pages(NAV))
+    assert len(named) == len(set(named))
+    assert tables | written <= set(named) <= tables | written | suites
 
 
 def test_every_public_name_is_on_the_page_of_the_api():

@@ -1,4 +1,3 @@
-import json
 import re
 import statistics
 from pathlib import Path
@@ -44,7 +43,7 @@ def test_prdcs_page_says_what_the_records_say():
             search = statistics.fmean(row["timing/search_ms"] for row in train[1:])
     assert f"PRDC made {rates['prdc']:.0f} updates/s and TD3+BC {rates['td3_bc']:.0f}" in page
     assert f"{search:.2f} ms" in page
-    report = json.loads((ROOT / "results" / "neighbors-walker2d-medium-replay.json").read_text())
+    report = read_sealed(ROOT / "results" / "neighbors-walker2d-medium-replay.json")
     for policy, methods in report["policies"].items():
         ours, theirs = methods["lists + tree"], methods["scipy cKDTree"]
         times = f"| {policy} | {theirs['ms_per_batch']:.1f} | {ours['ms_per_batch']:.2f} | {ours['ratio']:.0f} |"
@@ -52,7 +51,7 @@ def test_prdcs_page_says_what_the_records_say():
 
 
 def test_parls_page_says_what_a_round_cost():
-    result = json.loads((ROOT / "results" / "round-cost.json").read_text())
+    result = read_sealed(ROOT / "results" / "round-cost.json")
     page = (ROOT / "docs" / "parl.md").read_text()
     assert f"cost {result['ratio']} times the CPU seconds" in page
     assert f"{result['num_labels']} pairs of {result['segment_length']} steps" in page

@@ -5,20 +5,21 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from records import made
 from settings import TINY
 
 import offline_rl as orl
-from benchmarks.results import collect_command, seal, show
+from benchmarks.results import check, collect_command, readme, seal, show
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
-from offline_rl.files import sealed
+from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parent.parent
-COMPARISON = ROOT / "results" / "comparison"
 COMMITTED = [path.parent for path in sorted(ROOT.glob("results/*/table.md")) if path.parent.name != "stochastic"]
 
 
@@ -57,10 +58,41 @@ def test_committed_results_bear_their_names_and_no_places(folder):
         assert not re.search(r'": "[^"]*/', path.read_text()), f"{path.name} names a folder"
 
 
-def test_the_readmes_table_is_the_committed_one():
-    readme = (ROOT / "README.md").read_text()
-    (pasted,) = re.findall(r"<!-- scores: begin -->\n(.*?)<!-- scores: end -->", readme, re.DOTALL)
-    assert pasted in ("", f"\n{(COMPARISON / 'table.md').read_text()}\n")
+def test_the_readmes_scores_are_the_committed_ones(tmp_path):
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    readme(tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+
+
+def test_the_readme_says_when_and_how_its_scores_were_made_and_what_is_missing(tmp_path):
+    """Broken by a date or a protocol that stands there by hand, or by a cell that hides what it lacks."""
+    speed = "<!-- speed: begin -->\n<!-- speed: end -->\n"
+    (tmp_path / "README.md").write_text(f"before\n<!-- scores: begin -->\nold\n<!-- scores: end -->\nafter\n{speed}")
+    whole = made([10.0, 12.0, 14.0], name="hopper", algorithm="bc", final_episodes=7, steps=60)
+    partial = made([5.0, 6.0, 7.0], name="walker", algorithm="prdc", final_episodes=7, steps=60)[:2]
+    folder = tmp_path / "results" / "locomotion-small"
+    folder.mkdir(parents=True)
+    (tmp_path / "results" / "throughput").symlink_to(ROOT / "results" / "throughput")
+    for number, result in enumerate(whole + partial):
+        write_json(folder / f"{number}.json", sealed({**result, "date": f"2031-01-0{number + 1}"}))
+    readme(tmp_path / "README.md")
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n<!-- scores: begin -->\n\n| last score | hopper | walker |\n")
+    assert "\n<!-- scores: end -->\nafter\n<!-- speed: begin -->\n" in text
+    assert "| bc | 12.0 ± 5.0 | – |" in text
+    assert "| prdc | – | 5.5 ± 6.4 (2 of 3 seeds) |" in text
+    caption = " ".join(text.split())
+    assert "Made 2031-01-01 to 2031-01-05 by `offline-rl benchmark benchmarks/locomotion-small.yaml`" in caption
+    assert "with 60 updates (papers: a million), 3 seeds, dynamics d4rl: means of the last agents" in caption
+    assert "over 7 episodes" in caption
+    assert "old" not in text
+    write_json(folder / "0.json", whole[0])
+    with pytest.raises(orl.RunError, match=r"bc-hopper-seed-0\.json has no date"):
+        readme(tmp_path / "README.md")
+    write_json(folder / "0.json", made([10.0], name="hopper", algorithm="bc")[0])
+    with pytest.raises(orl.RunError, match="differ in final_episodes, steps; the README shows one protocol"):
+        readme(tmp_path / "README.md")
 
 
 def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_path):
@@ -71,6 +103,8 @@ def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_pa
     scores = {json.loads(text)["seed"]: json.loads(text)["score_last"] for text in first.values()}
     assert scores == run.scores
     assert {json.loads(text)["note"] for text in first.values()} == {"The room was warm."}
+    written = datetime.fromtimestamp((run.path / "metrics.jsonl").stat().st_mtime, UTC)
+    assert {json.loads(text)["date"] for text in first.values()} == {written.date().isoformat()}
     collect((run.path,), out=out, note="The room was warm.")
     assert contents(out) == first
 
@@ -151,3 +185,48 @@ def test_older_results_get_a_checksum_and_keep_their_numbers(tmp_path):
     before = path.read_bytes()
     seal((tmp_path,))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("coverage.json", "neighbors-walker2d-medium-replay.json", "round-cost.json"),
+        *(
+            "throughput/cpu.json",
+            "throughput/gpu.json",
+            "comparison/bc-hopper_medium_replay-seed-0.json",
+            "stochastic/lucky-arm-dt-seed-0.json",
+        ),
+        *(f"runs/prdc-walker2d-medium-replay/{name}" for name in ("config.json", "metrics.jsonl", "checksums.json")),
+    ],
+)
+def test_one_number_changed_in_any_committed_result_stops_the_report(name, tmp_path):
+    """Broken by a kind of result without a checksum, or one that nobody looks at."""
+    results = shutil.copytree(
+        ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.png", "report.*")
+    )
+    check(results)
+    text = (results / name).read_text()
+    digit = list(re.finditer(r"\d", text))[-1]
+    (results / name).write_text(f"{text[: digit.start()]}{(int(digit[0]) + 1) % 10}{text[digit.end() :]}")
+    with pytest.raises(orl.RunError, match=f"{re.escape(str(results / name))} .*was changed after it was made"):
+        check(results)
+
+
+def test_every_committed_result_is_as_it_was_made_and_the_report_looks_first():
+    check(ROOT / "results")
+    recipe = subprocess.run(["make", "-n", "report"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert recipe.index("benchmarks.results check results") < recipe.index("benchmarks.throughput --show")
+
+
+def test_a_runs_record_gets_its_checksums_beside_it(run, tmp_path):
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(run.path / name, tmp_path)
+    with pytest.raises(orl.RunError, match=r"checksums\.json cannot be read"):
+        check(tmp_path)
+    seal((tmp_path,))
+    check(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    seal((tmp_path,))
+    with pytest.raises(orl.RunError, match=r"metrics\.jsonl was changed after it was made"):
+        check(tmp_path)

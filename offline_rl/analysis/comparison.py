@@ -40,6 +40,8 @@ def _overlap(group: Group, ours: Estimate, theirs: Sequence[Any], seeds: int | N
         return f"not compared: ours after {steps:,} steps"
     if group.results[0]["dynamics"] != "d4rl":
         return "not compared: ours on other dynamics"
+    if group.online:
+        return "not compared: ours after a phase in the environment"
     if ours.half_width is None or seeds is None or theirs[1] is None:
         return "unknown: no interval"
     reach = ours.half_width + student_t(seeds - 1) * float(theirs[1]) / seeds**0.5

@@ -78,12 +78,18 @@ def varying(settings: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def conditions(result: Result) -> dict[str, Any]:
-    """Return what must be equal for results of different algorithms to compare."""
+    """Return what must be equal for results of different algorithms to compare: protocol and versions.
+
+    How often and how long agents were evaluated along the way belongs to the protocol: the mean of the last evaluations
+    and the best of them depend on it.
+    """
     options = result["options"]
     return {
         "dynamics": result["dynamics"],
         "steps": options["steps"],
         "online_steps": options.get("online_steps", 0),
+        "eval_every": options["eval_every"],
+        "eval_episodes": options["eval_episodes"],
         "final_episodes": final_episodes(result),
         **result["versions"],
     }

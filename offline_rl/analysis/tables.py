@@ -125,8 +125,8 @@ def _facts(results: Sequence[Result]) -> list[str]:
         "* Hours: of the whole run, evaluations included, until a seed's last record. Mean of last 10: of the last"
         " evaluations along the way, as many as there are if fewer. Best: the highest evaluation of each seed, an"
         " oracle's choice, never to be compared with another column.",
-        "* Results whose algorithm's settings, task, data, dynamics, steps, final episodes or versions differ never"
-        " share a row; a row names what tells it apart.",
+        "* Results whose algorithm's settings, task, data, dynamics, steps, evaluations, final episodes or versions"
+        " differ never share a row; a row names what tells it apart.",
         *(f"* Note: {note}" for note in _distinct(result["note"] for result in results if result.get("note"))),
     ]
 

@@ -147,6 +147,8 @@ def test_a_diverged_seed_is_not_left_out_of_the_mean():
         ({"dynamics": "plain"}, "dynamics plain"),
         ({"versions": {"torch": "9.10", "numpy": "1.0"}}, "torch 9.10"),
         ({"final_episodes": 1000}, "final_episodes 1,000"),
+        ({"eval_every": 10}, "eval_every 10"),
+        ({"eval_episodes": 50}, "eval_episodes 50"),
     ],
 )
 def test_what_differs_never_shares_a_row(change, words):

@@ -28,6 +28,8 @@ _OPTIONS = ("-march=x86-64-v4", "-std=c++17", "-O3", "-ffp-contract=fast", "-sha
 _NEEDS = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 """What a compiler takes for granted of an x86-64-v4, as Linux names it; the rest is older."""
 _BUILD_SECONDS = 120
+_MOST_ROWS = 2048
+"""Beyond them what a layer leaves for the backward pass outgrows a core's cache, and PyTorch's products were faster."""
 
 
 class NativeError(RunError):
@@ -73,6 +75,7 @@ def serves(x: Tensor, layers: Sequence[Tensor]) -> bool:
         and x.dtype == layers[0].dtype == torch.float32
         and x.device.type == layers[0].device.type == "cpu"
         and x.shape[1:] == layers[0].shape[2:]
+        and len(x) <= _MOST_ROWS
     )
 
 

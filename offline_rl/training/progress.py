@@ -23,6 +23,7 @@ class Progress:
         self, steps: int, start: int, quiet: bool = False, *, unit: str = "updates", score_name: str = "score"
     ) -> None:
         self._steps, self._start, self._quiet = steps, start, quiet
+        self._step = start
         self._unit, self._score_name = unit, score_name
         self._begin = self._last_line = time.monotonic()
         self._newest = self._score = ""
@@ -43,15 +44,15 @@ class Progress:
             print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """Say what is going on after the last update."""
+        """Say what is going on where no updates are made."""
         if self._bar is not None:
-            self._bar.show(self._steps, text)
+            self._bar.show(self._step, text)
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
     def at(self, step: int) -> None:
         """Show that ``step`` updates are made."""
-        now = time.monotonic()
+        now, self._step = time.monotonic(), step
         if self._bar is not None:
             self._bar.show(step, self._status(step, now))
         elif not self._quiet and (now - self._last_line >= LINE_SECONDS or step == self._steps):

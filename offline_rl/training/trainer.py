@@ -24,6 +24,7 @@ from offline_rl.files import write_bytes
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
+from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Plan
 from offline_rl.training.progress import Progress
 from offline_rl.training.team import Crew, Evaluator, PendingEvaluation, Team, take_players
@@ -113,8 +114,12 @@ class Trainer:
 
         Raises:
             Interrupted: A signal asked to stop; the run can be resumed.
-            RunError: A child process failed.
+            RunError: A child process failed, or there is too little memory.
         """
+        memory = Memory.of(self._plan)
+        memory.check()
+        if not self._options.quiet:
+            print(memory, file=sys.stderr)
         with ExitStack() as stack:
             stack.enter_context(stopped_by_signals(self._stop))
             # Players first: then all processes start side by side.

@@ -33,6 +33,7 @@ from offline_rl.errors import OfflineRLError
 from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
 from offline_rl.training.compiled import obstacle
+from offline_rl.training.options import Mode
 
 ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
@@ -50,7 +51,7 @@ class Arguments:
     """Where to measure, "cpu" or "cuda"."""
     algorithms: Sequence[str] = ALGORITHMS
     """What to measure."""
-    modes: Sequence[str] = ()
+    modes: Sequence[Mode] = ()
     """How updates are made; by default all ways that the device has."""
     members: Sequence[int] | None = None
     """How many agents are trained together, besides one; by default 4 on a CPU, 20 and 100 on a GPU."""

@@ -245,7 +245,7 @@ class Bench:
         """Start the competitor with those of these algorithms that it has."""
         python, data = self._arguments.peers, {one.setting.algorithm: one.setting.data for one in able}
         data = {name: "synthetic" if name != "prdc" else own for name, own in data.items() if name in PEERS}
-        if python is None or not data:
+        if python is None or not data or not self._arguments.on_cpu:
             return []
         pin(set(self._cores[:1]))
         competitor = Competitor(python, {name: self._data_of(own) for name, own in data.items()})

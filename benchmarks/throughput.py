@@ -98,6 +98,10 @@ class Setting:
         """Of matrix products."""
         return self.kernel if self.kernel in ("tf32", "bf16") else "float32"
 
+    def about(self) -> dict[str, Any]:
+        """Return what a result file says of it; no place on this machine."""
+        return dataclasses.asdict(self) | {"data": Path(self.data).stem, "precision": self.precision}
+
 
 @dataclass
 class Measurement:
@@ -139,8 +143,7 @@ class Measurement:
         rate = self.setting.members / self.windows[best]
         floor = product * min(self.setting.cores or 1, self.setting.members) / flops
         return {
-            **dataclasses.asdict(self.setting),
-            "precision": self.setting.precision,
+            **self.setting.about(),
             "updates_per_second": round(rate, 2),
             "flops_of_an_update": flops,
             "roofline_updates_per_second": round(floor, 2),
@@ -239,7 +242,7 @@ class Bench:
             one.warm_up(0 if setting.data == "synthetic" else given.warmup, given.seconds)
             return one
         except (RuntimeError, ValueError, OfflineRLError) as error:
-            return dataclasses.asdict(setting) | {"precision": setting.precision, "error": str(error)[:200]}
+            return setting.about() | {"error": str(error).splitlines()[0][:200]}
 
     def _rivals(self, able: Sequence[Measurement]) -> list[Rival]:
         """Start the competitor with those of these algorithms that it has."""

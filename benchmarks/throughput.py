@@ -33,6 +33,7 @@ from offline_rl.errors import OfflineRLError
 from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
 from offline_rl.training.compiled import obstacle
+from offline_rl.training.options import Mode
 
 ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
@@ -50,7 +51,7 @@ class Arguments:
     """Where to measure, "cpu" or "cuda"."""
     algorithms: Sequence[str] = ALGORITHMS
     """What to measure."""
-    modes: Sequence[str] = ()
+    modes: Sequence[Mode] = ()
     """How updates are made; by default all ways that the device has."""
     members: Sequence[int] | None = None
     """How many agents are trained together, besides one; by default 4 on a CPU, 20 and 100 on a GPU."""
@@ -97,6 +98,10 @@ class Setting:
         """Of matrix products."""
         return self.kernel if self.kernel in ("tf32", "bf16") else "float32"
 
+    def about(self) -> dict[str, Any]:
+        """Return what a result file says of it; no place on this machine."""
+        return dataclasses.asdict(self) | {"data": Path(self.data).stem, "precision": self.precision}
+
 
 @dataclass
 class Measurement:
@@ -138,8 +143,7 @@ class Measurement:
         rate = self.setting.members / self.windows[best]
         floor = product * min(self.setting.cores or 1, self.setting.members) / flops
         return {
-            **dataclasses.asdict(self.setting),
-            "precision": self.setting.precision,
+            **self.setting.about(),
             "updates_per_second": round(rate, 2),
             "flops_of_an_update": flops,
             "roofline_updates_per_second": round(floor, 2),
@@ -238,13 +242,13 @@ class Bench:
             one.warm_up(0 if setting.data == "synthetic" else given.warmup, given.seconds)
             return one
         except (RuntimeError, ValueError, OfflineRLError) as error:
-            return dataclasses.asdict(setting) | {"precision": setting.precision, "error": str(error)[:200]}
+            return setting.about() | {"error": str(error).splitlines()[0][:200]}
 
     def _rivals(self, able: Sequence[Measurement]) -> list[Rival]:
         """Start the competitor with those of these algorithms that it has."""
         python, data = self._arguments.peers, {one.setting.algorithm: one.setting.data for one in able}
         data = {name: "synthetic" if name != "prdc" else own for name, own in data.items() if name in PEERS}
-        if python is None or not data:
+        if python is None or not data or not self._arguments.on_cpu:
             return []
         pin(set(self._cores[:1]))
         competitor = Competitor(python, {name: self._data_of(own) for name, own in data.items()})

@@ -86,10 +86,8 @@ class Program:
             with torch.no_grad(), FileLock(folder / "lock"):
                 self._program = compiled(traced(self._traceable(agent, batch, step), inputs), inputs)
         except Exception as error:  # anything may go wrong in a compiler
-            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            raise RunError(
-                f"{agent.name}'s update cannot be compiled ({said[:300]}); leave out mode compile"
-            ) from error
+            said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:300]
+            raise RunError(f"{agent.name}'s update cannot be compiled ({said}); leave out mode compile") from error
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Metrics:

@@ -88,7 +88,7 @@ def test_the_native_kernel_stands_in_a_program():
 @pytest.mark.slow
 @needs_compiler
 def test_a_compiled_run_resumes_exactly_and_keeps_its_mode(tmp_path):
-    """Stopped at its first row of metrics and resumed without naming the mode, it ends in the same rows."""
+    """Stopped and resumed without naming the mode, or in a process with another member, it ends in the same rows."""
     settings = {**TINY, "eval_every": 0, "final_episodes": 1, "log_every": 20, "steps": 400}
     straight = orl.train("bc", "hopper-demo", out=str(tmp_path / "straight"), mode="compile", **settings)
     settings |= {"out": str(tmp_path / "stopped")}
@@ -100,6 +100,9 @@ def test_a_compiled_run_resumes_exactly_and_keeps_its_mode(tmp_path):
     resumed = orl.train("bc", "hopper-demo", resume=True, **settings)
     assert without_timings(resumed.rows) == without_timings(straight.rows)
     assert json.loads((resumed.path / "config.json").read_text())["compute"]["mode"] == "compile"
+    beside = {**settings, "out": str(tmp_path / "beside"), "seeds": [0, 1], "workers": 1}
+    both = orl.train("bc", "hopper-demo", mode="compile", **beside)
+    assert without_timings([row for row in both.rows if row["seed"] == 0]) == without_timings(straight.rows)
     eager = orl.train("bc", "hopper-demo", mode="eager", **{**settings, "out": str(tmp_path / "eager")})
     assert without_timings(eager.rows) != without_timings(straight.rows), "no program has made an update"
 

@@ -7,6 +7,7 @@ programs are kept in the cache folder.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sysconfig
@@ -73,17 +74,11 @@ class Program:
     """
 
     def __init__(self, agent: Agent, batch: Batch, step: int) -> None:
-        from filelock import FileLock
-
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-        folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-        folder.mkdir(parents=True, exist_ok=True)
         self._state = agent.training_state()
         self._names: list[str] = []
         inputs = [*self._state.values(), *trees.tree_leaves(fields_of(batch))]
         try:
-            # One process compiles, the others find what it has made.
-            with torch.no_grad(), FileLock(folder / "lock"):
+            with torch.no_grad():
                 self._program = compiled(traced(self._traceable(agent, batch, step), inputs), inputs)
         except Exception as error:  # anything may go wrong in a compiler
             said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:300]
@@ -120,7 +115,8 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.G
 
 
 def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """Return a program that makes a graph's operations."""
+    """Return a program that makes a graph's operations; one process compiles, others find what it has made."""
+    from filelock import FileLock
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
@@ -130,8 +126,12 @@ def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     # Inductor finds programs it has written before only where shapes have an environment.
     fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
     like = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{hashlib.sha256(graph.code.encode()).hexdigest()[:24]}.lock")
     # A pool of processes that compile, in every member's process, would be too many.
-    with config.patch(compile_threads=1), tracing(TracingContext(fake)):
+    with lock, config.patch(compile_threads=1), tracing(TracingContext(fake)):
         return compile_fx(graph, like)  # type: ignore[return-value]
 
 

@@ -27,7 +27,15 @@ SETTINGS = {
 }
 
 
-SHORT = {**SETTINGS, "steps": 4000, "hidden_dims": [8], "batch_size": 8, "eval_every": 500, "final_episodes": 5}
+SHORT = {
+    **SETTINGS,
+    "steps": 4000,
+    "hidden_dims": [8],
+    "batch_size": 8,
+    "eval_every": 500,
+    "final_episodes": 5,
+    "checkpoint_seconds": 0.5,
+}
 SMALL_A2PR = {"steps": 1500, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
 SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}

@@ -37,6 +37,8 @@ from offline_rl.training.options import Mode
 
 ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
+LONG_TO_COMPILE = ("dt", "doc")
+"""Algorithms with transformers, whose updates take minutes to compile, and are measured eagerly unless asked for."""
 PATIENCE = 30.0
 """Seconds that d3rlpy's PRDC may warm up for: its search takes many times as long as ours."""
 
@@ -306,7 +308,7 @@ def groups(arguments: Arguments, kernel: Kernel, cores: int) -> Iterator[list[Se
 
 
 def _on_cpu(arguments: Arguments, algorithm: str, kernel: Kernel, cores: int) -> Iterator[Setting]:
-    modes = [*(arguments.modes or ("eager", "compile"))]
+    modes = [*(arguments.modes or (("eager",) if algorithm in LONG_TO_COMPILE else ("eager", "compile")))]
     if "compile" in modes and obstacle(find_algorithm(algorithm), "cpu"):
         modes.remove("compile")
     data = arguments.data if algorithm == "prdc" else "synthetic"

@@ -189,23 +189,7 @@ class ParameterGroup:
 
     def move(self, flat: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
         """Take the Adam step of this group's settings and count with parameters ``flat`` and moments given."""
-        learning_rate = self.rate(self._count)
-        self._count += 1
-        torch._fused_adamw_(
-            [flat],
-            [gradient],
-            [mean],
-            [square],
-            [],
-            [self._count],
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+        adam(flat, gradient, mean, square, self._count, self.rate(self._count), self.weight_decay)
 
     def rate(self, count: Tensor) -> float | Tensor:
         """Return the learning rate of the step after ``count``; one that changes is computed where the count lives."""
@@ -228,6 +212,34 @@ class ParameterGroup:
         """Put back what :meth:`state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+def adam(  # noqa: PLR0917 (all are numbers of one formula)
+    flat: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    count: Tensor,
+    rate: float | Tensor,
+    weight_decay: float,
+) -> None:
+    """Count one step and take it: Adam with β 0.9 and 0.999, ε 1e-8, and AdamW's decay, all in place."""
+    count += 1
+    torch._fused_adamw_(
+        [flat],
+        [gradient],
+        [mean],
+        [square],
+        [],
+        [count],
+        lr=rate,
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=weight_decay,
+        eps=1e-8,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 class Target(NamedTuple):

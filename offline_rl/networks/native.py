@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -110,8 +111,9 @@ class _Plan:
         self.hidden = count * padded * sum(sizes[1:-1])
         self.output = count, rows, sizes[-1]
         packed = max(padded * kernel.width, (max(sizes) + 2) * kernel.group)
-        self.forward_scratch = padded * (sizes[0] + sizes[-1])
-        self.backward_scratch = padded * 2 * (max(sizes) + sizes[0]) + packed
+        # Kept, because taking so much memory anew costs as much as a small layer; the kernel has one thread.
+        self._scratch = np.empty(padded * 2 * (max(sizes) + sizes[0]) + packed, np.float32)
+        self.scratch = self._scratch.ctypes.data
 
 
 _plan = functools.cache(_Plan)
@@ -124,8 +126,7 @@ def _planned(x: Tensor, layers: Sequence[Tensor]) -> _Plan:
 def _forward(x: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     plan, output, hidden = _planned(x, layers), *_outputs(x, layers)
     x, layers = x.contiguous(), [layer.contiguous() for layer in layers]
-    scratch = x.new_empty(plan.forward_scratch)
-    places = x.data_ptr(), _addresses(layers), hidden.data_ptr(), output.data_ptr(), scratch.data_ptr()
+    places = x.data_ptr(), _addresses(layers), hidden.data_ptr(), output.data_ptr(), plan.scratch
     _library().forward(*plan.shape, *places)
     return output, hidden
 
@@ -141,7 +142,6 @@ def _backward(  # noqa: PLR0917 (operations know no names)
 ) -> list[Tensor]:
     plan, gradients = _planned(x, layers), _gradients(x, hidden, gradient, layers, of_input, of_layers)
     x, gradient, layers = x.contiguous(), gradient.contiguous(), [layer.contiguous() for layer in layers]
-    scratch = x.new_empty(plan.backward_scratch)
     _library().backward(
         *plan.shape,
         x.data_ptr(),
@@ -150,7 +150,7 @@ def _backward(  # noqa: PLR0917 (operations know no names)
         gradient.data_ptr(),
         _addresses(gradients[int(of_input) :]) if of_layers else None,
         gradients[0].data_ptr() if of_input else None,
-        scratch.data_ptr(),
+        plan.scratch,
     )
     return gradients
 

@@ -19,14 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as trees
 
-from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup
+from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup, adam
 from offline_rl.errors import RunError
 from offline_rl.files import cache_folder
 from offline_rl.training.captured import Trained
 from offline_rl.training.lending import batch_like, fields_of, lend
-
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Adam's, as :class:`ParameterGroup` has them."""
 
 
 class CompiledUpdates:
@@ -74,6 +71,8 @@ class Program:
     """
 
     def __init__(self, agent: Agent, batch: Batch, step: int) -> None:
+        # Before anything of Inductor's is imported, which chooses a place of its own.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
         self._state = agent.training_state()
         self._names: list[str] = []
         inputs = [*self._state.values(), *trees.tree_leaves(fields_of(batch))]
@@ -126,12 +125,11 @@ def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     # Inductor finds programs it has written before only where shapes have an environment.
     fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
     like = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(graph.code.encode()).hexdigest()[:24]}.lock")
-    # A pool of processes that compile, in every member's process, would be too many.
-    with lock, config.patch(compile_threads=1), tracing(TracingContext(fake)):
+    # A pool of processes that compile, in every member's process, would be too many; sizes are always the same.
+    with lock, config.patch(compile_threads=1, size_asserts=False), tracing(TracingContext(fake)):
         return compile_fx(graph, like)  # type: ignore[return-value]
 
 
@@ -176,20 +174,37 @@ class TracedGroup:
 
     @torch.no_grad()
     def step(self, gradients: tuple[Tensor, ...]) -> None:
-        """Take one Adam step, in operations that become one loop: the fused one would stay a call, and copy."""
-        gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        if self._group.gradient_clip is not None:
-            gradient = gradient * self._group.clip(gradient)
-        rate = self._group.rate(self.count)
-        self.count += 1
-        (mean_rate, square_rate), steps = BETAS, self.count.double()
-        if self._group.weight_decay:
-            self.flat *= 1 - rate * self._group.weight_decay
-        self._mean.lerp_(gradient, 1 - mean_rate)
-        self._square.mul_(square_rate).addcmul_(gradient, gradient, value=1 - square_rate)
-        size = (rate / (1 - mean_rate**steps)).to(self.flat.dtype)
-        scale = (1 - square_rate**steps).sqrt().to(self.flat.dtype)
-        self.flat -= size * self._mean / (self._square.sqrt() / scale + EPSILON)
+        """Take one Adam step, as one operation: the loops that Inductor writes for it take several times as long."""
+        group, rate = self._group, self._group.rate(self.count)
+        if group.gradient_clip is not None:
+            gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            gradients = (gradient * group.clip(gradient),)
+        fixed, given = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
+        state = self.flat, self._mean, self._square, self.count
+        torch.ops.offline_rl.adam(*state, gradients, given, fixed, group.weight_decay)
+
+
+def _adam(  # noqa: PLR0917 (operations know no names)
+    flat: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    count: Tensor,
+    gradients: Sequence[Tensor],
+    given: Tensor | None,
+    fixed: float,
+    weight_decay: float,
+) -> None:
+    gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    adam(flat, gradient, mean, square, count, fixed if given is None else given, weight_decay)
+
+
+_operations: Any = torch.library.Library("offline_rl", "FRAGMENT")  # type: ignore[no-untyped-call]
+_operations.define(
+    "adam(Tensor(a!) flat, Tensor(b!) mean, Tensor(c!) square, Tensor(d!) count, Tensor[] gradients, Tensor? given,"
+    " float fixed, float weight_decay) -> ()"
+)
+_operations.impl("adam", _adam, "CompositeExplicitAutograd")
+_operations.impl("adam", lambda *_: None, "Meta")
 
 
 def _parts(flat: Tensor, network: nn.Module) -> list[Tensor]:

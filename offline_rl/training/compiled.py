@@ -128,8 +128,14 @@ def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(graph.code.encode()).hexdigest()[:24]}.lock")
-    # A pool of processes that compile, in every member's process, would be too many; sizes are always the same.
-    with lock, config.patch(compile_threads=1, size_asserts=False), tracing(TracingContext(fake)):
+    options = {
+        "compile_threads": 1,  # a pool of processes that compile, in every member's process, would be too many
+        "size_asserts": False,  # sizes are always the same
+        # Nearer to the order of tracing: what is begun early, as PRDC's search, runs beside some of the rest.
+        "reorder_for_locality": False,
+        "reorder_for_peak_memory": False,
+    }
+    with lock, config.patch(options), tracing(TracingContext(fake)):
         return compile_fx(graph, like)  # type: ignore[return-value]
 
 

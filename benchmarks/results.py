@@ -23,7 +23,7 @@ from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 README = Path(__file__).parent.parent / "README.md"
 SUITES = Path(__file__).parent
 SHOWN = ("locomotion-small", "comparison")
-"""Folders of results, of which the README shows the first that is there."""
+"""Folders of results, of which the README shows the one with most of them."""
 RECORDINGS = """
 These are recordings that the tests use, of the kind of D4RL's, but not D4RL's files and not for download: the numbers
 compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out hopper_medium_replay.hdf5`
@@ -106,13 +106,13 @@ def _checksums(run: Path) -> dict[str, str]:
 
 
 def readme(path: Path = README) -> None:
-    """Put scores, those of the small suite if they are there, and speed between the README's markers.
+    """Put scores, of the folder that has most of them, and speed between the README's markers.
 
     Args:
         path: The README.
     """
     results, text = path.parent / "results", path.read_text()
-    folder = next(folder for name in SHOWN if (folder := results / name).is_dir())
+    folder = max((results / name for name in SHOWN), key=lambda folder: len(list(folder.glob("*.json"))))
     tables = {
         "scores": summary(folder) + "\n",
         "speed": speed_table(read_sealed(results / "throughput" / "cpu.json")) + "\n",

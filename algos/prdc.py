@@ -70,7 +70,7 @@ class PRDC(td3_bc.TD3BC):
     def reference_action(self, batch: Batch, action: Tensor) -> tuple[Tensor, Metrics]:
         """Return the actions ``(B, A)`` of the rows nearest to (s, π(s)), and what the search measured."""
         query = Query(batch.index, batch.observation, action)
-        found = self.nearest.find(query, self.config.neighbor_rank)
+        found = self.nearest.find(query, self.config.neighbor_rank, after=self.groups["critic"].count)
         metrics = {
             "cloning_constraint": (action.detach() - batch.action).square().mean(),
             "neighbor_distance": found.distance.mean(),

@@ -109,14 +109,20 @@ class NearestRows:
             state = query.index, query.observation, query.action.detach()
             self._begun = torch.ops.offline_rl.begin_search(*state, self._number, rank)
 
-    def find(self, query: Query, rank: int) -> Nearest:
-        """Return the k-th nearest rows; ``rank`` is k, 1 is the nearest."""
+    def find(self, query: Query, rank: int, after: Tensor | None = None) -> Nearest:
+        """Return the k-th nearest rows.
+
+        Args:
+            query: Whose.
+            rank: k; 1 is the nearest.
+            after: What to have before a search that was begun is waited for: a compiled program knows no other order.
+        """
         if self._search.traceable:
             return self._search.find(query, rank)
         if self._begun is None:
             self.begin(query, rank)
         begun, self._begun = self._begun, None
-        rows, distance, *measured = torch.ops.offline_rl.end_search(begun, query.index)
+        rows, distance, *measured = torch.ops.offline_rl.end_search(begun, query.index, after)
         return Nearest(rows, distance, dict(zip(MEASURED, measured, strict=True)))
 
     def submit(self, query: Query, rank: int) -> "Future[Nearest]":
@@ -278,12 +284,12 @@ def _begin(index: Tensor, observation: Tensor, action: Tensor, asked: int, rank:
     return torch.tensor(ticket)
 
 
-def _end(ticket: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+def _end(ticket: Tensor, index: Tensor, after: Tensor | None) -> tuple[Tensor, ...]:
     found = _searches.pop(int(ticket)).result()
     return found.rows, found.distance, *(found.metrics[name] for name in MEASURED)
 
 
-def _end_like(ticket: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+def _end_like(ticket: Tensor, index: Tensor, after: Tensor | None) -> tuple[Tensor, ...]:
     """Return tensors of the result's shapes, for tracing."""
     numbers = (index.new_empty((), dtype=torch.float32) for _ in MEASURED)
     return torch.empty_like(index), index.new_empty(index.shape, dtype=torch.float64), *numbers
@@ -292,7 +298,7 @@ def _end_like(ticket: Tensor, index: Tensor) -> tuple[Tensor, ...]:
 # As operations of PyTorch's a search can stand in a program that is traced and compiled.
 _operations: Any = torch.library.Library("offline_rl", "FRAGMENT")  # type: ignore[no-untyped-call]
 _operations.define("begin_search(Tensor index, Tensor observation, Tensor action, int asked, int rank) -> Tensor")
-_operations.define("end_search(Tensor ticket, Tensor index) -> (Tensor, Tensor, Tensor, Tensor)")
+_operations.define("end_search(Tensor ticket, Tensor index, Tensor? after) -> (Tensor, Tensor, Tensor, Tensor)")
 _operations.impl("begin_search", _begin, "CPU")
 _operations.impl("end_search", _end, "CPU")
 _operations.impl("begin_search", lambda index, *_: index.new_empty((), dtype=torch.int64), "Meta")

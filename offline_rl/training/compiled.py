@@ -131,7 +131,7 @@ def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     options = {
         "compile_threads": 1,  # a pool of processes that compile, in every member's process, would be too many
         "size_asserts": False,  # sizes are always the same
-        # Nearer to the order of tracing: what is begun early, as PRDC's search, runs beside some of the rest.
+        # What is begun early, as PRDC's search, is to run beside the rest.
         "reorder_for_locality": False,
         "reorder_for_peak_memory": False,
     }

@@ -54,7 +54,7 @@ def prepared(settings, dtype):
     sampler = Sampler(agent, agent.test_rows)
     find = agent.nearest.find
 
-    def spy(query, rank):
+    def spy(query, rank, after=None):
         found = find(query, rank)
         agent.test_found = found.rows
         return found

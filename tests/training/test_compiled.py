@@ -9,6 +9,7 @@ from members import STACKABLE, STEPS, differing, looped, members, states
 from settings import TINY, Stopping, without_timings
 
 import offline_rl as orl
+from offline_rl.data import nearest
 from offline_rl.errors import Interrupted
 from offline_rl.networks import kernels, native
 from offline_rl.training import compiled
@@ -23,6 +24,9 @@ NAMES = [" ".join((name, *map(str, more.values()))) for name, more in STACKABLE]
 needs_compiler = pytest.mark.skipif(
     compiled.obstacle(orl.agent.find_algorithm("bc"), "cpu") is not None, reason="needs a compiler and Python's headers"
 )
+
+
+needs_kernel = pytest.mark.skipif(not native.available(), reason="needs the native kernel")
 
 
 def programmed(name, more, **options):
@@ -60,7 +64,7 @@ def test_compiled_updates_are_those_of_the_loop(name, more):
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.skipif(not native.available(), reason="needs the native kernel")
+@needs_kernel
 def test_the_native_kernel_stands_in_a_program():
     kernels.use_kernel("native", 1)
     try:
@@ -83,6 +87,28 @@ def test_the_native_kernel_stands_in_a_program():
         assert "addmm" not in graph.code
     finally:
         kernels.use_kernel("default", 1)
+
+
+@pytest.mark.slow
+@needs_compiler
+@needs_kernel
+def test_prdcs_search_runs_beside_the_critics_update_in_a_program(monkeypatch):
+    """Broken by a program whose order is not that of tracing, or an end that depends on nothing."""
+    happened = []
+
+    def noting(name, method):
+        return lambda *arguments: (happened.append(name), method(*arguments))[1]
+
+    class Searches(dict):
+        pop = noting("end", dict.pop)
+
+    monkeypatch.setattr(compiled, "adam", noting("adam", compiled.adam))
+    monkeypatch.setattr(nearest.NearestRows, "submit", noting("begin", nearest.NearestRows.submit))
+    monkeypatch.setattr(nearest, "_searches", Searches())
+    monkeypatch.setattr(native, "_active", native._library())
+    (member,) = members("prdc", {}, seeds=(0,))
+    compiled.CompiledUpdates([member]).run(1, 2)
+    assert happened == ["adam", "begin", "adam", "end", "adam"]
 
 
 @pytest.mark.slow

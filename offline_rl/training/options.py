@@ -17,11 +17,9 @@ class LoopOptions:
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
     mode: Literal["auto", "eager", "compile", "cudagraph"] = "auto"
-    """How updates are made: "eager"; by a program that takes up to some minutes to "compile" and is faster on a CPU;
-    "cudagraph" on a GPU. "auto" is "eager" on a CPU and "cudagraph" on a GPU. Rounding differs between them."""
+    """How updates are made; "compile" pays in long runs on a CPU, "auto" is "eager" there and "cudagraph" on a GPU."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """Of matrix products: "tf32" on a GPU keeps 10 bits of each factor's fraction instead of 23, "bf16" on a CPU that
-    has units for it 7; both are faster, and change results."""
+    """Of matrix products; "tf32" (on a GPU) and "bf16" (on a CPU with AMX) are faster, and change results."""
     out: str | None = None
     """Folder of the run; by default a new one."""
     resume: bool = False

@@ -25,6 +25,10 @@ from offline_rl.files import cache_folder
 from offline_rl.training.captured import Trained
 from offline_rl.training.lending import batch_like, fields_of, lend
 
+FEW = 64
+"""Parameters up to which Inductor's own loops take a step. A single number, such as a temperature, can be a loss's
+factor, which Inductor would read only after an operation of ours has changed it."""
+
 
 class CompiledUpdates:
     """Makes the updates of all members of a process by compiled programs.
@@ -182,12 +186,26 @@ class TracedGroup:
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step, as one operation: the loops that Inductor writes for it take several times as long."""
         group, rate = self._group, self._group.rate(self.count)
+        gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
         if group.gradient_clip is not None:
-            gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            gradients = (gradient * group.clip(gradient),)
+            gradient = gradient * group.clip(gradient)
+        if len(gradient) <= FEW:
+            self._move(gradient, rate)
+            return
         fixed, given = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
+        gradients = gradients if group.gradient_clip is None else (gradient,)
         state = self.flat, self._mean, self._square, self.count
         torch.ops.offline_rl.adam(*state, gradients, given, fixed, group.weight_decay)
+
+    def _move(self, gradient: Tensor, rate: float | Tensor) -> None:
+        self.count += 1
+        steps = self.count.double()
+        self.flat *= 1 - rate * self._group.weight_decay
+        self._mean.lerp_(gradient, 0.1)
+        self._square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        size = (rate / (1 - 0.9**steps)).to(self.flat.dtype)
+        scale = (1 - 0.999**steps).sqrt().to(self.flat.dtype)
+        self.flat -= size * self._mean / (self._square.sqrt() / scale + 1e-8)
 
 
 def _adam(  # noqa: PLR0917 (operations know no names)

@@ -83,7 +83,7 @@ def kill_and_check_that_nothing_survives(process):
 
 
 def wait_for_checkpoint(out, step=0):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if out.exists() and (checkpoint := Checkpoint.load(out)) and checkpoint.step >= step:
             return

@@ -5,21 +5,24 @@ first to the last, on the original float32 keys (`key_distance`). Candidates are
 computes this number with the same roundings, so every path returns the same row; LLVM fuses no multiply-add unless
 `fastmath` permits it, and these functions do not.
 
-**What is fast.** The tree holds the keys centred, rotated onto their principal axes and rounded to float32; its
-distances only decide what need not be looked at. Write p for the stored point of k, y for the rotated query, t for the
-float32 value of ‖p - y‖² (or of the squared distance of y to a box that contains p), u = 2⁻²⁴.
+**What is fast.** The tree holds boxes around the keys, centred, rotated onto their principal axes and rounded to
+float32, and in each leaf the points' places in its box, a byte for each column. Distances to boxes and places only
+decide what need not be looked at. Write p for the rotated key k in float32, y for the rotated query, t for the float32
+value of the squared distance of y to a box that contains p, u = 2⁻²⁴.
 
 1. Rounding the rotated vectors moves each by at most u of its norm; the float64 work before adds far less than u. With
-   e = 2u, |‖p - y‖ - ‖Rᵀ(k - q)‖| ≤ e (‖p‖ + ‖y‖) =: slack.
+   e = 2u, |‖p - y‖ - ‖Rᵀ(k - q)‖| ≤ e (‖p‖ + ‖y‖).
 2. ‖Rᵀv‖ ≤ σ ‖v‖ with σ² ≤ 1 + ‖RᵀR - I‖ (the eigenvectors are orthonormal only up to rounding).
 3. Each of the D squared differences carries at most three roundings' worth of (1 + u) and the sum, in any order and
-   with or without fused operations, at most D - 1 more: t ≤ ‖p - y‖² (1 + (D + 8) 2u). A box is no farther than the
-   points inside it, and its distance has the same bound.
+   with or without fused operations, at most D - 1 more: t ≤ ‖p - y‖² (1 + (D + 8) 2u), for a box is no farther than the
+   points inside it.
+4. A byte c stands for the place p̂ = l + s c, where l is the box's lower corner. Let t be the float32 value of ‖p̂ - y‖².
+   ‖p̂ - p‖ is known. Rounding y - l and s c adds at most u (‖y‖ + ‖l‖ + ‖255 s‖) to the distance; the rest is as in 3.
 
-Together t ≤ (growth · ‖q - k‖ + slack)² with growth = σ √(1 + (D + 8) 2u). So a key may be left out if t exceeds the
-value of the right side at the best distance known (`_prune_limit`, rounded up), and a key whose t is known is at least
-(√t - slack) / growth away (`fill_lists`, rounded down). `TINY` covers what underflows. The factor 2 in e pays for the
-second-order terms. `LIMIT` on the size of a key keeps float32 squares finite.
+Together t ≤ (growth · ‖q - k‖ + slack + error)² with growth = σ √(1 + (D + 8) 2u) and slack = e (‖p‖ + 2 ‖y‖); error is
+0 for boxes, and for places the largest √(1 + (D + 8) 2u) (‖p̂ - p‖ + e (‖l‖ + ‖255 s‖)) of a leaf. So a key may be left
+out if t exceeds the right side at the best distance known (`_squared`, rounded up). `TINY` covers what underflows. The
+factor 2 in e pays for the second-order terms. `LIMIT` on the size of a key keeps float32 squares finite.
 """
 
 import math
@@ -30,11 +33,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_rl.data._vectors import WIDTH, box_distances, code_distances
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
 Entries = NDArray[np.void]
 
 LIMIT = 1e15
@@ -55,42 +61,54 @@ LEAF_SIZE = 64
 LIST_ENTRY = np.dtype([("row", "<i4"), ("bound", "<f4")])
 """One neighbour in a candidate list: its row and a lower bound on its state distance."""
 
-_STACK = 64
-"""Waiting nodes: one per level of the tree at most."""
+_STACK = 8 * WIDTH
+"""Waiting nodes: all children of a node on each level of the tree at most, and the levels are fewer than eight."""
 
-_VECTOR = 16
-"""Leaves hold a multiple of this many points, so that no part of them is left over for scalar code."""
+_CODES = 255
+"""Steps into which a leaf's box is divided along each axis."""
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(*, fast: bool = False) -> Callable[[_Function], _Function]:
-    """Numba's `njit` with this module's options; `fast` is for distances that only prune."""
-    fastmath = {"reassoc", "contract", "nsz", "nnan"} if fast else False
-    decorator = numba.njit(nogil=True, cache=True, fastmath=fastmath)
-    return cast(Callable[[_Function], _Function], decorator)
+def _compiled() -> Callable[[_Function], _Function]:
+    """Numba's `njit` with this module's options."""
+    return cast(Callable[[_Function], _Function], numba.njit(nogil=True, cache=True))
 
 
 class Tree(NamedTuple):
-    """A perfect binary tree with tight boxes; nodes in heap order, leaves last.
+    """A tree with tight boxes whose nodes have 16 children, only the root fewer; its leaves are all on one level.
+
+    Node n has the children 16 n + shift + lane; the root, 0, lacks the first lanes. From ``len(lower)`` on, a node is a
+    leaf.
 
     Args:
-        points: (leaves, D, L) rotated keys, one column after the other; unused places repeat the leaf's first point.
-        rows: (leaves, L) dataset rows of the points, -1 in unused places.
-        counts: (leaves,) points in use.
-        lower: (2 leaves - 1, D) lower corners of the boxes.
-        upper: (2 leaves - 1, D) upper corners.
+        codes: (leaves, D, L) places of the rotated keys in their leaf's box, one column after the other, in steps from
+            its lower corner.
+        corners: (leaves, D) lower corners of the leaves' boxes.
+        steps: (leaves, D) lengths of the steps.
+        errors: (leaves,) how much longer than to its key a distance to a code may be, apart from the slack.
+        rows: (leaves, L) dataset rows of the codes, -1 in unused places.
+        counts: (leaves,) places in use.
+        lower: (nodes, D, 16) lower corners of the boxes of a node's children, infinite where there is none.
+        upper: (nodes, D, 16) upper corners.
+        shift: see above.
         center: (D,) subtracted before the rotation.
         rotation: (D, D) principal axes as columns, the widest first.
-        reach: largest norm of a point.
+        reach: largest norm of a rotated key.
         growth: how much longer than the true distance a float32 distance may be, apart from the slack.
     """
 
-    points: Float32
+    codes: Bytes
+    corners: Float32
+    steps: Float32
+    errors: Float64
     rows: Int32
     counts: Int32
     lower: Float32
     upper: Float32
+    shift: int
     center: Float64
     rotation: Float64
     reach: float
@@ -158,24 +176,34 @@ def build_tree(keys: Float32, leaf_size: int = LEAF_SIZE) -> Tree:
     order, edges = _split(rotated, leaf_size)
     leaves, columns = len(edges) - 1, keys.shape[1]
     counts = np.diff(edges).astype(np.int32)
-    points = np.zeros((leaves, columns, int(edges[1])), np.float32)
-    rows = np.full((leaves, points.shape[2]), -1, np.int32)
-    lower = np.full((2 * leaves - 1, columns), np.inf, np.float32)
+    codes = np.zeros((leaves, columns, -(-int(edges[1]) // WIDTH) * WIDTH), np.uint8)
+    steps = np.zeros((leaves, columns), np.float32)
+    errors = np.zeros(leaves)
+    rows = np.full((leaves, codes.shape[2]), -1, np.int32)
+    lower = np.full((leaves, columns), np.inf, np.float32)
     upper = -lower
     for leaf in range(np.count_nonzero(counts)):
         members = order[edges[leaf] : edges[leaf + 1]]
         block = rotated[members]
-        points[leaf, :, : len(members)] = block.T
-        points[leaf, :, len(members) :] = block[:1].T
         rows[leaf, : len(members)] = members
-        lower[leaves - 1 + leaf] = block.min(0)
-        upper[leaves - 1 + leaf] = block.max(0)
-    for node in range(leaves - 2, -1, -1):
-        np.minimum(lower[2 * node + 1], lower[2 * node + 2], out=lower[node])
-        np.maximum(upper[2 * node + 1], upper[2 * node + 2], out=upper[node])
+        errors[leaf] = _encode(block, lower[leaf], upper[leaf], steps[leaf], codes[leaf])
+    (nodes_lower, root), (nodes_upper, _) = _nodes(lower, np.min, np.inf), _nodes(upper, np.max, -np.inf)
     reach = float(np.sqrt(np.einsum("nd,nd->n", rotated, rotated, dtype=np.float64).max())) * (1 + 1e-6)
     growth = stretch * float(np.sqrt(1.0 + (columns + 8) * EPSILON))
-    return Tree(points, rows, counts, lower, upper, center, rotation, reach, growth)
+    nodes = nodes_lower, nodes_upper, root - WIDTH + 1
+    return Tree(codes, lower, steps, errors, rows, counts, *nodes, center, rotation, reach, growth)
+
+
+def _nodes(corners: Float32, reduce: Callable[..., Any], nothing: float) -> tuple[Float32, int]:
+    """Return the corners (nodes, D, 16) of the children of all nodes above these leaves, and how many the root has."""
+    levels, columns = [], corners.shape[1]
+    while True:
+        missing = np.full((-len(corners) % WIDTH, columns), nothing, np.float32)
+        children = np.concatenate((missing, corners)).reshape(-1, WIDTH, columns)
+        levels.append(children.transpose(0, 2, 1))
+        if len(children) == 1:
+            return np.ascontiguousarray(np.concatenate(levels[::-1])), len(corners)
+        corners = reduce(children, axis=1)
 
 
 def _principal_axes(keys: Float32, sample: int = 65536) -> tuple[Float64, Float64, float]:
@@ -196,7 +224,7 @@ def _principal_axes(keys: Float32, sample: int = 65536) -> tuple[Float64, Float6
 def _split(rotated: Float32, leaf_size: int) -> tuple[Int64, Int64]:
     """Split the rows, at about the median of their widest axis, until every part is a leaf.
 
-    The leaves are a power of two in number and all but the last are full, to a multiple of the vector width; with an
+    The leaves are a power of two in number and all but the last hold the same multiple of the vector width; with an
     unlucky N some at the end stay empty.
 
     Returns:
@@ -204,7 +232,7 @@ def _split(rotated: Float32, leaf_size: int) -> tuple[Int64, Int64]:
     """
     order = np.arange(len(rotated), dtype=np.int64)
     leaves = 1 << max(0, (-(-len(rotated) // leaf_size) - 1).bit_length())
-    capacity = -(-len(rotated) // (leaves * _VECTOR)) * _VECTOR
+    capacity = -(-len(rotated) // (leaves * WIDTH)) * WIDTH
     edges = np.minimum(np.arange(leaves + 1) * capacity, len(rotated))
     step = leaves
     while step > 1:
@@ -236,6 +264,30 @@ def rotate(keys: Float32, center: Float64, rotation: Float64) -> Float32:
 
 
 @_compiled()
+def _encode(points: Float32, lower: Float32, upper: Float32, steps: Float32, codes: Bytes) -> float:
+    """Fill the box (D,) of a leaf's points (M, D), its steps (D,) and the points' codes (D, L); return its error."""
+    count, columns = points.shape
+    apart = np.zeros(count)
+    size = 0.0
+    for column in range(columns):
+        lower[column] = points[:, column].min()
+        upper[column] = points[:, column].max()
+        start = np.float64(lower[column])
+        steps[column] = (np.float64(upper[column]) - start) / _CODES
+        step = np.float64(steps[column])
+        size += start * start + (_CODES * step) ** 2
+        for member in range(count):
+            place = np.float64(points[member, column]) - start
+            code = min(np.rint(place / step), _CODES) if step > 0 else 0
+            codes[column, member] = np.uint8(code)
+            apart[member] += (place - step * code) ** 2
+    # √(‖l‖² + ‖255 s‖²) is at least the sum of the norms divided by √2.
+    longest = math.sqrt(apart.max()) * DOUBLE_MARGIN + EPSILON * math.sqrt(2.0 * size)
+    error: float = longest * (1.0 + (columns + 8) * EPSILON)
+    return error
+
+
+@_compiled()
 def key_distance(query: Float32, key: Float32) -> float:
     """Compute the distance that decides: squared, in float64, column after column."""
     total = 0.0
@@ -263,31 +315,6 @@ def _offer(distance: float, row: int, best: Found) -> None:
     rows[slot] = row
 
 
-@_compiled(fast=True)
-def _box_distance(point: Float32, lower: Float32, upper: Float32) -> np.float32:
-    """Squared float32 distance of a point to a box."""
-    total: np.float32 = np.float32(0)
-    for column in range(len(point)):
-        outside = max(lower[column] - point[column], point[column] - upper[column], np.float32(0))
-        total += outside * outside
-    return total
-
-
-@_compiled(fast=True)
-def _leaf_distances(point: Float32, leaf: Float32, distances: Float32) -> np.float32:
-    """Squared float32 distances of a point to the points of a leaf (D, L); returns the smallest."""
-    distances[:] = np.float32(0)
-    for column in range(len(point)):
-        value = point[column]
-        for member in range(leaf.shape[1]):
-            difference = value - leaf[column, member]
-            distances[member] += difference * difference
-    smallest: np.float32 = distances[0]
-    for member in range(leaf.shape[1]):
-        smallest = min(smallest, distances[member])
-    return smallest
-
-
 @_compiled()
 def _norm(vector: Float32) -> float:
     """Euclidean norm in float64, with room for its rounding."""
@@ -298,25 +325,34 @@ def _norm(vector: Float32) -> float:
 
 
 @_compiled()
-def _prune_limit(distance: float, growth: float, slack: float) -> np.float32:
-    """Largest float32 squared distance at which a key of this squared float64 distance can appear in the tree."""
-    limit = growth * np.sqrt(distance * DOUBLE_MARGIN) + slack
-    return np.float32(limit * limit * (1.0 + 2.0 * EPSILON))
+def _radius(distance: float, growth: float, slack: float) -> float:
+    """Largest distance, but for a leaf's error, at which a key of this squared float64 distance can appear."""
+    radius: float = growth * math.sqrt(distance * DOUBLE_MARGIN) + slack
+    return radius
 
 
 @_compiled()
-def _nearer_child(tree: Tree, point: Float32, node: int, nodes: Int64, bounds: Float32) -> tuple[int, np.float32]:
-    """Return the nearer child of a node and the distance of its box; push those of the other to two stacks."""
-    near = 2 * node + 1
-    far = near + 1
-    near_bound = _box_distance(point, tree.lower[near], tree.upper[near])
-    far_bound = _box_distance(point, tree.lower[far], tree.upper[far])
-    if far_bound < near_bound:
-        near, far = far, near
-        near_bound, far_bound = far_bound, near_bound
-    nodes[0] = far
-    bounds[0] = far_bound
-    return near, near_bound
+def _squared(radius: float) -> np.float32:
+    """Square a distance in float32, rounded up; finite, so that it leaves out boxes of nothing."""
+    return np.float32(min(radius * radius * (1.0 + 2.0 * EPSILON), _LARGEST))
+
+
+@_compiled()
+def _push_near(first: int, distances: Float32, limit: np.float32, nodes: Int64, bounds: Float32) -> int:
+    """Put those of the 16 nodes from ``first`` on that are near enough on two stacks, the nearest last; count them."""
+    count = 0
+    for lane in range(WIDTH):
+        bound = distances[lane]
+        if bound <= limit:
+            place = count
+            while place > 0 and bounds[place - 1] < bound:
+                nodes[place] = nodes[place - 1]
+                bounds[place] = bounds[place - 1]
+                place -= 1
+            nodes[place] = first + lane
+            bounds[place] = bound
+            count += 1
+    return count
 
 
 @_compiled()
@@ -330,30 +366,35 @@ def _search_tree(tree: Tree, point: Float32, query: Float32, keys: Float32, best
         keys: (N, D) the original keys.
         best: the k nearest so far.
     """
-    first_leaf = len(tree.counts) - 1
-    nodes = np.empty(_STACK, np.int64)
-    bounds = np.empty(_STACK, np.float32)
-    leaf_distances = np.empty(tree.points.shape[2], np.float32)
-    slack = EPSILON * (tree.reach + _norm(point)) + TINY
-    limit = _prune_limit(best.distances[-1], tree.growth, slack)
-    nodes[0] = 0
-    bounds[0] = np.float32(0)
+    first_leaf = len(tree.lower)
+    nodes = np.zeros(_STACK, np.int64)
+    bounds = np.zeros(_STACK, np.float32)
+    distances = np.empty(max(tree.codes.shape[2], WIDTH), np.float32)
+    slack = EPSILON * (tree.reach + 2.0 * _norm(point)) + TINY
+    radius = _radius(best.distances[-1], tree.growth, slack)
+    limit = _squared(radius)
     waiting = 1
     while waiting > 0:
         waiting -= 1
         node = nodes[waiting]
-        bound = bounds[waiting]
-        while bound <= limit and node < first_leaf:
-            node, bound = _nearer_child(tree, point, node, nodes[waiting:], bounds[waiting:])
-            waiting += bounds[waiting] <= limit
+        if bounds[waiting] > limit:
+            continue
+        if node < first_leaf:
+            if box_distances(point, tree.lower[node], tree.upper[node], limit, distances):
+                children = WIDTH * node + tree.shift
+                waiting += _push_near(children, distances, limit, nodes[waiting:], bounds[waiting:])
+            continue
         leaf = node - first_leaf
-        if bound > limit or _leaf_distances(point, tree.points[leaf], leaf_distances) > limit:
+        near = _squared(radius + tree.errors[leaf])
+        if not code_distances(point, tree.corners[leaf], tree.steps[leaf], tree.codes[leaf], near, distances):
             continue
         for member in range(tree.counts[leaf]):
-            if leaf_distances[member] <= limit:
+            if distances[member] <= near:
                 row = tree.rows[leaf, member]
                 _offer(key_distance(query, keys[row]), row, best)
-                limit = _prune_limit(best.distances[-1], tree.growth, slack)
+                radius = _radius(best.distances[-1], tree.growth, slack)
+                near = _squared(radius + tree.errors[leaf])
+        limit = _squared(radius)
 
 
 @_compiled()
@@ -459,76 +500,26 @@ def _block_distances(query: Float64, columns: Float32, distances: Float64) -> No
 
 
 @_compiled()
-def _replace_farthest(distance: np.float32, row: int, distances: Float32, rows: Int32) -> None:
-    """Replace the root of a max-heap."""
-    hole = 0
-    child = 1
-    size = len(distances)
-    while child < size:
-        if child + 1 < size and distances[child + 1] > distances[child]:
-            child += 1
-        if distances[child] <= distance:
-            break
-        distances[hole] = distances[child]
-        rows[hole] = rows[child]
-        hole = child
-        child = 2 * hole + 1
-    distances[hole] = distance
-    rows[hole] = row
-
-
-@_compiled()
-def _nearest_points(tree: Tree, point: Float32, distances: Float32, rows: Int32) -> None:
-    """Fill a max-heap with the points of smallest float32 distance."""
-    first_leaf = len(tree.counts) - 1
-    nodes = np.empty(_STACK, np.int64)
-    bounds = np.empty(_STACK, np.float32)
-    leaf_distances = np.empty(tree.points.shape[2], np.float32)
-    distances[:] = np.inf
-    nodes[0] = 0
-    bounds[0] = np.float32(0)
-    waiting = 1
-    while waiting > 0:
-        waiting -= 1
-        node = nodes[waiting]
-        bound = bounds[waiting]
-        while bound < distances[0] and node < first_leaf:
-            node, bound = _nearer_child(tree, point, node, nodes[waiting:], bounds[waiting:])
-            waiting += bounds[waiting] < distances[0]
-        leaf = node - first_leaf
-        if bound >= distances[0] or _leaf_distances(point, tree.points[leaf], leaf_distances) >= distances[0]:
-            continue
-        for member in range(tree.counts[leaf]):
-            if leaf_distances[member] < distances[0]:
-                _replace_farthest(leaf_distances[member], tree.rows[leaf, member], distances, rows)
-
-
-@_compiled()
-def fill_lists(tree: Tree, first_leaf: int, last_leaf: int, entries: Entries) -> None:
+def fill_lists(tree: Tree, first_leaf: int, last_leaf: int, states: Float32, entries: Entries) -> None:
     """Fill the lists of the rows in some leaves of the tree of all states.
-
-    Whatever a list leaves out was compared, as a point or as part of a box, with a farthest entry no nearer than the
-    final one. So the bound of the last entry holds for all rows outside the list, though float32 ranks near-ties as it
-    likes.
 
     Args:
         tree: of the unscaled states.
         first_leaf: first leaf whose rows are done.
         last_leaf: one after the last leaf.
+        states: (N, O) the unscaled states.
         entries: (N, K) of `LIST_ENTRY`, receives each row's K nearest states in ascending order of `bound`.
     """
     size = entries.shape[1]
-    distances = np.empty(size, np.float32)
-    rows = np.empty(size, np.int32)
+    best = Found(np.empty(size), np.empty(size, np.int64))
     for leaf in range(first_leaf, last_leaf):
         for member in range(tree.counts[leaf]):
-            point = np.ascontiguousarray(tree.points[leaf, :, member])
-            slack = EPSILON * (tree.reach + _norm(point)) + TINY
-            _nearest_points(tree, point, distances, rows)
             own = tree.rows[leaf, member]
-            order = np.argsort(distances)
+            point = rotate(states[own : own + 1], tree.center, tree.rotation)
+            best.distances[:] = np.inf
+            best.rows[:] = -1
+            _search_tree(tree, point[0], states[own], states, best)
             for position in range(size):
-                entry = order[position]
-                bound = (np.sqrt(np.float64(distances[entry])) - slack) / tree.growth
-                entries[own, position].row = rows[entry]
-                entries[own, position].bound = np.float32(max(bound * (1.0 - EPSILON), 0.0))
+                bound = math.sqrt(best.distances[position]) * (1.0 - EPSILON)
+                entries[own, position].row = best.rows[position]
+                entries[own, position].bound = np.float32(max(bound - TINY, 0.0))

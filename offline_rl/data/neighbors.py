@@ -347,7 +347,7 @@ class _CandidateLists:
             if filled[rows].all():
                 continue
             try:
-                fill_lists(tree, first, last, entries)
+                fill_lists(tree, first, last, self._states, entries)
             except Exception as error:
                 self._fail(error)
                 return

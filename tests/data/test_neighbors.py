@@ -5,11 +5,13 @@ import threading
 from pathlib import Path
 
 import h5py
+import numba
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
 from offline_rl.data import _neighbor_kernels as kernels
+from offline_rl.data import _vectors as vectors
 from offline_rl.data.neighbors import METHODS, NeighborIndex
 from offline_rl.errors import AgentError, DatasetError
 
@@ -146,7 +148,7 @@ def test_list_bounds_hold_inside_and_outside(data):
     states, _ = DATA[data]()
     tree = kernels.build_tree(states)
     entries = np.empty((len(states), 16), kernels.LIST_ENTRY)
-    kernels.fill_lists(tree, 0, len(tree.counts), entries)
+    kernels.fill_lists(tree, 0, len(tree.counts), states, entries)
     exact = np.linalg.norm(states[:, None].astype(np.float64) - states[None], axis=2)
     assert (np.diff(entries["bound"], axis=1) >= 0).all()
     assert (entries["bound"] <= np.take_along_axis(exact, entries["row"].astype(np.int64), 1)).all()
@@ -155,19 +157,55 @@ def test_list_bounds_hold_inside_and_outside(data):
     assert all(len(set(row)) == 16 for row in entries["row"])
 
 
-def test_tree_distances_stay_below_the_prune_limit():
-    states, _ = near_ties()
+@numba.njit
+def measured(tree, point):
+    """Distances to the codes of all leaves (leaves, L), and to the boxes of the children of all nodes (nodes, 16)."""
+    codes = np.empty((len(tree.counts), tree.codes.shape[2]), np.float32)
+    boxes = np.empty((len(tree.lower), vectors.WIDTH), np.float32)
+    for leaf in range(len(codes)):
+        box = tree.corners[leaf], tree.steps[leaf]
+        vectors.code_distances(point, box[0], box[1], tree.codes[leaf], np.float32(0), codes[leaf])
+    for node in range(len(boxes)):
+        vectors.box_distances(point, tree.lower[node], tree.upper[node], np.float32(0), boxes[node])
+    return codes, boxes
+
+
+def radii_of_children(tree, radii):
+    """The smallest radius of the rows below each child of each node (nodes, 16); infinite where there is none."""
+    first_leaf = len(tree.lower)
+    below = np.concatenate([np.full(first_leaf, np.inf), np.where(tree.rows >= 0, radii, np.inf).min(1)])
+    children = vectors.WIDTH * np.arange(first_leaf)[:, None] + tree.shift + np.arange(vectors.WIDTH)
+    for node in range(first_leaf - 1, -1, -1):
+        below[node] = below[children[node][children[node] > node]].min()
+    return np.where(children > np.arange(first_leaf)[:, None], below[children], np.inf)
+
+
+@pytest.mark.parametrize("data", [*DATA.values(), lambda: smooth(20000)])
+def test_tree_distances_stay_below_their_limits(data):
+    states, _ = data()
     tree = kernels.build_tree(states)
-    rows = tree.rows[tree.rows >= 0]
-    points = tree.points.transpose(0, 2, 1)[tree.rows >= 0]
-    for query in range(50):
-        point = points[np.flatnonzero(rows == query)[0]]
-        slack = kernels.EPSILON * (tree.reach + np.linalg.norm(point.astype(np.float64))) + kernels.TINY
-        pruning = ((points - point) ** 2).sum(1, dtype=np.float32)
-        limits = [
-            kernels._prune_limit(kernels.key_distance(states[query], states[row]), tree.growth, slack) for row in rows
-        ]
-        assert (pruning <= np.array(limits)).all()
+    for query in range(0, len(states), max(len(states) // 40, 1)):
+        point = kernels.rotate(states[query : query + 1], tree.center, tree.rotation)[0]
+        slack = kernels.EPSILON * (tree.reach + 2 * kernels._norm(point)) + kernels.TINY
+        exact = ((states.astype(np.float64) - states[query]) ** 2).sum(1)
+        radii = np.array([kernels._radius(distance, tree.growth, slack) for distance in exact])[tree.rows]
+        codes, boxes = measured(tree, point)
+        limits = (radii + tree.errors[:, None]) ** 2 * (1 + 2 * kernels.EPSILON)
+        assert (codes <= limits)[tree.rows >= 0].all()
+        assert (boxes <= radii_of_children(tree, radii) ** 2 * (1 + 2 * kernels.EPSILON)).all()
+
+
+def test_boxes_of_nothing_are_out_of_reach():
+    assert np.isfinite(kernels._squared(np.inf))
+
+
+@pytest.mark.parametrize("size", [1, 50, 1100, 5000, 20000])
+def test_trees_with_one_level_and_with_many_find_the_same(size):
+    states, actions = smooth(size)
+    rows, queries = draw(actions)
+    tree, brute = (index_of(states, actions, 2.0, method).search(rows, queries) for method in ("tree", "brute"))
+    np.testing.assert_array_equal(tree.index, brute.index)
+    np.testing.assert_array_equal(tree.distance, brute.distance)
 
 
 def test_never_farther_than_the_own_row():

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from algos import td3_bc
-from offline_rl.agent import Agent, Batch, Metrics, Normal
+from offline_rl.agent import Agent, Batch, Metrics, Normal, decimals
 from offline_rl.networks import MLP, ConditionalVAE, Critic, DeterministicActor
 from offline_rl.networks.vae import kl_divergence
 
@@ -102,6 +102,7 @@ class A2PR(Agent):
 
     name = "a2pr"
     config_class = Config
+    stackable_settings = decimals(Config)
     config: Config
 
     def build(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics
+from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, decimals
 from offline_rl.data.packed import PackedRows
 from offline_rl.networks import DeterministicActor
 
@@ -39,6 +39,7 @@ class BC(Agent):
 
     name = "bc"
     config_class = Config
+    stackable_settings = decimals(Config, "top_fraction")
     config: Config
 
     def build(self) -> None:

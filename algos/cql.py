@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform, decimals
 from offline_rl.networks import Critic, Scalar, SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.initializers import lecun
 
@@ -76,6 +76,7 @@ class CQL(Agent):
 
     name = "cql"
     config_class: ClassVar[type[AgentConfig]] = Config
+    stackable_settings = decimals(Config)
     action_limit: ClassVar[float] = ACTION_LIMIT
     config: Config
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Draw, Metrics, Normal, Uniform, WindowBatch
+from offline_rl.agent import Agent, Draw, Metrics, Normal, Uniform, WindowBatch, decimals
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.windows import Steps, Windows, complete_rows
@@ -94,6 +94,7 @@ class DoC(Agent):
 
     name = "doc"
     config_class = Config
+    stackable_settings = decimals(Config, "dropout", "warmup", "weight_decay", "gradient_clip", "beta_ramp")
     config: Config
     history: History
     acting_networks = ("model",)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch
+from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch, decimals
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.windows import Steps, Windows, complete_rows
@@ -97,6 +97,7 @@ class DT(Agent):
 
     name = "dt"
     config_class = Config
+    stackable_settings = decimals(Config, "dropout", "warmup", "weight_decay", "gradient_clip", "return_scale")
     config: Config
     history: History
     acting_networks = ("model",)

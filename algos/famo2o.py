@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from algos import cql, iql
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform, decimals
 from offline_rl.errors import AgentError
 from offline_rl.networks import BalanceModel, GaussianActor, Scalar, SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.balance import EMBEDDING_SIZE, with_balance
@@ -123,6 +123,7 @@ class FamO2O(Agent):
 
     name = "famo2o"
     config_class: ClassVar[type[AgentConfig]] = Config
+    stackable_settings = decimals(Config)
     acting_networks = ("actor", "balance")
     config: Any
 

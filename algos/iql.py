@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, decimals
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError
 from offline_rl.networks import Critic, DeterministicActor, GaussianActor, Value
@@ -88,6 +88,7 @@ class IQL(Agent):
 
     name = "iql"
     config_class: ClassVar[type[AgentConfig]] = Config
+    stackable_settings = decimals(Config)
     config: Config
 
     def build(self) -> None:

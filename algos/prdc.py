@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from algos import td3_bc
-from offline_rl.agent import Batch, Metrics
+from offline_rl.agent import Batch, Metrics, decimals
 from offline_rl.data.nearest import NearestRows, Query
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
@@ -53,6 +53,7 @@ class PRDC(td3_bc.TD3BC):
 
     name = "prdc"
     config_class = Config
+    stackable_settings = decimals(Config, "beta")
     config: Config
 
     def prepare(self, rows: PackedRows) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from algos import cql
-from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal
+from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal, decimals
 from offline_rl.networks import SquashedGaussian
 
 
@@ -66,6 +66,7 @@ class SAC(cql.CQL):
 
     name = "sac"
     config_class: ClassVar[type[AgentConfig]] = Config
+    stackable_settings = decimals(Config)
     action_limit = 1.0
     config: Any
 

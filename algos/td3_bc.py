@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal
+from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal, decimals
 from offline_rl.networks import Critic, DeterministicActor
 
 
@@ -60,6 +60,7 @@ class TD3BC(Agent):
 
     name = "td3_bc"
     config_class = Config
+    stackable_settings = decimals(Config)
     config: Config
 
     def build(self) -> None:

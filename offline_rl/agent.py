@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import math
 import tempfile
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,12 @@ class AgentConfig:
     def require(self, *names: str, **limits: float) -> None:
         """Refuse settings outside ``at_least``, ``above`` or ``at_most``; for ``__post_init__``."""
         require(self, AgentError, *names, **limits)
+
+
+def decimals(config_class: type[AgentConfig], *but: str) -> tuple[str, ...]:
+    """Name the settings that hold a decimal number, but for some."""
+    hints = typing.get_type_hints(config_class)
+    return tuple(name for name, kind in hints.items() if kind is float and name not in but)
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class ParameterGroup:
         self.parameters = list(network.parameters())
         self.flat = _flatten(network)
         self.gradient = torch.zeros_like(self.flat)
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._decay_steps = decay_steps
         self._warmup_steps = warmup_steps
         self.weight_decay = weight_decay
@@ -193,7 +200,7 @@ class ParameterGroup:
 
     def rate(self, count: Tensor) -> float | Tensor:
         """Return the learning rate of the step after ``count``; one that changes is computed where the count lives."""
-        rate: float | Tensor = self._learning_rate
+        rate: float | Tensor = self.learning_rate
         if self._decay_steps is not None:
             share = (count.double() / self._decay_steps).clamp(max=1)
             rate = rate / 2 * (1 + (math.pi * share).cos())
@@ -249,6 +256,10 @@ class Target(NamedTuple):
     flat: Tensor
     online: Tensor
 
+    def track(self, rate: float) -> None:
+        """Move by θ' ← rate θ + (1 - rate) θ'."""
+        self.flat.lerp_(self.online, rate)
+
 
 class Agent:
     """Base of all algorithms: optimisers, targets, saving and acting; everything else is the algorithm's.
@@ -280,6 +291,8 @@ class Agent:
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
     stackable: ClassVar[bool] = True
     """Whether :meth:`update` can be mapped over members by ``torch.vmap``: all it changes are groups and targets."""
+    stackable_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that may differ then: :meth:`update` alone reads them, from ``config``, or they are learning rates."""
     cycle: int = 1
     """After how many updates :meth:`update` does the same again; ``build`` may set it."""
     history: History | None = None
@@ -443,7 +456,7 @@ class Agent:
     def track_targets(self, rate: float) -> None:
         """Move every target by θ' ← rate θ + (1 - rate) θ'."""
         for target in self.targets.values():
-            target.flat.lerp_(target.online, rate)
+            target.track(rate)
 
     # What everybody else uses.
 

@@ -222,6 +222,8 @@ def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
         dataset = config["dataset"]
         data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
         task = {"task": config["task"], "dynamics": config["dynamics"]}
-        return {**config["config"], **config["options"], **data, **task}
+        differing = config["options"].get("each", {})
+        settings = {name: value for name, value in config["config"].items() if name not in differing}
+        return {**settings, **config["options"], **data, **task}
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path} is no whole config.json of a run: {error} is missing") from None

@@ -135,7 +135,7 @@ def print_report(run: Any) -> None:
         for step in sorted({row["step"] for row in final}):
             if online_steps:
                 print("  after the offline phase" if step == steps else "  after the online phase")
-            _print_final([row for row in final if row["step"] == step])
+            _print_final([row for row in final if row["step"] == step], config["options"])
         print(_score_line("mean of the data", data["mean_return"], None, data["mean_score"]))
         if untrained:
             row = untrained[0]
@@ -150,13 +150,16 @@ def _meaning(reference: dict[str, Any]) -> str:
     return f"0 is a return of {reference['score_0']:.1f}, 100 is {reference['score_100']:.1f}: {reference['returns']}"
 
 
-def _print_final(rows: list[dict[str, Any]]) -> None:
+def _print_final(rows: list[dict[str, Any]], options: dict[str, Any]) -> None:
+    each = options.get("each", {})
     for row in rows:
-        what = f"seed {row['seed']}, {row['episodes']} episodes"
+        place = options["seeds"].index(row["seed"])
+        about = [f"{name} {values[place]:g}" for name, values in each.items()] or [f"{row['episodes']} episodes"]
+        what = f"seed {row['seed']}, {', '.join(about)}"
         print(_score_line(what, row["return"], row["return_std"], row["score"]))
         for name in (key.removeprefix("return/") for key in row if key.startswith("return/")):
             print(_score_line(f"  asked for {name}", row[f"return/{name}"], None, row[f"score/{name}"]))
-    if len(rows) > 1 and all(row["score"] is not None for row in rows):
+    if len(rows) > 1 and not each and all(row["score"] is not None for row in rows):
         mean = {name: statistics.fmean(row[name] for row in rows) for name in ("return", "score")}
         print(_score_line("mean of seeds", mean["return"], None, mean["score"]))
 

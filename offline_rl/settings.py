@@ -6,7 +6,7 @@ import operator
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from offline_rl.errors import OfflineRLError
@@ -61,6 +61,10 @@ def _conformed(value: Any, kind: Any) -> Any:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise TypeError("a list")
         return [_conformed(entry, arguments[0]) for entry in value]
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise TypeError("names with values, as in {'name': ...}")
+        return {_text(name): _conformed(entry, arguments[1]) for name, entry in value.items()}
     return _SCALARS[kind](value)
 
 

@@ -38,8 +38,8 @@ CASES = [(name, {}) for name in algorithms()] + [
 ALL = pytest.mark.parametrize(("name", "more"), CASES, ids=[" ".join((n, *map(str, m.values()))) for n, m in CASES])
 
 
-def members(name, more, device="cpu", seeds=(0, 1), dtype=torch.float32):
-    """Make members that have not begun."""
+def members(name, more, device="cpu", seeds=(0, 1), *, dtype=torch.float32, each=None):
+    """Make members that have not begun; ``each`` may hold a list of settings of their own."""
     dataset = episodic_dataset([20, 30, 15, 25, 40])
     preprocessing = Preprocessing.fit(dataset, normalize=True)
     rows = PackedRows.of(dataset, preprocessing, device)
@@ -47,7 +47,8 @@ def members(name, more, device="cpu", seeds=(0, 1), dtype=torch.float32):
     parl = MORE["parl"] if more.get("rewards", "learned") == "learned" else {}
     settings = {**SMALL, **(parl if name == "parl" else MORE.get(name, {})), **more}
     options = {"steps": STEPS, "preprocessing": preprocessing, "device": device, "dtype": dtype}
-    agents = [algorithm(algorithm.config_class(**settings), 4, 2, seed=seed, **options) for seed in seeds]
+    configs = [algorithm.config_class(**{**settings, **own}) for own in each or [{}] * len(seeds)]
+    agents = [algorithm(config, 4, 2, seed=seed, **options) for config, seed in zip(configs, seeds, strict=True)]
     return [Member(agent, rows) for agent in agents]
 
 

@@ -38,8 +38,17 @@ def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, 
                     f"{run} is not finished: seed {seed} has no final evaluation at step {step:,}; wait for it, or"
                     " continue it with --resume"
                 )
-        results.append(_result(config, seed, own, final))
+        results.append(_result(config_of(config, seed), seed, own, final))
     return results
+
+
+def config_of(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return a run's ``config.json`` with the settings of this seed where seeds differ."""
+    options = dict(config["options"])
+    place = options["seeds"].index(seed)
+    own = {name: values[place] for name, values in options.pop("each", {}).items()}
+    before = {"offline": config_of(config["offline"], seed)} if "offline" in config else {}
+    return {**config, "config": {**config["config"], **own}, "options": options, **before}
 
 
 def phase_ends(options: Mapping[str, Any]) -> list[int]:

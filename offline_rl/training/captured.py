@@ -16,7 +16,7 @@ import torch
 from offline_rl.agent import Agent, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.training.sampler import Feed, Sampler
-from offline_rl.training.stacked import Stack
+from offline_rl.training.stacked import Stack, differing
 
 BRANCHES = 32
 """Streams that members are spread over."""
@@ -43,7 +43,7 @@ class CapturedUpdates:
     On a CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
 
     Args:
-        members: All on one device, at the same step, of one algorithm and config.
+        members: All on one device, at the same step, of one algorithm.
         stacked: Whether to stack them; by default where there are several that can be.
     """
 
@@ -51,8 +51,10 @@ class CapturedUpdates:
         self._members = members
         first = members[0].agent
         self._device = first.device
-        stacked = len(members) > 1 and first.stackable if stacked is None else stacked
-        self._stack = Stack([member.agent for member in members], members[0].rows) if stacked else None
+        agents = [member.agent for member in members]
+        alike = first.stackable and set(differing(agents)) <= set(first.stackable_settings)
+        stacked = len(members) > 1 and alike if stacked is None else stacked
+        self._stack = Stack(agents, members[0].rows) if stacked else None
         samplers = [member.sampler for member in members]
         together = [samplers] if stacked else [[sampler] for sampler in samplers]
         self._feeds = [Feed(part, self._device, first.dtype) for part in together]

@@ -53,7 +53,8 @@ def finetune(
         raise RunError(f"{sorted(run_settings)[0]} is that of the run and cannot be changed when it goes on online")
     train_options = _train_options(old, options)
     data = dataset or _source(config, options)
-    overrides = {**config["config"], **agent_settings}
+    settings_of_all = {name: value for name, value in config["config"].items() if name not in train_options.each}
+    overrides = {**settings_of_all, **agent_settings}
     out = Path(str(train_options.out))
     if not options.resume or not out.exists():
         _begin(old, out, Plan.make(config["algorithm"], data, train_options, overrides))
@@ -67,6 +68,7 @@ def _train_options(old: Run, options: FinetuneOptions) -> TrainOptions:
     return TrainOptions(
         **loop,
         seeds=config["options"]["seeds"],
+        each=config["options"].get("each", {}),
         steps=config["options"]["steps"],
         online_steps=options.steps,
         task=config["task"],

@@ -75,6 +75,8 @@ class TrainOptions(LoopOptions):
     """Task to score on and take presets for; by default what the dataset names."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """One independent agent is trained for each seed."""
+    each: dict[str, list[float]] = field(default_factory=dict)
+    """Settings in which the agents differ, a number for each seed: {"alpha": [1, 2.5]} with two seeds."""
     steps: int = 1_000_000
     """Updates of each agent on the dataset."""
     online_steps: int = 0
@@ -93,6 +95,11 @@ class TrainOptions(LoopOptions):
             raise RunError("seeds is empty; give at least one, for instance --seeds 0")
         if len(set(self.seeds)) < len(self.seeds):
             raise RunError(f"seeds are {self.seeds}; they must be different numbers")
+        for name, values in self.each.items():
+            if len(values) != len(self.seeds):
+                raise RunError(
+                    f"each has {len(values)} values of {name} for {len(self.seeds)} seeds; give one for each"
+                )
         if self.resume and not self.out:
             raise RunError("resume needs to know the run; name its folder with --out")
 
@@ -128,6 +135,7 @@ class FinetuneOptions(LoopOptions):
 
 RESULT_OPTIONS = (
     "seeds",
+    "each",
     "steps",
     "online_steps",
     "eval_every",

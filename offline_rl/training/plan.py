@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, describe, find_algorithm, preset
+from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, preset
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
@@ -74,16 +74,26 @@ class Plan:
         joined = "parts" in data.metadata
         published = preset(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
         config = found.config_class(**{**published, **overrides})
+        _check_each(found, options, overrides)
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
         device = _device(options.device)
         _check_compute(found, options, device)
-        return cls(found, config, options, data, source, task, dynamics, preprocessing, device)
+        plan = cls(found, config, options, data, source, task, dynamics, preprocessing, device)
+        for seed in options.seeds:
+            plan.config_of(seed)  # refuses what is out of range
+        return plan
+
+    def config_of(self, seed: int) -> AgentConfig:
+        """Return the settings of one member."""
+        place = self.options.seeds.index(seed)
+        own: dict[str, Any] = {name: values[place] for name, values in self.options.each.items()}
+        return dataclasses.replace(self.config, **own)
 
     def description(self, seed: int) -> dict[str, Any]:
         """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
         return describe(
             self.algorithm,
-            self.config,
+            self.config_of(seed),
             observation_size=self.dataset.observation_size,
             action_size=self.dataset.action_size,
             seed=seed,
@@ -108,11 +118,12 @@ class Plan:
     def record(self) -> dict[str, Any]:
         """Return what ``config.json`` holds."""
         options = dataclasses.asdict(self.options)
+        recorded = [name for name in RESULT_OPTIONS if name != "each" or self.options.each]
         return {
             "format": FORMAT,
             "algorithm": self.algorithm.name,
             "config": dataclasses.asdict(self.config),
-            "options": {name: options[name] for name in RESULT_OPTIONS},
+            "options": {name: options[name] for name in recorded},
             "task": self.task.name if self.task else None,
             "dynamics": self.dynamics,
             "dataset": {
@@ -273,6 +284,18 @@ def _device(name: str) -> str:
     if index >= torch.cuda.device_count():
         raise RunError(f"device {name!r} is not there: PyTorch finds {torch.cuda.device_count()} CUDA GPUs")
     return f"cuda:{index}"
+
+
+def _check_each(algorithm: type[Agent], options: TrainOptions, overrides: dict[str, Any]) -> None:
+    """Refuse settings in which the members of a run cannot differ."""
+    able = decimals(algorithm.config_class)
+    for name in options.each:
+        if name not in {field.name for field in dataclasses.fields(algorithm.config_class)}:
+            raise RunError(f"each: unknown setting {name!r} for {algorithm.name}{suggestion(name, able)}")
+        if name not in able:
+            raise RunError(f"each: agents of one run cannot differ in {name}; they can in {', '.join(able)}")
+        if name in overrides:
+            raise RunError(f"{name} is given for all agents and for each; leave out one of the two")
 
 
 def _check_compute(algorithm: type[Agent], options: TrainOptions, device: str) -> None:

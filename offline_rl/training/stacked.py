@@ -5,6 +5,8 @@ kernel costs the same for one small network or for twenty, does all their work w
 differs from a member's alone, so trajectories drift apart though their statistics do not.
 """
 
+import copy
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup, Target
+from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup
 from offline_rl.data.packed import PackedRows
 from offline_rl.training.lending import batch_like, fields_of, lend
 
@@ -21,7 +23,7 @@ ALIGNMENT = 64
 
 
 class Stack:
-    """Members of one algorithm and one config, at the same step.
+    """Members of one algorithm, at the same step, whose settings differ in ``stackable_settings`` alone.
 
     It holds copies of all that updates change: :meth:`pull` takes it from the agents, :meth:`push` gives it back.
 
@@ -35,16 +37,22 @@ class Stack:
         self._agents = agents
         self._template = first.anew(first.device, first.dtype)
         self._template.prepare(rows)
+        self._template.config = copy.copy(first.config)
+        settings = {name: [getattr(agent.config, name) for agent in agents] for name in differing(agents)}
+        self._settings = {name: self._one_for_each(values) for name, values in settings.items()}
         self._lent: list[tuple[nn.Module, Blocks]] = []
         self._groups: dict[str, StackedGroup] = {}
         self._targets: dict[str, Blocks] = {}
         groups: dict[str, Any] = self._template.groups
+        targets: dict[str, Any] = self._template.targets
         for name, group in self._template.groups.items():
-            groups[name] = self._groups[name] = StackedGroup(group, len(agents))
+            rates = [agent.groups[name].learning_rate for agent in agents]
+            own = self._one_for_each(rates) if len(set(rates)) > 1 else None
+            groups[name] = self._groups[name] = StackedGroup(group, len(agents), own)
             self._lent.append((group.network, self._groups[name].blocks))
         for name, target in self._template.targets.items():
             self._targets[name] = blocks = Blocks(target.network, len(agents))
-            self._template.targets[name] = Target(target.network, blocks.flat, groups[name].flat)
+            targets[name] = StackedTarget(blocks, self._groups[name].blocks)
             self._lent.append((target.network, blocks))
         self.pull()
 
@@ -74,14 +82,26 @@ class Stack:
         count = len(self._agents)
         fields = _unflattened(fields_of(batch), count)
 
-        def mapped(weights: list[list[Tensor]], fields: dict[str, Any]) -> Metrics:
+        def mapped(weights: list[list[Tensor]], settings: dict[str, Tensor], fields: dict[str, Any]) -> Metrics:
             for (network, _), lent in zip(self._lent, weights, strict=True):
                 lend(network, lent)
+            for name, value in settings.items():
+                object.__setattr__(self._template.config, name, value)
             return self._template.update(batch_like(batch, fields), step)
 
         weights = [blocks.parameters for _, blocks in self._lent]
-        metrics = torch.vmap(mapped)(weights, fields)
+        metrics = torch.vmap(mapped)(weights, self._settings, fields)
         return [{name: values[place] for name, values in metrics.items()} for place in range(count)]
+
+    def _one_for_each(self, values: Sequence[float]) -> Tensor:
+        """Return a number for each member."""
+        return torch.tensor(values, dtype=self._template.dtype, device=self._template.device)
+
+
+def differing(agents: Sequence[Agent]) -> list[str]:
+    """Name the settings in which agents of one algorithm differ."""
+    first, *others = (vars(agent.config) for agent in agents)
+    return [name for name, value in first.items() if any(other[name] != value for other in others)]
 
 
 class Blocks:
@@ -108,6 +128,16 @@ class Blocks:
         ]
         self._sizes = [parameter.numel() for parameter in own]
 
+    @functools.cached_property
+    def owners(self) -> Tensor:
+        """Which member each number in ``flat`` is of; of gaps, any."""
+        owners = torch.zeros_like(self.flat, dtype=torch.int32)
+        for block in self.parameters:
+            first, count = block.storage_offset(), block.shape[0]
+            members = torch.arange(count, dtype=torch.int32, device=self.flat.device)
+            owners[first : first + block.numel()] = members.repeat_interleave(block.numel() // count)
+        return owners
+
     @torch.no_grad()
     def write(self, place: int, flat: Tensor) -> None:
         """Put in a member's parameters, as :class:`ParameterGroup` lays them out."""
@@ -120,16 +150,37 @@ class Blocks:
         torch.cat([block[place].reshape(-1) for block in self.parameters], out=flat)
 
 
+class StackedTarget:
+    """What :class:`offline_rl.agent.Target` is to one agent, for M of them.
+
+    Args:
+        blocks: The targets' parameters.
+        online: Those of the networks that they move after.
+    """
+
+    def __init__(self, blocks: Blocks, online: Blocks) -> None:
+        self._blocks, self._online = blocks, online
+
+    def track(self, rate: float | Tensor) -> None:
+        """Move by θ' ← rate θ + (1 - rate) θ', with a rate for all or, mapped, one for each."""
+        if isinstance(rate, Tensor):
+            rate = torch.func.debug_unwrap(rate, recurse=False)[self._blocks.owners]
+        self._blocks.flat.lerp_(self._online.flat, rate)
+
+
 class StackedGroup:
     """What :class:`ParameterGroup` is to one agent, for M of them.
 
     Args:
         group: One agent's; its settings and its count serve all.
         count: M.
+        rates: ``(M,)``, learning rates where they differ.
     """
 
-    def __init__(self, group: ParameterGroup, count: int) -> None:
-        self._group = group
+    def __init__(self, group: ParameterGroup, count: int, rates: Tensor | None = None) -> None:
+        self._group, self._rates = group, rates
+        if rates is not None:
+            group.learning_rate = 1.0
         self.blocks = Blocks(group.network, count, learned=True)
         self.flat = self.blocks.flat
         self._gradient, self._mean, self._square = (Blocks(group.network, count) for _ in range(3))
@@ -155,7 +206,11 @@ class StackedGroup:
             shares = (limit / squares.sum(0).sqrt().clamp_min(1e-12)).clamp(max=1)
             for block in self._gradient.parameters:
                 block.mul_(shares.view(-1, *[1] * (block.ndim - 1)))
+        before = None if self._rates is None else self.flat.clone()
         self._group.move(self.flat, self._gradient.flat, self._mean.flat, self._square.flat)
+        if self._rates is not None and before is not None:
+            # A step is in proportion to its rate, and was taken with a rate of one.
+            self.flat.copy_(before.lerp_(self.flat, self._rates[self.blocks.owners]))
 
     def write(self, place: int, state: Mapping[str, Tensor]) -> None:
         """Put in a member's state."""

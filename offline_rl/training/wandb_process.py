@@ -140,6 +140,8 @@ def _open_run(request: dict[str, Any], seed: int, mode: str | None) -> Any:
     offline = mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun")
     # Offline, a resumed run is written anew from its first row, as a run of its own.
     identity = None if offline else f"{request['id']}-{seed}"
+    place = request["seeds"].index(seed)
+    own = {name: values[place] for name, values in request["config"].get("each", {}).items()}
     if request["sweep"] and seed == request["seeds"][0]:
         settings["sweep_id"] = request["sweep"]["id"]
         identity = request["sweep"]["run"] or identity
@@ -151,7 +153,7 @@ def _open_run(request: dict[str, Any], seed: int, mode: str | None) -> Any:
         name=name,
         id=identity,
         resume=None if offline else "allow",
-        config={**request["config"], "seed": seed},
+        config={**request["config"], **own, "seed": seed},
         dir=os.environ.get("WANDB_DIR") or request["out"],
         mode=mode,  # type: ignore[arg-type]
         reinit="create_new",

@@ -10,8 +10,9 @@ from settings import TINY, Stopping, without_timings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_rl as orl
+from offline_rl.agent import find_algorithm
 from offline_rl.data import nearest
-from offline_rl.errors import Interrupted
+from offline_rl.errors import AgentError, Interrupted
 from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, split_settings
@@ -46,6 +47,37 @@ def test_stacked_members_are_those_trained_alone(name, more, monkeypatch):
     options = {"dtype": torch.float64, "seeds": (0, 1, 2)}
     for ours, theirs in zip(replayed(name, more, **options), looped(name, more, **options), strict=True):
         assert differing(ours, theirs, rtol=1e-7, atol=1e-9) == []
+
+
+def moved(name, more, settings):
+    """For three members, other values of some settings, those that have no meaning left out."""
+    (member,) = members(name, more, seeds=(0,))
+    values = {setting: getattr(member.agent.config, setting) for setting in settings}
+    meant = []
+    for setting, value in values.items():
+        with contextlib.suppress(AgentError):
+            members(name, {**more, setting: value / 2 or 0.3}, seeds=(0,))
+            meant.append(setting)
+    return [{setting: values[setting] * share or share / 9 for setting in meant} for share in (0.6, 0.9, 1)]
+
+
+@pytest.mark.parametrize(("name", "more"), STACKABLE)
+def test_stacked_members_keep_their_own_settings(name, more, monkeypatch):
+    """All that may differ differs; broken by one setting that an algorithm reads elsewhere than in its update."""
+    monkeypatch.setattr(nearest, "HostSearch", lambda columns, beta, *_: nearest.ProductSearch(columns, beta, tile=50))
+    each = moved(name, more, find_algorithm(name).stackable_settings)
+    options = {"dtype": torch.float64, "seeds": (0, 1, 2), "each": each}
+    for ours, theirs in zip(replayed(name, more, stacked=True, **options), looped(name, more, **options), strict=True):
+        assert differing(ours, theirs, rtol=1e-7, atol=1e-9) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("bc", "top_fraction"), ("prdc", "beta"), ("dt", "weight_decay"), ("parl", "anchor_weight")]
+)
+def test_members_that_cannot_be_stacked_keep_their_own_settings(name, setting):
+    each = [{setting: value} for value in (0.2, 0.7)]
+    for ours, theirs in zip(replayed(name, {}, each=each), looped(name, {}, each=each), strict=True):
+        assert differing(ours, theirs) == []
 
 
 class Watch(TorchDispatchMode):
@@ -102,6 +134,17 @@ def test_stacked_graphs_on_a_gpu_agree_with_the_loop(name, more):
     """In float64, as on a CPU."""
     options = {"dtype": torch.float64, "seeds": (0, 1, 2)}
     both = replayed(name, more, "cuda", **options)
+    for ours, theirs in zip(both, looped(name, more, "cuda", **options), strict=True):
+        assert differing(ours, theirs, rtol=1e-6, atol=1e-8) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "more"), STACKABLE)
+def test_stacked_graphs_on_a_gpu_keep_their_own_settings(name, more):
+    """In float64, as on a CPU."""
+    each = moved(name, more, find_algorithm(name).stackable_settings)
+    options = {"dtype": torch.float64, "seeds": (0, 1, 2), "each": each}
+    both = replayed(name, more, "cuda", stacked=True, **options)
     for ours, theirs in zip(both, looped(name, more, "cuda", **options), strict=True):
         assert differing(ours, theirs, rtol=1e-6, atol=1e-8) == []
 

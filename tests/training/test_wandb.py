@@ -118,7 +118,8 @@ def test_an_offline_run_read_back_equals_the_record(tmp_path, capfd):
         "wandb_entity": "me",
         "wandb_artifact": True,
     }
-    run = orl.train("td3_bc", "hopper-demo", seeds=[0, 3], alpha=1.5, out=str(out), **settings)
+    each = {"discount": [0.9, 0.8]}
+    run = orl.train("td3_bc", "hopper-demo", seeds=[0, 3], alpha=1.5, each=each, out=str(out), **settings)
     shown = shown_in(out)
     assert set(shown) == {0, 3}
     for seed, view in shown.items():
@@ -126,6 +127,7 @@ def test_an_offline_run_read_back_equals_the_record(tmp_path, capfd):
         assert (view.run.project, view.run.entity, view.run.run_group) == ("p", "me", "my run")
         assert (view.run.display_name, sorted(view.run.tags)) == (f"my run-seed-{seed}", ["a", "b"])
         assert view.config["alpha"] == 1.5
+        assert view.config["discount"] == {0: 0.9, 3: 0.8}[seed]
         assert view.config["steps"] == 200
         assert view.config["dataset"] == "hopper-demo"
         assert view.config["versions"] == run.config["versions"]

@@ -1,0 +1,88 @@
+"""Runs whose agents differ in more than their seeds."""
+
+import json
+
+import pytest
+from settings import TINY, without_timings
+
+import offline_rl as orl
+from offline_rl.analysis.groups import grouped
+from offline_rl.analysis.results import results_of
+from offline_rl.arguments import train_settings
+from offline_rl.errors import OfflineRLError
+
+SCHEDULE = {"steps": 200, "eval_every": 100, "log_every": 50, "final_episodes": 4}
+EACH = {"alpha": [1.0, 7.5], "critic_learning_rate": [1e-3, 1e-4]}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("each") / "run"
+    return orl.train("td3_bc", "hopper-demo", seeds=[3, 4], each=EACH, out=str(out), **SCHEDULE, **TINY)
+
+
+def test_an_agent_is_the_one_that_is_trained_alone_with_its_settings(run, tmp_path):
+    alone = orl.train(
+        "td3_bc", "hopper-demo", seeds=[4], alpha=7.5, critic_learning_rate=1e-4, out=str(tmp_path / "alone"),
+        **SCHEDULE, **TINY,
+    )  # fmt: skip
+    for file in ("agent.json", "weights.safetensors"):
+        assert (run.path / "agents/seed-4" / file).read_bytes() == (alone.path / "agents/seed-4" / file).read_bytes()
+    own = [row for row in run.rows if row["seed"] == 4]
+    assert without_timings(own) == without_timings(alone.rows)
+    assert run.agents[3].config.alpha == 1.0
+
+
+def test_results_of_different_settings_are_never_averaged(run):
+    results = results_of("run", run.config, run.rows)
+    assert [(result["seed"], result["config"]["alpha"]) for result in results] == [(3, 1.0), (4, 7.5)]
+    assert not any("each" in result["options"] for result in results)
+    assert [len(group.results) for group in grouped(results)] == [1, 1]
+
+
+def test_a_run_can_be_repeated_from_its_config(run):
+    _, options, settings = train_settings(["td3_bc", "--config", str(run.path / "config.json")])
+    assert options.each == EACH
+    assert not set(settings) & set(EACH)
+
+
+def test_going_on_online_keeps_the_settings(run, tmp_path):
+    online = orl.finetune(run, steps=20, eval_every=0, final_episodes=1, quiet=True, out=str(tmp_path / "online"))
+    assert [agent.config.critic_learning_rate for agent in online.agents.values()] == [1e-3, 1e-4]
+    assert results_of("online", online.config, online.rows)[1]["offline_run"]["config"]["alpha"] == 7.5
+
+
+def test_a_run_is_not_resumed_with_other_settings(run):
+    other = {**EACH, "alpha": [1.0, 8.0]}
+    with pytest.raises(OfflineRLError, match="each was"):
+        orl.train("td3_bc", "hopper-demo", seeds=[3, 4], each=other, resume=True, out=str(run.path), **SCHEDULE, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("each", "more", "message"),
+    [
+        ({"alpha": [1.0]}, {}, "each has 1 values of alpha for 2 seeds; give one for each"),
+        ({"alhpa": [1.0, 2.0]}, {}, "unknown setting 'alhpa' for td3_bc; did you mean alpha"),
+        ({"batch_size": [8, 16]}, {}, "agents of one run cannot differ in batch_size; they can in alpha, "),
+        ({"alpha": [1.0, -1.0]}, {}, "alpha is -1.0; it must be at least 0"),
+        ({"alpha": [1.0, 2.0]}, {"alpha": 3.0}, "alpha is given for all agents and for each"),
+        ({"alpha": 3.0}, {}, "each is {'alpha': 3.0}; it must be a list"),
+        ([1.0], {}, "each is .*; it must be names with values"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(each, more, message, tmp_path):
+    with pytest.raises(OfflineRLError, match=message):
+        orl.train("td3_bc", "hopper-demo", seeds=[0, 1], each=each, out=str(tmp_path / "run"), **more)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_command_line_takes_them_and_prints_them(tmp_path, capsys):
+    from offline_rl.cli import main
+
+    flags = [f"--{name}={value}" for name, value in {**SCHEDULE, **TINY, "eval_every": 0, "steps": 20}.items()]
+    main(["train", "bc", "--dataset", "hopper-demo", "--seeds", "0", "1", *flags, "--out", str(tmp_path / "run"),
+          "--each", json.dumps({"learning_rate": [1e-3, 1e-4]})])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "seed 0, learning_rate 0.001" in printed
+    assert "seed 1, learning_rate 0.0001" in printed
+    assert "mean of seeds" not in printed

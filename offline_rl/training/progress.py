@@ -2,10 +2,13 @@
 
 import sys
 import time
+from collections import deque
 from typing import Any
 
 LINE_SECONDS = 10.0
 """Least time between two plain lines."""
+SPEED_SECONDS = 60.0
+"""Time over which speed is taken, so that a slow beginning, such as compiling, is soon forgotten."""
 
 
 class Progress:
@@ -22,10 +25,11 @@ class Progress:
     def __init__(
         self, steps: int, start: int, quiet: bool = False, *, unit: str = "updates", score_name: str = "score"
     ) -> None:
-        self._steps, self._start, self._quiet = steps, start, quiet
+        self._steps, self._quiet = steps, quiet
         self._step = start
         self._unit, self._score_name = unit, score_name
-        self._begin = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._recent = deque([(self._last_line, start)])
         self._newest = self._score = ""
         self._bar = _Bar(steps, start) if not quiet and sys.stderr.isatty() else None
 
@@ -65,7 +69,11 @@ class Progress:
             self._bar.close()
 
     def _status(self, step: int, now: float) -> str:
-        speed = (step - self._start) / max(now - self._begin, 1e-9)
+        self._recent.append((now, step))
+        while now - self._recent[1][0] >= SPEED_SECONDS:
+            self._recent.popleft()
+        before, made = self._recent[0]
+        speed = (step - made) / max(now - before, 1e-9)
         left = _clock((self._steps - step) / max(speed, 1e-9))
         parts = f"{speed:.0f} {self._unit}/s", self._newest, self._score, f"{left} left"
         return "  ".join(part for part in parts if part)

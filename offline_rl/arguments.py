@@ -116,6 +116,8 @@ class CommandLine:
             values = ["True"]
         if not values:
             raise UsageError(f"--{name} needs a value")
+        if typing.get_origin(kind) is dict:
+            values = [_mapping(name, values[0])]
         self.given[name] = _spelled(kind, values[0])
 
 
@@ -129,6 +131,16 @@ def _spelled(kind: Any, text: str) -> str:
     if text in ("true", "false") and bool in kinds:
         return text.capitalize()
     return _whole(text) if int in kinds else text
+
+
+def _mapping(name: str, text: str) -> str:
+    """Return names with values, written as JSON, YAML or Python, as the parser reads them."""
+    import yaml
+
+    with contextlib.suppress(yaml.YAMLError):
+        if isinstance(value := yaml.safe_load(text), dict):
+            return repr(value)
+    raise UsageError(f"--{name} is {text!r}; write names with values, for instance --{name} '{{\"alpha\": [1, 2.5]}}'")
 
 
 def _whole(text: str) -> str:

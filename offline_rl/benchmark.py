@@ -228,6 +228,8 @@ def _stem(dataset: str) -> str:
 def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a method's algorithm and settings; what neither the run nor the algorithm knows is refused."""
     settings = {name: value for name, value in method.items() if name != "algorithm"}
+    if "each" in {**suite.options, **settings}:
+        raise RunError("a suite has no each; write a method for each setting")
     split_settings(method["algorithm"], {**suite.options, **settings})
     return method["algorithm"], settings
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.analysis.groups import Group, conditions, fact, identity, varying
+from offline_rl.analysis.groups import Group, conditions, fact, grouped, identity, varying
 from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Difference, Estimate, student_t
 from offline_rl.analysis.tables import markdown
@@ -61,10 +61,10 @@ def compare(ours: Sequence[Result], theirs: Sequence[Result]) -> str:
     cells = [_cells(results) for results in (ours, theirs)]
     both = [name for name in cells[0] if name in cells[1]]
     rows, lines = [], []
-    for name in both:
-        pair = [cell[name] for cell in cells]
-        rows.append([*name, *_verdict(pair)])
-        lines += [f"* {name[1]} on {name[0]}: {text}" for text in _changes(*pair)]
+    for dataset, name in both:
+        for label, *pair in _alike(name, *(cell[dataset, name] for cell in cells)):
+            rows.append([dataset, label, *_verdict(pair)])
+            lines += [f"* {label} on {dataset}: {text}" for text in _changes(*pair)]
     for which, mine in (("first", 0), ("second", 1)):
         lines += [f"* {m} on {d} is in the {which} only." for d, m in cells[mine] if (d, m) not in cells[1 - mine]]
     head = ["dataset", "method", "first", "second", "difference, 95 % interval", "verdict"]
@@ -81,6 +81,14 @@ def _cells(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
     for result in results:
         cells.setdefault((result["dataset"]["name"], result.get("method") or result["algorithm"]), []).append(result)
     return cells
+
+
+def _alike(name: str, ours: list[Result], theirs: list[Result]) -> list[tuple[str, list[Result], list[Result]]]:
+    """Part results of one name that were made with several settings, if with the same ones on both sides."""
+    first, second = ({group.label: group.results for group in grouped(results)} for results in (ours, theirs))
+    if set(first) != set(second):
+        return [(name, ours, theirs)]
+    return [(label, first[label], second[label]) for label in first]
 
 
 def _verdict(pair: Sequence[list[Result]]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], path: Path) -> None:
     """Draw score over updates, one thin line for each seed and their mean, next to the data's own mean.
 
+    There is no mean over seeds that differ in settings.
+
     Args:
         rows: The rows of ``metrics.jsonl``.
         config: The run's ``config.json``.
@@ -22,16 +24,19 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     seeds = sorted({row["seed"] for row in played})
+    options = config["options"]
+    each = options.get("each", {})
     for seed in seeds:
         points = [(row["step"], row["score"]) for row in played if row["seed"] == seed]
-        label = f"seed {seed}" if len(seeds) <= 5 else None
+        own = (f", {name} {values[options['seeds'].index(seed)]:g}" for name, values in each.items())
+        label = f"seed {seed}{''.join(own)}" if len(seeds) <= 5 else None
         axes.plot(*zip(*points, strict=True), lw=1, alpha=0.6, marker="o", ms=3, label=label)
-    if len(seeds) > 1:
+    if len(seeds) > 1 and not each:
         steps = sorted({row["step"] for row in played})
         means = [_mean([row["score"] for row in played if row["step"] == step]) for step in steps]
         axes.plot(steps, means, lw=2.5, color="black", label="mean")
-    if config["options"].get("online_steps"):
-        axes.axvline(config["options"]["steps"], color="gray", lw=1, label="online from here")
+    if options.get("online_steps"):
+        axes.axvline(options["steps"], color="gray", lw=1, label="online from here")
     axes.axhline(config["dataset"]["mean_score"], color="gray", ls="--", lw=1, label="mean of the data")
     axes.set_xlabel("updates")
     axes.set_ylabel((config["dataset"].get("reference") or {}).get("score_name", "normalised score"))

@@ -43,10 +43,12 @@ def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, 
 
 
 def config_of(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return a run's ``config.json`` with the settings of this seed where seeds differ."""
+    """Return a run's ``config.json`` as that of the seeds alone which share this one's settings."""
     options = dict(config["options"])
-    place = options["seeds"].index(seed)
-    own = {name: values[place] for name, values in options.pop("each", {}).items()}
+    seeds, each = options["seeds"], options.pop("each", {})
+    settings = [{name: values[place] for name, values in each.items()} for place in range(len(seeds))]
+    own = settings[seeds.index(seed)]
+    options["seeds"] = [other for other, its in zip(seeds, settings, strict=True) if its == own]
     before = {"offline": config_of(config["offline"], seed)} if "offline" in config else {}
     return {**config, "config": {**config["config"], **own}, "options": options, **before}
 

@@ -103,7 +103,7 @@ class NeighborIndex:
         self._flat: _FaissFlat | None = None
         self._lists: _CandidateLists | None = None
         if method in ("lists", "tree"):
-            from offline_rl.data._neighbor_kernels import build_tree
+            from offline_rl.data._neighbor_tree import build_tree
 
             self._tree = build_tree(self._data.keys)
         else:
@@ -313,7 +313,8 @@ class _CandidateLists:
 
     def _build(self) -> None:
         """Fill the lists of all rows that have none, with `threads` threads."""
-        from offline_rl.data._neighbor_kernels import LIST_ENTRY, build_tree
+        from offline_rl.data._neighbor_kernels import LIST_ENTRY
+        from offline_rl.data._neighbor_tree import build_tree
 
         if self._content is None:
             shape = len(self._states), self._size

@@ -32,11 +32,11 @@ KEYS = (
 """What a sweep file may hold. ``program``, ``name``, ``description``, ``project`` and ``entity`` are W&B's alone."""
 ARGUMENTS = ("args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags", "args_json", "args_json_file")
 """W&B's macros for a trial's parameters; here they mean the same, because no text is made of them."""
-OWN = ("out", "resume", "workers", "quiet", "config")
+OWN = ("out", "resume", "workers", "quiet", "config", "each")
 """Options of a run that the sweep decides."""
 FOR_AGENTS = ("quiet", "wandb")
 """Options among the command's that are there for W&B's agents: here nothing goes to W&B unless --wandb is typed."""
-IDENTITY = (*RESULT_OPTIONS, "dataset", "task", "dynamics", "data_mode", "device")
+IDENTITY = (*(name for name in RESULT_OPTIONS if name not in OWN), "dataset", "task", "dynamics", "data_mode", "device")
 """Options of a run that tell it from another."""
 
 

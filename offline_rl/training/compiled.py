@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -150,8 +151,8 @@ def _replaced(agent: Agent, state: Mapping[str, Tensor]) -> Iterator[None]:
     holders: dict[str, Any] = agent.groups
     try:
         for name, group in groups.items():
-            holders[name] = traced = TracedGroup(group, {key: state[f"{name}.{key}"] for key in group.state()})
-            before.append((group.network, lend(group.network, traced.parameters)))
+            holders[name] = holder = TracedGroup(group, {key: state[f"{name}.{key}"] for key in group.state()})
+            before.append((group.network, lend(group.network, holder.parameters)))
         for name, target in targets.items():
             flat = state[f"{name}.target"]
             agent.targets[name] = target._replace(flat=flat, online=holders[name].flat)
@@ -242,8 +243,9 @@ def obstacle(algorithm: type[Agent], device: str) -> str | None:
     """Say why an algorithm's updates cannot be compiled here; None if nothing is known to be in the way."""
     if not algorithm.stackable:
         return f"updates of {algorithm.name} change more than optimisers and targets"
-    if device == "cpu" and not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
-        return "there is no C++ compiler, such as g++"
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device == "cpu" and not shutil.which(compiler.split()[0]):
+        return f"there is no C++ compiler {compiler}"
     if device == "cpu" and not Path(sysconfig.get_path("include"), "Python.h").exists():
         return "Python's headers are missing (Debian: python3-dev)"
     return None

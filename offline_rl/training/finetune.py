@@ -51,7 +51,7 @@ def finetune(
     run_settings, agent_settings = split_settings(config["algorithm"], rest)
     if run_settings:
         raise RunError(f"{sorted(run_settings)[0]} is that of the run and cannot be changed when it goes on online")
-    train_options = _train_options(old, options)
+    train_options = _train_options(old, options, agent_settings)
     data = dataset or _source(config, options)
     settings_of_all = {name: value for name, value in config["config"].items() if name not in train_options.each}
     overrides = {**settings_of_all, **agent_settings}
@@ -61,14 +61,14 @@ def finetune(
     return train(config["algorithm"], data, options=dataclasses.replace(train_options, resume=True), **overrides)
 
 
-def _train_options(old: Run, options: FinetuneOptions) -> TrainOptions:
+def _train_options(old: Run, options: FinetuneOptions, agent_settings: dict[str, Any]) -> TrainOptions:
     config = old.config
     loop = {field.name: getattr(options, field.name) for field in dataclasses.fields(LoopOptions)}
     loop["out"] = options.out or f"{str(old.path).rstrip('/')}-online"
     return TrainOptions(
         **loop,
         seeds=config["options"]["seeds"],
-        each=config["options"].get("each", {}),
+        each={name: own for name, own in config["options"].get("each", {}).items() if name not in agent_settings},
         steps=config["options"]["steps"],
         online_steps=options.steps,
         task=config["task"],

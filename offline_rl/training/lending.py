@@ -11,11 +11,15 @@ from offline_rl.agent import Batch
 
 def lend(network: nn.Module, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Let a network compute with these tensors instead of its parameters; returns what it computed with before."""
-    before, left = [], iter(tensors)
+    left, lent, before = iter(tensors), dict[int, Tensor](), []
     for module in network.modules():
         for name, own in module._parameters.items():
-            before.append(own)
-            module._parameters[name] = next(left)  # type: ignore[assignment]
+            if own is None:
+                continue
+            if id(own) not in lent:  # tied parameters are one
+                lent[id(own)] = next(left)
+                before.append(own)
+            module._parameters[name] = lent[id(own)]  # type: ignore[assignment]
     return before  # type: ignore[return-value]
 
 

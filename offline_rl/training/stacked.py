@@ -178,13 +178,15 @@ class StackedGroup:
     """
 
     def __init__(self, group: ParameterGroup, count: int, rates: Tensor | None = None) -> None:
-        self._group, self._rates = group, rates
-        if rates is not None:
-            group.learning_rate = 1.0
+        self._group = group
         self.blocks = Blocks(group.network, count, learned=True)
         self.flat = self.blocks.flat
         self._gradient, self._mean, self._square = (Blocks(group.network, count) for _ in range(3))
         self._parts = {"parameters": self.blocks, "mean": self._mean, "square": self._square}
+        self._rates = None
+        if rates is not None:
+            # A step is in proportion to its rate: it is taken with a rate of one, and then shortened.
+            self._rates, group.learning_rate = rates[self.blocks.owners], 1.0
 
     @property
     def count(self) -> Tensor:
@@ -209,8 +211,7 @@ class StackedGroup:
         before = None if self._rates is None else self.flat.clone()
         self._group.move(self.flat, self._gradient.flat, self._mean.flat, self._square.flat)
         if self._rates is not None and before is not None:
-            # A step is in proportion to its rate, and was taken with a rate of one.
-            self.flat.copy_(before.lerp_(self.flat, self._rates[self.blocks.owners]))
+            self.flat.copy_(before.lerp_(self.flat, self._rates))
 
     def write(self, place: int, state: Mapping[str, Tensor]) -> None:
         """Put in a member's state."""

@@ -127,7 +127,7 @@ def _open_runs(request: dict[str, Any]) -> tuple[dict[int, SeedRun], str]:
         message = "W&B: " + (" ".join(str(run.url) for run in runs if run.url) or "disabled")
     # A trial of a sweep is judged by its first run alone.
     shown = {seed: [seed] for seed in request["seeds"]}
-    if request["sweep"]:
+    if request["sweep"] and not request["config"].get("each"):
         shown[request["seeds"][0]] = request["seeds"]
     return {seed: SeedRun(run, shown[seed]) for seed, run in zip(request["seeds"], runs, strict=True)}, message
 

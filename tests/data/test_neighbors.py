@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from offline_rl.data import _neighbor_kernels as kernels
-from offline_rl.data import _vectors as vectors
+from offline_rl.data._neighbor_tree import build_tree
 from offline_rl.data.neighbors import METHODS, NeighborIndex
 from offline_rl.errors import AgentError, DatasetError
 
@@ -146,7 +146,7 @@ def test_lists_prove_answers_near_the_data_and_all_if_they_hold_every_row():
 @pytest.mark.parametrize("data", DATA)
 def test_list_bounds_hold_inside_and_outside(data):
     states, _ = DATA[data]()
-    tree = kernels.build_tree(states)
+    tree = build_tree(states)
     entries = np.empty((len(states), 16), kernels.LIST_ENTRY)
     kernels.fill_lists(tree, 0, len(tree.counts), states, entries)
     exact = np.linalg.norm(states[:, None].astype(np.float64) - states[None], axis=2)
@@ -161,12 +161,12 @@ def test_list_bounds_hold_inside_and_outside(data):
 def measured(tree, point):
     """Distances to the codes of all leaves (leaves, L), and to the boxes of the children of all nodes (nodes, 16)."""
     codes = np.empty((len(tree.counts), tree.codes.shape[2]), np.float32)
-    boxes = np.empty((len(tree.lower), vectors.WIDTH), np.float32)
+    boxes = np.empty((len(tree.lower), kernels.WIDTH), np.float32)
     for leaf in range(len(codes)):
         box = tree.corners[leaf], tree.steps[leaf]
-        vectors.code_distances(point, box[0], box[1], tree.codes[leaf], np.float32(0), codes[leaf])
+        kernels.code_distances(point, box[0], box[1], tree.codes[leaf], np.float32(0), codes[leaf])
     for node in range(len(boxes)):
-        vectors.box_distances(point, tree.lower[node], tree.upper[node], np.float32(0), boxes[node])
+        kernels.box_distances(point, tree.lower[node], tree.upper[node], np.float32(0), boxes[node])
     return codes, boxes
 
 
@@ -174,7 +174,7 @@ def radii_of_children(tree, radii):
     """The smallest radius of the rows below each child of each node (nodes, 16); infinite where there is none."""
     first_leaf = len(tree.lower)
     below = np.concatenate([np.full(first_leaf, np.inf), np.where(tree.rows >= 0, radii, np.inf).min(1)])
-    children = vectors.WIDTH * np.arange(first_leaf)[:, None] + tree.shift + np.arange(vectors.WIDTH)
+    children = kernels.WIDTH * np.arange(first_leaf)[:, None] + tree.shift + np.arange(kernels.WIDTH)
     for node in range(first_leaf - 1, -1, -1):
         below[node] = below[children[node][children[node] > node]].min()
     return np.where(children > np.arange(first_leaf)[:, None], below[children], np.inf)
@@ -183,7 +183,7 @@ def radii_of_children(tree, radii):
 @pytest.mark.parametrize("data", [*DATA.values(), lambda: smooth(20000)])
 def test_tree_distances_stay_below_their_limits(data):
     states, _ = data()
-    tree = kernels.build_tree(states)
+    tree = build_tree(states)
     for query in range(0, len(states), max(len(states) // 40, 1)):
         point = kernels.rotate(states[query : query + 1], tree.center, tree.rotation)[0]
         slack = kernels.EPSILON * (tree.reach + 2 * kernels._norm(point)) + kernels.TINY

@@ -13,6 +13,7 @@ from offline_rl.data import nearest
 from offline_rl.errors import Interrupted
 from offline_rl.networks import kernels, native
 from offline_rl.training import compiled
+from offline_rl.training.lending import lend
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, split_settings
 from offline_rl.training.run import carry_out
@@ -141,6 +142,23 @@ def test_without_a_compiler_updates_are_eager_and_one_warning_says_so(monkeypatc
         plan = Plan.make("bc", "hopper-demo", options, {})
     assert plan.mode == "eager"
     assert len(warnings) == 1
+
+
+def test_a_compiler_that_is_named_but_missing_is_an_obstacle(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler -std=c++20")
+    assert "no-such-compiler" in compiled.obstacle(orl.agent.find_algorithm("bc"), "cpu")
+
+
+def test_networks_without_biases_and_with_tied_weights_can_be_lent_others():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3))
+    network[1].weight = network[0].weight
+    own = list(network.parameters())
+    others = [torch.full_like(parameter, number) for number, parameter in enumerate(own, start=1)]
+    before = lend(network, others)
+    assert network[0].weight is network[1].weight is others[0]
+    assert network[1].bias is others[1]
+    lend(network, before)
+    assert all(now is then for now, then in zip(network.parameters(), own, strict=True))
 
 
 def test_what_cannot_be_compiled_is_eager():

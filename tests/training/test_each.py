@@ -6,10 +6,13 @@ import pytest
 from settings import TINY, without_timings
 
 import offline_rl as orl
+from offline_rl.analysis.comparison import compare
 from offline_rl.analysis.groups import grouped
 from offline_rl.analysis.results import results_of
-from offline_rl.arguments import train_settings
+from offline_rl.arguments import UsageError, train_settings
+from offline_rl.benchmark import Suite, check
 from offline_rl.errors import OfflineRLError
+from offline_rl.sweep.file import read_sweep
 
 SCHEDULE = {"steps": 200, "eval_every": 100, "log_every": 50, "final_episodes": 4}
 EACH = {"alpha": [1.0, 7.5], "critic_learning_rate": [1e-3, 1e-4]}
@@ -52,6 +55,35 @@ def test_going_on_online_keeps_the_settings(run, tmp_path):
     assert results_of("online", online.config, online.rows)[1]["offline_run"]["config"]["alpha"] == 7.5
 
 
+def test_going_on_online_may_give_all_the_same(run, tmp_path):
+    schedule = {"steps": 20, "eval_every": 0, "final_episodes": 1, "quiet": True}
+    online = orl.finetune(run, alpha=3.0, out=str(tmp_path / "online"), **schedule)
+    assert [agent.config.alpha for agent in online.agents.values()] == [3.0, 3.0]
+    assert online.config["options"]["each"] == {"critic_learning_rate": [1e-3, 1e-4]}
+
+
+def test_runs_are_compared_setting_by_setting(run):
+    results = results_of("run", run.config, run.rows)
+    text = compare(results, results)
+    for alpha in ("1.0", "7.5"):
+        assert f"alpha {alpha}" in text
+    assert "several settings" not in text
+
+
+def test_sweeps_and_suites_have_methods_and_parameters_instead(tmp_path):
+    methods = {"a": {"algorithm": "bc", "each": {"learning_rate": [1, 2]}}}
+    suite = Suite("x", ["hopper-demo"], {"seeds": [0, 1]}, methods, [])
+    with pytest.raises(OfflineRLError, match="a suite has no each"):
+        check(suite, tmp_path)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "method: grid\nmetric: {name: score}\nparameters: {each: {values: [{alpha: [1]}]}}\n"
+        "command: [offline-rl, train, td3_bc, --dataset=hopper-demo, '${args}']\n"
+    )
+    with pytest.raises(OfflineRLError, match="each is decided by the sweep itself"):
+        read_sweep(file)
+
+
 def test_a_run_is_not_resumed_with_other_settings(run):
     other = {**EACH, "alpha": [1.0, 8.0]}
     with pytest.raises(OfflineRLError, match="each was"):
@@ -74,6 +106,18 @@ def test_what_cannot_be_is_refused_before_anything_is_written(each, more, messag
     with pytest.raises(OfflineRLError, match=message):
         orl.train("td3_bc", "hopper-demo", seeds=[0, 1], each=each, out=str(tmp_path / "run"), **more)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ['{"alpha": [1, 2.5]}', "{'alpha': [1, 2.5]}", "alpha: [1, 2.5]"])
+def test_they_can_be_written_in_three_ways(text):
+    _, options, _ = train_settings(["td3_bc", "--seeds", "0", "1", "--each", text])
+    assert options.each == {"alpha": [1.0, 2.5]}
+
+
+@pytest.mark.parametrize("text", ["alpha", "[1, 2]", "{alpha: [", '{"alpha": 3}'])
+def test_what_is_written_otherwise_is_explained(text):
+    with pytest.raises(UsageError, match="each"):
+        train_settings(["td3_bc", "--seeds", "0", "1", "--each", text])
 
 
 def test_the_command_line_takes_them_and_prints_them(tmp_path, capsys):

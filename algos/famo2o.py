@@ -125,7 +125,6 @@ class FamO2O(Agent):
     config_class: ClassVar[type[AgentConfig]] = Config
     stackable_settings = decimals(Config)
     acting_networks = ("actor", "balance")
-    config: Any
 
     def __new__(cls, config: Config | None = None, *sizes: int, **options: Any) -> "FamO2O":
         """Make an agent on the base that ``config`` names."""

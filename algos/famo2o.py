@@ -4,9 +4,8 @@ Paper: Shenzhi Wang, Qisen Yang, Jiawei Gao, Matthieu Gaetan Lin, Hao Chen, Liwe
 Train Once, Get a Family: State-Adaptive Balances for Offline-to-Online Reinforcement Learning. NeurIPS 2023, arXiv
 2310.17966. Authors' code: github.com/LeapLabTHU/FamO2O, revision ea9cb01; its two halves are the two bases here.
 
-Deviations from the authors' code: on CQL it maps x in (-1, 1) to β = low + x (high - low), which leaves the interval
-(``released_mapping``), and takes the state's balance for the next state, too (``released_next_balance``). It reuses
-noise of the balances; here each use has its own. The bases deviate as they say.
+Deviations from the authors' code: on CQL β keeps to its interval (``released_mapping``: low + x (high - low)), the next
+state has a β of its own (``released_next_balance``), and each use of β its own noise. The bases deviate as they say.
 
 Not verified: every number of the paper, of which only the abstract and the code were at hand; and on IQL the settings
 for locomotion, of which the authors published none: interval and ``balance_every`` are those of two ports by others.

@@ -226,8 +226,9 @@ def test_a_policy_runs_in_a_fresh_environment_with_numpy_and_onnxruntime_only(td
     python = tmp_path / "venv" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
     pins = [f"{package.__name__}=={package.__version__}" for package in (np, onnxruntime)]
-    if subprocess.run([*install, *pins], capture_output=True, check=False, timeout=240).returncode:
-        pytest.skip("pip reaches no index with numpy and onnxruntime")
+    installed = subprocess.run([*install, *pins], capture_output=True, text=True, check=False, timeout=240)
+    if installed.returncode:
+        pytest.skip(f"pip finds no {' and '.join(pins)} for a fresh environment: {installed.stderr.strip()[-200:]}")
     np.save(tmp_path / "observations.npy", observations(100))
     code = (
         "import numpy, onnxruntime, importlib.util\n"

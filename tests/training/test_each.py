@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 from settings import TINY, without_timings
 
 import offline_rl as orl
 from offline_rl.analysis.comparison import compare
+from offline_rl.analysis.curves import draw_curve
 from offline_rl.analysis.groups import grouped
 from offline_rl.analysis.results import results_of
 from offline_rl.arguments import UsageError, train_settings
@@ -40,7 +42,20 @@ def test_results_of_different_settings_are_never_averaged(run):
     results = results_of("run", run.config, run.rows)
     assert [(result["seed"], result["config"]["alpha"]) for result in results] == [(3, 1.0), (4, 7.5)]
     assert not any("each" in result["options"] for result in results)
+    assert [result["options"]["seeds"] for result in results] == [[3], [4]]
     assert [len(group.results) for group in grouped(results)] == [1, 1]
+
+
+def test_the_picture_names_the_settings_and_has_no_mean(run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    draw_curve(run.rows, run.config, tmp_path / "curve.png")
+    labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert labels == [
+        "seed 3, alpha 1, critic_learning_rate 0.001",
+        "seed 4, alpha 7.5, critic_learning_rate 0.0001",
+        "mean of the data",
+    ]
 
 
 def test_a_run_can_be_repeated_from_its_config(run):

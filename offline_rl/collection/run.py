@@ -299,3 +299,4 @@ def _arithmetic(kernel: Kernel) -> Iterator[None]:
         yield
     finally:
         use_kernel("default", threads)
+        torch.set_flush_denormal(False)

@@ -1,4 +1,4 @@
-"""Which matrix product a CPU runs, and how many threads it uses.
+"""How a CPU computes: its matrix product, its threads, and what becomes of numbers that are all but zero.
 
 On AMD processors PyTorch's default (MKL) takes an AVX2 path. A permission meant for reduced precision lets oneDNN take
 over; without matrix units for reduced precision it then runs its full float32 AVX-512 kernel: on Zen 5 that was
@@ -7,6 +7,10 @@ permission would cost accuracy, so it is given only after a check.
 
 Perceptrons, which are nearly all of the arithmetic, have a kernel of their own, :mod:`offline_rl.networks.native`,
 where it can be built.
+
+Numbers below 1.2e-38, the smallest normal float32, count as zero: processors take a hundred times as long for them.
+They come of themselves. The mean of gradients that Adam keeps for a unit that has died shrinks until it is such a
+number, and stays one; a loss that has come to its end has nothing but such gradients.
 """
 
 from pathlib import Path
@@ -38,7 +42,7 @@ def choose_kernel(threads: int = 1, *, built: bool = True) -> Kernel:
 
 
 def use_kernel(kernel: Kernel, threads: int) -> None:
-    """Set this process's kernel and thread count; both can change the last bits of results.
+    """Set this process's kernel and thread count, which can change the last bits of results; flush to zero.
 
     "tf32" keeps 10 bits of each factor's fraction, "bf16" 7.
 
@@ -47,6 +51,7 @@ def use_kernel(kernel: Kernel, threads: int) -> None:
     """
     native.activate(active=kernel in ("native", "native+onednn"))
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # threads that start later inherit it
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high" if kernel == "tf32" else "highest")
     if (settings := _settings()) is not None:

@@ -3,10 +3,13 @@ import torch
 from datasets import random_dataset
 
 import offline_rl as orl
+from algos.bc import BC
+from algos.bc import Config as BCConfig
 from algos.td3_bc import TD3BC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import find_task
+from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.evaluation import BLOCK, blocks
 from offline_rl.training.worker import Member
 
@@ -53,3 +56,29 @@ def test_a_member_goes_online_after_its_offline_steps_and_explores_anew_at_each(
     assert len({tuple(row) for row in noise.round(decimals=4).tolist()}) == 60
     assert 0.8 < float(noise.std()) < 1.2
     assert len(member.state(stored=50)["online/replay"]) == 10
+
+
+def test_numbers_that_are_all_but_zero_count_as_zero():
+    """Adam's mean of a gradient that has ended would else shrink to a number for which processors take long."""
+    dataset = random_dataset()
+    rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
+
+    def after_units_died():
+        member = Member(BC(BCConfig(hidden_dims=[8], batch_size=8), 5, 2), rows)
+        member.run(1, 5)
+        with torch.no_grad():
+            member.agent.actor.mlp.layers[1].fill_(-1e6)
+        member.run(6, 1005)
+        return member.state()
+
+    try:
+        torch.set_flush_denormal(False)
+        kept = after_units_died()
+        use_kernel("default", 1)
+        flushed = after_units_died()
+    finally:
+        torch.set_flush_denormal(False)
+    tiny = torch.finfo(torch.float32).tiny
+    assert ((kept["actor.mean"] != 0) & (kept["actor.mean"].abs() < tiny)).any()
+    assert kept["actor.mean"].where(kept["actor.mean"].abs() >= tiny, 0).equal(flushed["actor.mean"])
+    assert all(flushed[name].equal(value) for name, value in kept.items() if name != "actor.mean")

@@ -115,6 +115,12 @@ def test_a_file_keeps_to_d4rls_layout_and_says_how_it_was_made(folder):
     assert settings | {"random_steps": 200, "batch_size": 8, "discount": 0.99} == settings
 
 
+def test_afterwards_the_caller_computes_as_before(tmp_path):
+    torch.set_flush_denormal(False)
+    orl.collect("random", task="hopper", steps=20, out=tmp_path / "x.hdf5", quiet=True)
+    assert torch.tensor(1e-39) * 1 != 0
+
+
 def test_a_time_limit_is_a_timeout_and_the_cut_at_the_end_is_another(tmp_path):
     """Broken by a time limit that terminates, or by the file's last row without a flag."""
     path = orl.collect("random", task="halfcheetah", steps=1010, out=tmp_path / "x.hdf5", quiet=True)

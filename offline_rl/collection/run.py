@@ -292,7 +292,7 @@ def _from_attribute(found: Any, value: Any) -> Any:
 
 @contextmanager
 def _arithmetic(kernel: Kernel) -> Iterator[None]:
-    """Compute with one thread, which alone gives the same bytes everywhere, and afterwards as before."""
+    """Compute with one thread, which alone gives the same bytes everywhere; then as PyTorch does."""
     threads = torch.get_num_threads()
     use_kernel(kernel, 1)
     try:

@@ -8,7 +8,7 @@ permission would cost accuracy, so it is given only after a check.
 Perceptrons, which are nearly all of the arithmetic, have a kernel of their own, :mod:`offline_rl.networks.native`,
 where it can be built.
 
-Numbers below 1.2e-38, the smallest normal float32, count as zero: processors take a hundred times as long for them.
+Numbers below 1.2e-38, the smallest normal float32, count as zero: processors take many times as long for them.
 They come of themselves. The mean of gradients that Adam keeps for a unit that has died shrinks until it is such a
 number, and stays one; a loss that has come to its end has nothing but such gradients.
 """

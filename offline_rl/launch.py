@@ -127,7 +127,7 @@ def serve(answer: Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]
             while True:
                 requests.put(_receive(connection))
         except (EOFError, OSError):
-            os._exit(0)
+            _end()
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
@@ -142,7 +142,12 @@ def serve(answer: Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]
         try:
             _send(connection, *reply)
         except OSError:
-            os._exit(0)
+            _end()
+
+
+def _end() -> None:
+    # With what the child has started itself: importing Gymnasium starts a process that complains when left alone.
+    os.killpg(0, signal.SIGKILL)
 
 
 def _send(connection: Connection, message: Message, tensors: Tensors) -> None:

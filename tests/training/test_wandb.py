@@ -225,8 +225,14 @@ def kill(name):
 
 
 def put_a_file_in_place(process, folder):
+    # Asleep, so that W&B sees no moment without either.
+    asleep = [*processes_of(process.pid, "wandb_process"), *processes_of(process.pid, "wandb-core")]
+    for child in asleep:
+        child.suspend()
     shutil.rmtree(folder / "wandb")
     (folder / "wandb").write_text("in the way")
+    for child in asleep:
+        child.resume()
 
 
 @pytest.fixture

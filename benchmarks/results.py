@@ -147,10 +147,11 @@ def summary(folder: Path) -> str:
     place = f"results/{folder.name}"
     dates = [result["date"] for result in results]
     made = " to ".join(dict.fromkeys([min(dates), max(dates)]))
+    dash = "" if len(cells) == len(labels) * len(datasets) else "; a dash where there is no result yet"
     protocol = f"""
 Made {made} {command}with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
 {results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
-Student-t interval; a dash where there is no result yet. [All columns]({place}/table.md). Data: {data}. {RECORDINGS}"""
+Student-t interval{dash}. [All columns]({place}/table.md). Data: {data}. {RECORDINGS}"""
     curves = f"""
 Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
 over seeds, 95 % Student-t intervals."""

@@ -86,6 +86,8 @@ def test_the_readme_says_when_and_how_its_scores_were_made_and_what_is_missing(t
     assert "Made 2031-01-01 to 2031-01-05 by `offline-rl benchmark benchmarks/locomotion-small.yaml`" in caption
     assert "with 60 updates (papers: a million), 3 seeds, dynamics d4rl: means of the last agents" in caption
     assert "over 7 episodes" in caption
+    assert "interval; a dash where there is no result yet." in caption
+    assert "a dash where" not in (ROOT / "README.md").read_text(), "all cells of the README have results"
     assert "old" not in text
     write_json(folder / "0.json", whole[0])
     with pytest.raises(orl.RunError, match=r"bc-hopper-seed-0\.json has no date"):

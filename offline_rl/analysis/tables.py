@@ -61,7 +61,7 @@ def tabulated(results: Sequence[Result], methods: Sequence[str] = (), metrics: S
         rows.append([*cells, final_episodes(group.results[0])])
         rows += [_asked_for(group, name, len(head), len(metrics)) for name in others]
         shown += [group] * (1 + len(others))
-    return Table(head, rows, shown, _facts(results))
+    return Table(head, rows, shown, _facts([result for group in groups for result in group.results]))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

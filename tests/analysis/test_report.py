@@ -17,6 +17,7 @@ from records import made
 from offline_rl.analysis.comparison import compare, published_rows
 from offline_rl.analysis.groups import grouped
 from offline_rl.analysis.report import report
+from offline_rl.analysis.tables import table
 from offline_rl.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,18 @@ def test_results_that_do_not_compare_share_no_cell_and_the_report_says_why(tmp_p
     assert "made_up on beads is split into 2 rows: dynamics d4rl or dynamics plain." in cells
     assert "other on beads is empty" in cells
     assert "made_up on pebbles is empty" in cells
+
+
+def test_the_order_of_results_changes_nothing():
+    """Broken by lines under the table that follow the order in which runs were made, or files read."""
+    results = [
+        *made([1.0, 2.0], name="beads"),
+        *made([3.0, 4.0], name="abaci", compute={"device": "cuda", "kernel": "default"}),
+    ]
+    results[1]["note"], results[2]["note"] = "Cold.", "Warm."
+    text = table(results)
+    assert "abaci, 100 rows" in text
+    assert text == table(results[::-1])
 
 
 def test_settings_of_one_algorithm_have_an_expected_best(tmp_path):

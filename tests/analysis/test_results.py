@@ -206,7 +206,7 @@ def test_seeds_of_several_runs_share_a_row():
     text = table([*later, *results])
     assert "abacus, 1 cores" in text
     assert "slide rule, 1 cores" in text
-    assert "all seeds of the run (3 or 2)" in text
+    assert "all seeds of the run (2 or 3)" in text
 
 
 def test_every_return_that_was_asked_for_has_a_row():

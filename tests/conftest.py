@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from clusters import slurm_cluster, slurm_is_here
+from needs import NO_RECORDINGS, RECORDINGS
 from settings import TINY
 
 torch.set_num_threads(1)
@@ -38,10 +39,9 @@ def tiny():
 @pytest.fixture(scope="session")
 def data_folder():
     """Give the folder of recorded datasets; tests that need it are skipped where there is none."""
-    folder = os.environ.get("OFFLINE_RL_TEST_DATA")
-    if not folder:
-        pytest.skip("OFFLINE_RL_TEST_DATA names no folder of datasets")
-    return Path(folder)
+    if RECORDINGS is None:
+        pytest.skip(NO_RECORDINGS)
+    return Path(RECORDINGS)
 
 
 @pytest.fixture

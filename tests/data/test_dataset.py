@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import RECORDINGS, needs_recordings
 
 from offline_rl.data import Dataset, dataset_names, load_dataset
 from offline_rl.errors import DatasetError
-
-DATA = os.environ.get("OFFLINE_RL_TEST_DATA")
-needs_data = pytest.mark.skipif(DATA is None, reason="OFFLINE_RL_TEST_DATA names no folder")
 
 
 def fields(rows=6, **changes):
@@ -265,10 +263,10 @@ def test_demo():
     assert Path(demo.metadata["path"]).stat().st_size < 4_000_000
 
 
-@needs_data
+@needs_recordings
 def test_demo_is_the_beginning_of_its_source_and_made_reproducibly(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks" / "make_demo.py"
-    source = Path(DATA, "hopper_medium.hdf5")
+    source = Path(RECORDINGS, "hopper_medium.hdf5")
     made = tmp_path / "made.hdf5"
     subprocess.run(
         [sys.executable, script, source, made],
@@ -281,9 +279,9 @@ def test_demo_is_the_beginning_of_its_source_and_made_reproducibly(tmp_path):
         assert np.array_equal(getattr(demo, field), getattr(whole, field)[: len(demo)])
 
 
-@needs_data
+@needs_recordings
 def test_statistics_agree_with_those_in_the_files():
-    dataset = load_dataset(Path(DATA, "halfcheetah_medium_replay.hdf5"))
+    dataset = load_dataset(Path(RECORDINGS, "halfcheetah_medium_replay.hdf5"))
     assert dataset.mean_return == pytest.approx(dataset.metadata["return_mean"], abs=1e-6)
     assert dataset.episode_lengths.mean() == 1000
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from needs import needs_kernel
 from settings import Stopping
 
 import offline_rl as orl
@@ -18,14 +19,6 @@ from offline_rl.training.plan import Plan, split_settings
 from offline_rl.training.run import carry_out
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
-
-needs_kernel = pytest.mark.usefixtures("_kernel")
-
-
-@pytest.fixture
-def _kernel():
-    if not native.available():
-        pytest.skip(str(native._attempt()))
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from members import STACKABLE, STEPS, differing, looped, members, states
+from needs import needs_kernel
 from settings import TINY, Stopping, without_timings
 
 import offline_rl as orl
@@ -25,9 +26,6 @@ NAMES = [" ".join((name, *map(str, more.values()))) for name, more in STACKABLE]
 needs_compiler = pytest.mark.skipif(
     compiled.obstacle(orl.agent.find_algorithm("bc"), "cpu") is not None, reason="needs a compiler and Python's headers"
 )
-
-
-needs_kernel = pytest.mark.skipif(not native.available(), reason="needs the native kernel")
 
 
 def programmed(name, more, **options):

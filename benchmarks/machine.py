@@ -21,16 +21,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
 
 
-def hardware() -> str:
-    """Return the processor's name, with its family where the name says little."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if "model name" not in facts:
-        return platform.processor() or platform.machine()
-    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
-
-
 def pin(cores: set[int]) -> None:
     """Let all threads of this process, and what it starts from now on, run on these cores alone."""
     for task in Path("/proc/self/task").iterdir():

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from benchmarks.machine import hardware
 from offline_rl.data import load_dataset
 from offline_rl.data.neighbors import NeighborIndex
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import sealed, write_json
+from offline_rl.origin import processor
 
 POLICIES: dict[str, float | None] = {"a + 0.1": 0.1, "a + 0.3": 0.3, "a + 0.6": 0.6, "uniform": None}
 """Standard deviation of the query's action around the dataset's; None draws it uniformly from the box."""
@@ -43,7 +43,7 @@ def main() -> None:
         "beta": options.beta,
         "batch": options.batch,
         "lists": options.lists,
-        "hardware": hardware(),
+        "hardware": processor(),
         "versions": {name: version(name) for name in ("numpy", "numba", "scipy")}
         | {"python": platform.python_version()},
     }

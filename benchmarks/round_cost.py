@@ -13,13 +13,14 @@ from typing import Literal
 import tyro
 
 from algos.parl import PARL, Config
-from benchmarks.machine import hardware, today, versions
+from benchmarks.machine import today, versions
 from offline_rl.data import load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import sealed, write_json
 from offline_rl.networks.kernels import choose_kernel, use_kernel
 from offline_rl.training.sampler import Sampler
+from offline_rl.origin import processor
 
 STEPS = 1_000_000
 ROUND = 11
@@ -88,7 +89,7 @@ def main() -> None:
     totals = {mode: runner.seconds + runner.round for mode, runner in runners.items()}
     result = {
         "date": today(),
-        "hardware": hardware(),
+        "hardware": processor(),
         "kernel": kernel,
         "versions": versions(),
         "dataset": Path(given.dataset).stem,

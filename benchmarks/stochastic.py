@@ -40,7 +40,7 @@ from offline_rl.envs.vector import rollout
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 from offline_rl.networks.kernels import choose_kernel, use_kernel
-from offline_rl.training.plan import versions
+from offline_rl.origin import versions
 from offline_rl.training.sampler import Sampler
 
 SUITE = Path(__file__).with_suffix(".yaml")

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.arithmetic import flops_of_update, product_rate, wait
-from benchmarks.machine import hardware, pin, today, versions
+from benchmarks.machine import pin, today, versions
 from benchmarks.subjects import PEERS, Competitor, Data, InProcess, Processes, synthetic
 from benchmarks.throughput_table import draw, table
 from offline_rl.agent import find_algorithm
@@ -34,6 +34,7 @@ from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
 from offline_rl.training.compiled import obstacle
 from offline_rl.training.options import Mode
+from offline_rl.origin import processor
 
 ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
@@ -187,7 +188,7 @@ class Bench:
         self._arguments = arguments
         self._cores = sorted(os.sched_getaffinity(0))
         self._data: dict[str, Data] = {}
-        machine = {"hardware": hardware(), "kernel": choose_kernel()}
+        machine = {"hardware": processor(), "kernel": choose_kernel()}
         self.result: dict[str, Any] = {
             "date": today(),
             **(machine if arguments.on_cpu else {"device": torch.cuda.get_device_name()}),

@@ -709,9 +709,14 @@ def find_algorithm(name: str) -> type[Agent]:
     return found
 
 
-def preset(algorithm: type[Agent], robot: str, task: str) -> dict[str, Any]:
-    """Return the settings published for a task: those of ``hopper-*``, and over them those of the exact name."""
-    return {**algorithm.PRESETS.get(f"{robot}-*", {}), **algorithm.PRESETS.get(task, {})}
+def presets(algorithm: type[Agent], robot: str, task: str) -> dict[str, Mapping[str, Any]]:
+    """Return the settings published for a task: those of ``hopper-*``, then, to go over them, those of the exact name."""
+    return {name: algorithm.PRESETS[name] for name in (f"{robot}-*", task) if name in algorithm.PRESETS}
+
+
+def merged(published: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that :func:`presets` come to."""
+    return {name: value for settings in published.values() for name, value in settings.items()}
 
 
 def describe(

@@ -14,7 +14,7 @@ from algos.bc import Config as BCConfig
 from algos.iql import IQL
 from algos.iql import Config as IQLConfig
 from algos.td3_bc import TD3BC, Config
-from offline_rl.agent import find_algorithm, preset
+from offline_rl.agent import find_algorithm, merged, presets
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import remove_leftovers
 
@@ -297,9 +297,9 @@ def test_presets_go_from_robot_to_task():
     class Tuned(TD3BC):
         PRESETS: ClassVar = {"hopper-*": {"alpha": 1.0, "discount": 0.9}, "hopper-medium-v2": {"alpha": 2.0}}
 
-    assert preset(Tuned, "hopper", "hopper-medium-v2") == {"alpha": 2.0, "discount": 0.9}
-    assert preset(Tuned, "hopper", "Hopper-v4") == {"alpha": 1.0, "discount": 0.9}
-    assert preset(Tuned, "walker2d", "walker2d-medium-v2") == {}
+    assert merged(presets(Tuned, "hopper", "hopper-medium-v2")) == {"alpha": 2.0, "discount": 0.9}
+    assert merged(presets(Tuned, "hopper", "Hopper-v4")) == {"alpha": 1.0, "discount": 0.9}
+    assert merged(presets(Tuned, "walker2d", "walker2d-medium-v2")) == {}
 
 
 def test_unknown_algorithms_get_a_suggestion():

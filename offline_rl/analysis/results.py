@@ -12,6 +12,8 @@ FORMAT = 2
 Result = dict[str, Any]
 COPIED = ("algorithm", "config", "options", "task", "dynamics", "compute", "versions", "hardware")
 """What a result takes from its run's ``config.json`` as it is."""
+ORIGIN = ("preset", "commit")
+"""The same, of what runs record since results of format 2 were first made."""
 
 
 def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Result]:
@@ -79,6 +81,7 @@ def _result(
     result = {
         "format": FORMAT,
         **{name: config[name] for name in COPIED},
+        **{name: config[name] for name in ORIGIN if name in config},
         "dataset": _dataset(config["dataset"]),
         "offline_run": _offline_run(config),
         "seed": seed,

@@ -150,7 +150,7 @@ def _references(reference: Mapping[str, Any] | None) -> str:
 def _hardware(result: Result) -> str:
     hardware, compute = result["hardware"], result["compute"]
     return (
-        f"{hardware['gpu'] or hardware['machine']}, {hardware['cores']} cores, trained on {compute['device']}"
+        f"{hardware['gpu'] or hardware.get('processor') or hardware['machine']}, {hardware['cores']} cores, trained on {compute['device']}"
         f" (kernel {compute['kernel']})"
     )
 

@@ -1,7 +1,6 @@
 """Everything that is decided, and checked, before a run writes its first byte."""
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 import warnings
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, preset
+from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, merged, presets
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
@@ -19,6 +18,7 @@ from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, suggestion
 from offline_rl.networks.kernels import bf16_is_faster, choose_kernel
+from offline_rl.origin import commit, processor, versions
 from offline_rl.training.compiled import obstacle
 from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
 
@@ -29,11 +29,14 @@ FORMAT = 1
 class Plan:
     """A run that can be started: every name is resolved, every size fits; ``source`` is the dataset as it was named.
 
+    ``preset`` names the entries of the algorithm's ``PRESETS`` that hold for the task; a later one goes over an earlier.
+
     ``dynamics`` are what the options ask for, else those of the task's data; ``"d4rl"`` for a run without a task.
     """
 
     algorithm: type[Agent]
     config: AgentConfig
+    preset: tuple[str, ...]
     options: TrainOptions
     dataset: Dataset
     source: str | None
@@ -72,13 +75,13 @@ class Plan:
         dynamics = dynamics_of(task, options.dynamics) if task else options.dynamics or "d4rl"
         # Joined data goes by its first part's task, but what was published for that part is not meant for it.
         joined = "parts" in data.metadata
-        published = preset(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
-        config = found.config_class(**{**published, **overrides})
+        published = presets(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
+        config = found.config_class(**{**merged(published), **overrides})
         _check_each(found, options, overrides)
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
         device = _device(options.device)
         _check_compute(found, options, device)
-        plan = cls(found, config, options, data, source, task, dynamics, preprocessing, device)
+        plan = cls(found, config, tuple(published), options, data, source, task, dynamics, preprocessing, device)
         for seed in options.seeds:
             plan.config_of(seed)  # refuses what is out of range
         return plan
@@ -123,6 +126,7 @@ class Plan:
             "format": FORMAT,
             "algorithm": self.algorithm.name,
             "config": dataclasses.asdict(self.config),
+            "preset": list(self.preset),
             "options": {name: options[name] for name in recorded},
             "task": self.task.name if self.task else None,
             "dynamics": self.dynamics,
@@ -139,7 +143,13 @@ class Plan:
             },
             "compute": {"device": self.device, "kernel": self.kernel, "mode": self.mode},
             "versions": versions(),
-            "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": _gpu(self.device)},
+            "commit": commit(),
+            "hardware": {
+                "machine": platform.machine(),
+                "processor": processor(),
+                "cores": os.cpu_count(),
+                "gpu": _gpu(self.device),
+            },
         }
 
     @property
@@ -217,17 +227,6 @@ def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, 
         {name: value for name, value in settings.items() if name in run},
         {name: value for name, value in settings.items() if name in agent},
     )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that can change a number."""
-    found = {"python": platform.python_version()}
-    for package in ("offline-rl-suite", "torch", "numpy", "gymnasium", "mujoco"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "unknown"
-    return found
 
 
 def load(dataset: str | Path, options: TrainOptions) -> Dataset:

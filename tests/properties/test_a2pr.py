@@ -12,7 +12,7 @@ from parity.harness import make_batches
 from algos.a2pr import A2PR, Config, Judgement
 from algos.td3_bc import TD3BC
 from algos.td3_bc import Config as TD3BCConfig
-from offline_rl.agent import preset
+from offline_rl.agent import merged, presets
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import find_task
@@ -396,6 +396,6 @@ def test_presets_are_of_known_tasks_and_say_only_what_differs():
     for name, settings in A2PR.PRESETS.items():
         task = find_task(name)
         assert task.name == name
-        assert preset(A2PR, task.robot.name, task.name) == settings
+        assert merged(presets(A2PR, task.robot.name, task.name)) == settings
         assert all(defaults[key] != value for key, value in settings.items())
         Config(**settings)

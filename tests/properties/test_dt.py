@@ -9,7 +9,7 @@ from datasets import random_dataset
 
 import offline_rl as orl
 from algos.dt import DT, Config
-from offline_rl.agent import preset
+from offline_rl.agent import merged, presets
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -207,5 +207,5 @@ def test_what_is_saved_is_enough_to_act(dataset, rows):
 def test_presets_are_the_robots():
     for robot in ("hopper", "halfcheetah", "walker2d"):
         task = find_task(f"{robot}-medium-v2")
-        first, second = preset(DT, robot, task.name)["target_returns"]
+        first, second = merged(presets(DT, robot, task.name))["target_returns"]
         assert first == 2 * second

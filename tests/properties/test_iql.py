@@ -12,7 +12,7 @@ from parity.harness import make_batches
 
 import offline_rl as orl
 from algos.iql import IQL, Config
-from offline_rl.agent import preset
+from offline_rl.agent import merged, presets
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -234,6 +234,6 @@ def test_presets_are_of_known_tasks_and_say_only_what_differs():
     for name, settings in IQL.PRESETS.items():
         task = find_task(name)
         assert task.name == name
-        assert preset(IQL, task.robot.name, task.name) == settings
+        assert merged(presets(IQL, task.robot.name, task.name)) == settings
         assert all(defaults[key] != value for key, value in settings.items())
         Config(**settings)

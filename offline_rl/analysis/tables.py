@@ -149,10 +149,8 @@ def _references(reference: Mapping[str, Any] | None) -> str:
 
 def _hardware(result: Result) -> str:
     hardware, compute = result["hardware"], result["compute"]
-    return (
-        f"{hardware['gpu'] or hardware.get('processor') or hardware['machine']}, {hardware['cores']} cores, trained on {compute['device']}"
-        f" (kernel {compute['kernel']})"
-    )
+    machine = hardware["gpu"] or hardware.get("processor") or hardware["machine"]
+    return f"{machine}, {hardware['cores']} cores, trained on {compute['device']} (kernel {compute['kernel']})"
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

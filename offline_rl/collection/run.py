@@ -26,8 +26,8 @@ from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import AgentError, Interrupted, RunError, RunInUseError, TaskError, suggestion
 from offline_rl.files import remove_leftovers, write_json
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
-from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.origin import versions
+from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.progress import Progress
 from offline_rl.training.trainer import Stop, stopped_by_signals
 

@@ -29,7 +29,7 @@ FORMAT = 1
 class Plan:
     """A run that can be started: every name is resolved, every size fits; ``source`` is the dataset as it was named.
 
-    ``preset`` names the entries of the algorithm's ``PRESETS`` that hold for the task; a later one goes over an earlier.
+    ``preset`` names the entries of the algorithm's ``PRESETS`` that hold for the task, a later one over an earlier.
 
     ``dynamics`` are what the options ask for, else those of the task's data; ``"d4rl"`` for a run without a task.
     """

@@ -1,0 +1,7 @@
+"""``python -m offline_rl`` is ``offline-rl``."""
+
+import sys
+
+from offline_rl.cli import main
+
+sys.exit(main())

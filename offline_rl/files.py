@@ -14,6 +14,21 @@ from offline_rl.errors import RunError
 
 TEMPORARY = ".tmp"
 """How names of unfinished files and folders end; they begin with a dot."""
+MAKE_ROOM = "what was saved is intact; make room, then continue with --resume"
+"""The remedy where a run that is under way cannot write."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into a sentence; put nothing but the writing inside.
+
+    Raises:
+        RunError: Anything raised an ``OSError``: a full disk, a missing permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error}); {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name, flushed, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -44,6 +45,24 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Like :func:`replace_file`, but what has come to be at ``path`` meanwhile stays.
+
+    Raises:
+        FileExistsError: Something has.
+    """
+    with replace_file(path) as temporary:
+        yield temporary
+        try:
+            os.link(temporary, path)  # unlike renaming, it takes no other file's place
+        except FileExistsError:
+            raise FileExistsError(f"{path} exists") from None
+        except OSError:  # a file system without links
+            if path.exists():
+                raise FileExistsError(f"{path} exists") from None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with replace_file(path) as temporary:
@@ -85,17 +104,38 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it takes the place of ``path``."""
+def replace_folder(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success it takes the place of ``path``.
+
+    Args:
+        path: The folder.
+        new: Whether ``path`` must still be free then.
+
+    Raises:
+        FileExistsError: It was to be new, and something has come to be at ``path`` meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder around both: its name is free whatever a killed process has left behind.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent) as place:
-        new, old = Path(place) / "new", Path(place) / "old"
-        new.mkdir()
-        yield new
+        filled, old = Path(place) / "new", Path(place) / "old"
+        filled.mkdir()
+        yield filled
+        if new:
+            _rename_to_new(filled, path)
+            return
         if path.exists():
             path.rename(old)
-        new.rename(path)
+        filled.rename(path)
+
+
+def _rename_to_new(folder: Path, path: Path) -> None:
+    """Rename a folder; the system refuses a name that is a file's, or another folder's with something in it."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(f"{path} exists") from None
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

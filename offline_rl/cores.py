@@ -30,11 +30,11 @@ def _quotas(root: Path) -> Iterator[float]:
     """Yield the CPU quota, in cores, of each control group that this process is in."""
     for folder in _groups(root, ""):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
-        if quota.isdigit() and period.strip().isdigit():
+        if quota.isdigit() and period.strip().isdigit() and int(period):
             yield int(quota) / int(period)
     for folder in _groups(root, "cpu"):
         quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
-        if quota.isdigit() and period.isdigit() and int(quota):  # -1 is none
+        if quota.isdigit() and period.isdigit() and int(period):  # a quota of -1 is none
             yield int(quota) / int(period)
 
 

@@ -249,6 +249,13 @@ def adam(  # noqa: PLR0917 (all are numbers of one formula)
     )
 
 
+class Length(NamedTuple):
+    """How many updates a run has in each phase, for the loop; an algorithm asks ``Agent.steps``, which is noted."""
+
+    offline: int
+    online: int
+
+
 class Target(NamedTuple):
     """A network that moves slowly after another one: itself, its parameters in one flat tensor, and the other's."""
 
@@ -267,6 +274,7 @@ class Agent:
     Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build``, ``draws``, their
     losses, ``update`` and ``policy``; those that can be trained online, too, also write ``explore``.
 
+    ``lengths_used`` names those of ``steps`` and ``online_steps`` that the algorithm has asked for.
     ``phase`` says whether updates are ``"offline"`` or, after :meth:`go_online`, ``"online"``.
 
     Args:
@@ -321,8 +329,8 @@ class Agent:
         self.observation_size = observation_size
         self.action_size = action_size
         self.seed = seed
-        self.steps = steps
-        self.online_steps = online_steps
+        self.length = Length(steps, online_steps)
+        self.lengths_used: set[str] = set()
         self.phase: Phase = "offline"
         self.preprocessing = preprocessing or Preprocessing.identity(observation_size, action_size)
         if self.preprocessing.sizes != (observation_size, action_size):
@@ -338,6 +346,22 @@ class Agent:
         self.groups: dict[str, ParameterGroup] = {}
         self.targets: dict[str, Target] = {}
         self.build()
+
+    @property
+    def steps(self) -> int:
+        """Length of the offline phase in updates.
+
+        Asking is noted in ``lengths_used``: who knows the end trains otherwise when the end is another, so that the run
+        cannot be made longer later.
+        """
+        self.lengths_used.add("steps")
+        return self.length.offline
+
+    @property
+    def online_steps(self) -> int:
+        """Length of the online phase in updates; asking is noted as by ``steps``."""
+        self.lengths_used.add("online_steps")
+        return self.length.online
 
     # What an algorithm writes.
 
@@ -424,12 +448,12 @@ class Agent:
         """
         network.to(device=self.device, dtype=self.dtype)
         network.initialize(Stream(self.seed, f"init/{name}").at(0))  # type: ignore[operator]
-        decay_steps = self.steps if decays and not self.online_steps else None
+        decay_steps = self.steps if decays and not self.length.online else None
         self.groups[name] = ParameterGroup(
             network,
             learning_rate,
             decay_steps,
-            warmup_steps=round(warmup * self.steps),
+            warmup_steps=round(warmup * self.steps) if warmup else 0,
             weight_decay=weight_decay,
             gradient_clip=gradient_clip,
         )
@@ -608,8 +632,8 @@ class Agent:
             self.observation_size,
             self.action_size,
             seed=self.seed,
-            steps=self.steps,
-            online_steps=self.online_steps,
+            steps=self.length.offline,
+            online_steps=self.length.online,
             preprocessing=self.preprocessing,
             device=device,
             dtype=dtype,
@@ -630,8 +654,8 @@ class Agent:
             observation_size=self.observation_size,
             action_size=self.action_size,
             seed=self.seed,
-            steps=self.steps,
-            online_steps=self.online_steps,
+            steps=self.length.offline,
+            online_steps=self.length.online,
             preprocessing=self.preprocessing,
             provenance=self.provenance,
         )

@@ -41,14 +41,18 @@ class VideoError(OfflineRLError):
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """The run was asked to stop, and did so at a checkpoint.
+    """The run was asked to stop, and did so at a checkpoint, or before there was anything to keep.
 
     Attributes:
         signal: The signal's number.
     """
 
     def __init__(self, step: int, number: int, out: object) -> None:
-        super().__init__(f"stopped at step {step}; the same command with --out {out} --resume goes on from there")
+        if step:
+            said = f"stopped at step {step}; the same command with --out {out} --resume goes on from there"
+        else:
+            said = "stopped before the first step was saved; the same command begins anew"
+        super().__init__(said)
         self.signal = number
 
 

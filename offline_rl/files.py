@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name, flushed, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,21 @@ from offline_rl.errors import RunError
 
 TEMPORARY = ".tmp"
 """How names of unfinished files and folders end; they begin with a dot."""
+MAKE_ROOM = "what was saved is intact; make room, then continue with --resume"
+"""The remedy where a run that is under way cannot write."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into a sentence; put nothing but the writing inside.
+
+    Raises:
+        RunError: Anything raised an ``OSError``: a full disk, a missing permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -27,6 +43,24 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Like :func:`replace_file`, but what has come to be at ``path`` meanwhile stays.
+
+    Raises:
+        FileExistsError: Something has.
+    """
+    with replace_file(path) as temporary:
+        yield temporary
+        try:
+            os.link(temporary, path)  # unlike renaming, it takes no other file's place
+        except FileExistsError:
+            raise FileExistsError(f"{path} exists") from None
+        except OSError:  # a file system without links
+            if path.exists():
+                raise FileExistsError(f"{path} exists") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -70,17 +104,38 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it takes the place of ``path``."""
+def replace_folder(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success it takes the place of ``path``.
+
+    Args:
+        path: The folder.
+        new: Whether ``path`` must still be free then.
+
+    Raises:
+        FileExistsError: It was to be new, and something has come to be at ``path`` meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder around both: its name is free whatever a killed process has left behind.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent) as place:
-        new, old = Path(place) / "new", Path(place) / "old"
-        new.mkdir()
-        yield new
+        filled, old = Path(place) / "new", Path(place) / "old"
+        filled.mkdir()
+        yield filled
+        if new:
+            _rename_to_new(filled, path)
+            return
         if path.exists():
             path.rename(old)
-        new.rename(path)
+        filled.rename(path)
+
+
+def _rename_to_new(folder: Path, path: Path) -> None:
+    """Rename a folder; the system refuses a name that is a file's, or another folder's with something in it."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(f"{path} exists") from None
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

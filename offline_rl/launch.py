@@ -5,6 +5,7 @@ A child is started as ``python -m MODULE``, never by importing the caller's scri
 named tensors as safetensors bytes, at most with an open file; nothing is pickled.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -94,13 +95,12 @@ class Child:
         return message, tensors
 
     def close(self) -> None:
-        """End the process; it notices that its socket has closed."""
+        """End the process, with all that it has started, whatever it is doing: it may still be importing."""
         self.connection.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process.returncode is None:  # its number is not another's yet
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _ended(self) -> RunError:
         code = self._process.wait()

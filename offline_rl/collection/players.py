@@ -16,6 +16,7 @@ from offline_rl.draws import Stream
 from offline_rl.envs.online import OnlineEnvironment, RandomActions, Transition
 from offline_rl.envs.tasks import Task
 from offline_rl.errors import AgentError, RunError
+from offline_rl.files import MAKE_ROOM, writing
 from offline_rl.training.worker import Member
 
 FLAGS = "terminals", "timeouts"
@@ -196,7 +197,8 @@ class Learner:
         """Make a step and an update; save the agent where a snapshot is asked for."""
         self.member.run(step, step)
         if step in self._options.snapshots:
-            self.member.agent.save(self._options.snapshots_folder / f"step-{step}")
+            with writing(self._options.snapshots_folder, MAKE_ROOM):
+                self.member.agent.save(self._options.snapshots_folder / f"step-{step}")
 
     def state(self) -> dict[str, Tensor]:
         """Return networks, optimisers and environment."""

@@ -23,11 +23,12 @@ from offline_rl.data import hdf5
 from offline_rl.data.writing import write_hdf5
 from offline_rl.envs.online import OnlineEnvironment
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
-from offline_rl.errors import AgentError, Interrupted, RunError, RunInUseError, TaskError, suggestion
-from offline_rl.files import remove_leftovers, write_json
+from offline_rl.errors import AgentError, Interrupted, RunError, TaskError, suggestion
+from offline_rl.files import MAKE_ROOM, write_json, writing
+from offline_rl.folders import owned_folder
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
 from offline_rl.origin import versions
-from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
+from offline_rl.training.checkpoint import PLACE, Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.progress import Progress
 from offline_rl.training.trainer import Stop, stopped_by_signals
 
@@ -149,29 +150,15 @@ class Collection:
 
     @contextmanager
     def _opened(self) -> Iterator[Checkpoint | None]:
-        """Lock the folder of what is not finished; give the checkpoint to continue from.
+        """Own the folder of what is not finished; give the checkpoint to continue from."""
+        with owned_folder(self._partial, keep=PLACE, check=self._check_partial):
+            if self._out.exists():  # another process has just finished it
+                raise RunError(f"{self._out} exists; choose another --out")
+            yield self._begin()
 
-        A folder made here vanishes again if collecting fails before its first checkpoint.
-        """
-        from filelock import FileLock, Timeout
-
-        made = not self._partial.exists()
-        if not made and not self._options.resume:
-            raise RunError(
-                f"{self._partial} is of a collection that was stopped; add --resume, or choose another --out"
-            )
-        try:
-            self._partial.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._partial / ".lock", timeout=0):
-                remove_leftovers(self._partial)
-                yield self._begin()
-        except Timeout:
-            raise RunInUseError(f"{self._partial} is in use by another process; wait for it") from None
-        except OSError as error:
-            raise RunError(f"{self._out} cannot be written ({error}); choose another --out") from None
-        finally:
-            if made and not (self._partial / "checkpoint" / "checkpoint.safetensors").exists():
-                shutil.rmtree(self._partial, ignore_errors=True)
+    def _check_partial(self, folder: Path) -> None:
+        if not self._options.resume:
+            raise RunError(f"{folder} is of a collection that was stopped; add --resume, or choose another --out")
 
     def _begin(self) -> Checkpoint | None:
         options, settings = self._options, self._partial / "settings.json"
@@ -181,11 +168,12 @@ class Collection:
                 print(f"no checkpoint of {self._out}; starting anew", flush=True)
             elif isinstance(options, LearnerOptions) and options.snapshots and options.snapshots_folder.exists():
                 raise RunError(f"{options.snapshots_folder} exists; choose another --out, or move it away")
-            write_json(settings, self._record)
+            with writing(settings, "choose another --out"):
+                write_json(settings, self._record)
             return None
         try:
-            found = json.loads(settings.read_text())
-        except ValueError as error:
+            found = json.loads(settings.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise RunError(f"{settings} is damaged ({error}); delete {self._partial} to start anew") from None
         self._check_same(found)
         self._record = found
@@ -255,7 +243,12 @@ class Collection:
             name: json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
             for name, value in self._record.items()
         }
-        write_hdf5(self._out, arrays, {**attributes, **statistics, "last_episode_cut": cut})
+        with writing(self._out, MAKE_ROOM):
+            try:
+                write_hdf5(self._out, arrays, {**attributes, **statistics, "last_episode_cut": cut})
+            except FileExistsError:
+                remedy = "move it away, then continue with --resume"
+                raise RunError(f"{self._out} exists by now, though it did not in the beginning; {remedy}") from None
 
 
 def _load_agent(options: AgentOptions) -> Agent:

@@ -316,7 +316,7 @@ def _environment(value: Any) -> dict[str, Any] | None:
         fits = all(isinstance(found[name], kind) for name, kind in kinds.items())
         fits = fits and (references is None or [type(number) for number in references] == [float, float])
         return dict(found) if fits else None
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, RecursionError):
         return None
 
 

@@ -17,7 +17,7 @@ from offline_rl.data.dataset import Dataset
 from offline_rl.data.rows import BoolArray
 from offline_rl.envs.dynamics import make_env
 from offline_rl.errors import DatasetError
-from offline_rl.files import TEMPORARY, replace_folder
+from offline_rl.files import new_file, replace_folder
 
 Format = Literal["d4rl", "minari"]
 OWN = {
@@ -78,7 +78,6 @@ def _write_d4rl(dataset: Dataset, path: Path) -> Path:
     if path.exists():
         raise DatasetError(f"{path} exists; choose another path, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     arrays = {
         "observations": dataset.observations,
         "actions": dataset.actions,
@@ -92,21 +91,17 @@ def _write_d4rl(dataset: Dataset, path: Path) -> Path:
         "action_bounds": [bound.tolist() for bound in dataset.action_bounds],
         "last_episode_cut": not bool(dataset.episode_complete[-1]),
     }
-    try:
-        with h5py.File(temporary, "w") as file:
-            for key, array in arrays.items():
-                file.create_dataset(key, data=array, compression="gzip", shuffle=True)
-            if dataset.environment:
-                file.attrs["environment"] = json.dumps(dataset.environment)
-            elif dataset.task:
-                file.attrs["env_id"] = dataset.task
-            for name, value in attributes.items():
-                with contextlib.suppress(TypeError, ValueError):  # nested facts are no attributes of HDF5
-                    if len(json.dumps(value)) <= ATTRIBUTE_LENGTH:
-                        file.attrs[name] = value
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array, compression="gzip", shuffle=True)
+        if dataset.environment:
+            file.attrs["environment"] = json.dumps(dataset.environment)
+        elif dataset.task:
+            file.attrs["env_id"] = dataset.task
+        for name, value in attributes.items():
+            with contextlib.suppress(TypeError, ValueError):  # nested facts are no attributes of HDF5
+                if len(json.dumps(value)) <= ATTRIBUTE_LENGTH:
+                    file.attrs[name] = value
     return path
 
 
@@ -118,7 +113,7 @@ def _write_minari(dataset: Dataset, dataset_id: str) -> Path:
         raise DatasetError(f"{place} exists; choose another name or version, or remove it")
     _check_sequence(dataset, dataset_id)
     library = minari.library(dataset_id)
-    with replace_folder(place) as folder:
+    with replace_folder(place, new=True) as folder:
         # Minari makes a dataset where it is to stay, half-written for a while: so in a root of its own first.
         root = folder / "root"
         with _root(root), warnings.catch_warnings():

@@ -257,7 +257,7 @@ def _environment(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
             "wrappers": wrappers,
             "references": [float(value) for value in references] if len(references) == 2 else None,
         }
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 

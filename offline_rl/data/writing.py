@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from offline_rl.files import write_bytes
+from offline_rl.files import new_file
 
 CHUNK_ROWS = 16384
 """Rows that are packed, and read, together."""
 
 
 def write_hdf5(path: Path, arrays: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, Any]) -> None:
-    """Write an HDF5 file whole or not at all: compressed, and without a time anywhere in it.
+    """Write a new HDF5 file whole or not at all: compressed, and without a time anywhere in it.
 
     Args:
-        path: Where to write; what is there is replaced.
+        path: Where to write; what has come to be there stays.
         arrays: Arrays with one row per step, by key; a key such as `infos/qpos` makes the group.
         attributes: What the file says of itself: texts, numbers and truth values.
+
+    Raises:
+        FileExistsError: There is something at ``path``.
     """
     import h5py
 
@@ -32,4 +35,5 @@ def write_hdf5(path: Path, arrays: Mapping[str, npt.NDArray[Any]], attributes: M
         for name in sorted(attributes):
             value = attributes[name]
             file.attrs[name] = np.bool_(value) if isinstance(value, bool) else value
-    write_bytes(path, content.getvalue())
+    with new_file(path) as temporary:
+        temporary.write_bytes(content.getvalue())

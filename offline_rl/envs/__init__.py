@@ -2,6 +2,7 @@
 
 * `tasks`: which robot a name means; the normalised score.
 * `recovered`: tasks that a dataset brings along, and what a score means there.
+* `described`: what a file may say of how its environment is made.
 * `dynamics`: the environments, with the dynamics D4RL was recorded with, whatever MuJoCo is installed.
 * `vector`: one episode for each of many seeds, one call of the policy a step.
 * `film`: MP4s and GIFs of episodes that `vector` plays.

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from offline_rl.envs.described import check_described
 from offline_rl.envs.dynamics import Dynamics, make_env
 from offline_rl.envs.tasks import MEASURED, RAW, STATED, Robot, Task
 from offline_rl.errors import TaskError
@@ -39,7 +40,8 @@ def recovered_task(
         A task by the name of the environment's id, with Gymnasium's own dynamics.
 
     Raises:
-        TaskError: the environment has no time limit, or is behind wrappers, which are not rebuilt.
+        TaskError: the environment has no time limit, or is behind wrappers, which are not rebuilt; or it is described
+            with what is not taken from a file, see :mod:`offline_rl.envs.described`.
     """
     name = environment["id"]
     if environment["wrappers"]:
@@ -47,11 +49,12 @@ def recovered_task(
             f"the data was recorded in {name} behind {', '.join(environment['wrappers'])}, which cannot be rebuilt; "
             "train without evaluation by --eval_every 0 --final_episodes 0"
         )
-    if not environment["max_episode_steps"]:
+    if environment["max_episode_steps"] is None:
         raise TaskError(
             f"the data was recorded in {name}, whose episodes have no time limit and may never end; "
             "train without evaluation by --eval_every 0 --final_episodes 0"
         )
+    check_described(name, environment["kwargs"], environment["max_episode_steps"])
     low, high, reference = _references(environment, mean_return)
     robot = Robot(
         name=name,

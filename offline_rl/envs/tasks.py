@@ -10,7 +10,10 @@ Everything here is plain Python and NumPy; no simulator is needed to look up a n
 
 import dataclasses
 import difflib
+import json
+import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, overload
@@ -18,6 +21,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offline_rl.envs.described import check_described
 from offline_rl.errors import DatasetError, TaskError
 
 QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
@@ -111,19 +115,21 @@ class Task:
         """Rebuild from :meth:`to_json`.
 
         Raises:
-            TaskError: The values describe no task.
+            TaskError: The values describe no task, or an environment that no file may describe.
         """
         try:
             robot = Robot(**values["robot"])
             for field in dataclasses.fields(Robot):
                 value = getattr(robot, field.name)
                 if not isinstance(value, (int, float) if field.type is float else field.type):  # type: ignore[arg-type]
-                    raise TypeError(f"{field.name} is {value!r}")
+                    raise TypeError(f"{field.name} is {reprlib.repr(value)}")
             if robot.reference not in SCORE_NAMES:
-                raise ValueError(f"reference is {robot.reference!r}")
-            return cls(str(values["name"]), robot)
-        except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"reference is {reprlib.repr(robot.reference)}")
+            kwargs = json.loads(robot.env_kwargs)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise TaskError(f"a stored task cannot be read ({error}); name the task instead") from None
+        _check_stored(robot, kwargs)
+        return cls(str(values["name"]), robot)
 
 
 def _names_of(robot: Robot) -> Iterator[str]:
@@ -143,6 +149,21 @@ def _names_of(robot: Robot) -> Iterator[str]:
 def _plain(name: str) -> str:
     """Return a name as it is compared: case, and the hyphen or underscore between its parts, do not matter."""
     return name.strip().lower().replace("_", "-")
+
+
+def _check_stored(robot: Robot, kwargs: Any) -> None:
+    """Refuse a robot that came from a file and is neither one of ours nor harmless."""
+    if robot.d4rl:
+        if robot != ROBOTS.get(robot.name):
+            raise TaskError(
+                f"a stored task cannot be read ({reprlib.repr(robot.name)} is not D4RL's as it is known here); name the"
+                " task instead"
+            )
+        return
+    check_described(robot.env_id, kwargs, robot.max_episode_steps)
+    low, high = robot.reference_min, robot.reference_max
+    if not (math.isfinite(low) and math.isfinite(high) and low != high):
+        raise TaskError(f"a stored task cannot be read (its score runs from {low} to {high}); name the task instead")
 
 
 _TASKS = {_plain(name): Task(name, robot) for robot in ROBOTS.values() for name in _names_of(robot)}

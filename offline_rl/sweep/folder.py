@@ -8,9 +8,12 @@ from typing import Any
 
 from offline_rl.errors import SweepError
 from offline_rl.files import write_json
+from offline_rl.folders import owned_folder
 from offline_rl.sweep.file import Sweep, make_sweep, read_yaml
 
 FORMAT = 1
+WAIT_SECONDS = 60.0
+"""How long to wait for other processes that begin the same sweep; each needs a moment."""
 
 
 def make_folder(path: Path, file: Path, overrides: dict[str, str], run_cap: int | None) -> Sweep:
@@ -22,17 +25,21 @@ def make_folder(path: Path, file: Path, overrides: dict[str, str], run_cap: int 
     text = read_yaml(file)
     sweep = make_sweep(str(file), text, overrides, run_cap)
     record = {"format": FORMAT, "file": text, "overrides": overrides, "run_cap": run_cap}
-    try:
-        if (path / "sweep.json").is_file():
-            if _fixed(_read(path)) != _fixed(record):
-                raise SweepError(f"{path} holds a sweep made from another file or options; choose another --out")
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise SweepError(f"{path} exists and is no sweep's folder; choose another --out")
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "sweep.json", record)
-    except (OSError, TypeError, ValueError) as error:
-        raise SweepError(f"{path} cannot be written ({error}); choose another --out") from None
+    # Owned for a moment only: after that, any number of processes work in it.
+    with owned_folder(path, keep="sweep.json", check=lambda path: _check(path, record), wait=WAIT_SECONDS):
+        try:
+            write_json(path / "sweep.json", record)
+        except (OSError, TypeError, ValueError) as error:
+            raise SweepError(f"{path} cannot be written ({error}); choose another --out") from None
     return sweep
+
+
+def _check(path: Path, record: dict[str, Any]) -> None:
+    """Refuse a folder that holds something else than the sweep of ``record``."""
+    if not (path / "sweep.json").is_file():
+        raise SweepError(f"{path} exists and is no sweep's folder; choose another --out")
+    if _fixed(_read(path)) != _fixed(record):
+        raise SweepError(f"{path} holds a sweep made from another file or options; choose another --out")
 
 
 def open_folder(path: Path) -> Sweep:

@@ -1,6 +1,5 @@
 """A whole sweep: trials are run here or by workers elsewhere, a table shows them, at the end there is a summary."""
 
-import os
 import signal
 import threading
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from offline_rl.cores import available_cores
 from offline_rl.errors import Interrupted, SweepError
 from offline_rl.launchers import Launcher, launch
 from offline_rl.sweep.agent import Agent
@@ -152,8 +152,7 @@ def share(sweep: Sweep, workers: int) -> int:
 
         if torch.cuda.is_available():
             return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (workers * len(options.seeds) * options.threads))
+    return max(1, available_cores() // (workers * len(options.seeds) * options.threads))
 
 
 @contextmanager

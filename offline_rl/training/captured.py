@@ -7,14 +7,14 @@ graph, which a GPU works off side by side, and each of which does exactly what i
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 
-from offline_rl.agent import Agent, Metrics
+from offline_rl.agent import Agent
 from offline_rl.data.packed import PackedRows
+from offline_rl.training.means import Means, Vector, add_vectors, vectors, vectors_of_members
 from offline_rl.training.sampler import Feed, Sampler
 from offline_rl.training.stacked import Stack, differing
 
@@ -23,7 +23,7 @@ BRANCHES = 32
 FIRST = 2
 """Cycles made one kernel after the other before any is captured: libraries set themselves up in them."""
 
-Replay = Callable[[], list[Metrics]]
+Replay = Callable[[], list[list[Vector]]]
 
 
 class Trained(Protocol):
@@ -32,9 +32,7 @@ class Trained(Protocol):
     agent: Agent
     rows: PackedRows
     sampler: Sampler
-
-    def note(self, metrics: Metrics) -> None:
-        """Keep metrics until they are asked for."""
+    means: Means
 
 
 class CapturedUpdates:
@@ -68,42 +66,37 @@ class CapturedUpdates:
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``; returns before the device has made them."""
-        recent: deque[list[Metrics]] = deque(maxlen=self._cycle)
+        means = [member.means for member in self._members]
         with self._own_stream():
             for step in range(first, last + 1):
                 for feed in self._feeds:
                     feed.ready(step)
                 if not all(member.agent.repeats(step) for member in self._members):
-                    recent.append(self._updates(step))
-                    self._note(recent[-1])  # what only such an update tells would be forgotten otherwise
+                    made = self._updates(step)
                 elif self._before:
                     self._before -= 1
-                    recent.append(self._updates(step))
+                    made = self._updates(step)
                 else:
                     place = step % self._cycle
                     if place not in self._replays:
                         self._replays[place] = self._recorded(step)
-                    recent.append(self._replays[place]())
-        for metrics in recent:
-            self._note(metrics)
+                    made = self._replays[place]()
+                # Outside of the graphs: a sum that began in one would begin anew with each replay.
+                add_vectors(means, made)
 
     def settle(self) -> None:
         """Let the agents have what updates have changed."""
         if self._stack is not None:
             self._stack.push()
 
-    def _note(self, metrics: list[Metrics]) -> None:
-        for member, own in zip(self._members, metrics, strict=True):
-            member.note(own)
-
-    def _updates(self, step: int) -> list[Metrics]:
-        """Make an update of every member."""
+    def _updates(self, step: int) -> list[list[Vector]]:
+        """Make an update of every member; return the metrics of each."""
         if self._stack is not None:
-            return self._stack.update(self._feeds[0].batch(), step)
+            return vectors_of_members(self._stack.update(self._feeds[0].batch(), step), len(self._members))
         metrics = []
         for number, member in enumerate(self._members):
             with self._branch(number):
-                metrics.append(member.agent.update(self._feeds[number].batch(), step))
+                metrics.append(vectors(member.agent.update(self._feeds[number].batch(), step)))
         return metrics
 
     def _recorded(self, step: int) -> Replay:
@@ -116,7 +109,7 @@ class CapturedUpdates:
             for branch in self._branches:
                 self._stream.wait_stream(branch)
 
-        def replay() -> list[Metrics]:
+        def replay() -> list[list[Vector]]:
             graph.replay()
             return metrics
 

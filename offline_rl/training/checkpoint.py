@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from offline_rl.errors import RunError
-from offline_rl.files import write_bytes
+from offline_rl.files import MAKE_ROOM, write_bytes, writing
 
-FORMAT = 1
+FORMAT = 2
+PLACE = "checkpoint/checkpoint.safetensors"
+"""Where a run's folder has its checkpoint."""
 
 
 @dataclass
@@ -28,6 +30,9 @@ class Checkpoint:
         seconds: Wall time of training and evaluation so far.
         waited: Of these, while nothing was trained because episodes were played.
         finished: Whether nothing is left to do.
+        total: Updates of the whole run, of both phases; None in an older version's.
+        lengths: Of ``steps`` and ``online_steps`` those that the algorithm has asked for; None in an older version's.
+        due: Whether the evaluation of this very step is still to begin, because it was the end when it was made.
         tensors: Members' states as ``members/seed-N/...``, weights of pending evaluations as ``evaluation/...``.
     """
 
@@ -37,6 +42,9 @@ class Checkpoint:
     seconds: float
     waited: float = 0.0
     finished: bool = False
+    total: int | None = None
+    lengths: list[str] | None = None
+    due: bool = False
     format: int = FORMAT
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -45,11 +53,12 @@ class Checkpoint:
         from safetensors.torch import save
 
         # One metadata key only: safetensors writes several in random order.
-        values = {name: value for name, value in vars(self).items() if name != "tensors"}
+        values = {name: value for name, value in vars(self).items() if name != "tensors"} | {"format": FORMAT}
         content = save({k: t.contiguous() for k, t in self.tensors.items()}, {"checkpoint": json.dumps(values)})
         path = _path(folder)
-        path.parent.mkdir(exist_ok=True)
-        write_bytes(path, content)
+        with writing(path, MAKE_ROOM):
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, content)
 
     @classmethod
     def load(cls, folder: Path) -> "Checkpoint | None":
@@ -94,8 +103,9 @@ class ReplayFile:
         self.count = count
         self._path = _path(folder).with_name(f"replay-{member}.f32")
         self._width = width
-        self._path.parent.mkdir(exist_ok=True)
-        self._path.touch()
+        with writing(self._path, MAKE_ROOM):
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.touch()
         if self._path.stat().st_size < self._bytes:
             raise RunError(f"{self._path} holds fewer than {count} rows; it was changed, start the run anew elsewhere")
         os.truncate(self._path, self._bytes)
@@ -103,7 +113,7 @@ class ReplayFile:
     def append(self, rows: Tensor) -> None:
         """Add rows ``(N, width)`` and make them durable."""
         if len(rows):
-            with self._path.open("ab") as file:
+            with writing(self._path, MAKE_ROOM), self._path.open("ab") as file:
                 file.write(rows.numpy().astype("<f4").tobytes())
                 file.flush()
                 os.fsync(file.fileno())
@@ -120,7 +130,7 @@ class ReplayFile:
 
 
 def _path(folder: Path) -> Path:
-    return folder / "checkpoint" / "checkpoint.safetensors"
+    return folder / PLACE
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

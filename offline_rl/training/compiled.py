@@ -48,7 +48,7 @@ class CompiledUpdates:
         """Make the updates ``first`` to ``last``."""
         for member, programs in zip(self._members, self._programs, strict=True):
             for step in range(first, last + 1):
-                member.note(_made(member.agent, programs, member.sampler.batch(step), step))
+                member.means.add(_made(member.agent, programs, member.sampler.batch(step), step))
 
     def settle(self) -> None:
         """Let the agents have what updates have changed: they do, always."""

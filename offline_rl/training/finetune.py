@@ -96,7 +96,13 @@ def _begin(old: Run, out: Path, plan: Plan) -> None:
     checkpoint = Checkpoint.load(old.path)
     if checkpoint is None or not checkpoint.finished:
         raise RunError(f"{old.path} is not finished; continue it first with --resume")
-    with replace_folder(out) as folder:
-        shutil.copyfile(old.path / "metrics.jsonl", folder / "metrics.jsonl")
-        write_json(folder / "config.json", plan.record() | {"offline": config})
-        dataclasses.replace(checkpoint, finished=False).save(folder)
+    going_on = dataclasses.replace(checkpoint, finished=False, total=plan.options.total_steps)
+    try:
+        with replace_folder(out, new=True) as folder:
+            shutil.copyfile(old.path / "metrics.jsonl", folder / "metrics.jsonl")
+            write_json(folder / "config.json", plan.record() | {"offline": config})
+            going_on.save(folder)
+    except FileExistsError:
+        raise RunError(f"{out} exists; choose another --out, or continue it with --resume") from None
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error}); choose another --out") from error

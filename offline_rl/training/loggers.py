@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from offline_rl.errors import RunError
+from offline_rl.files import MAKE_ROOM, writing
 
 Row = dict[str, Any]
 
@@ -48,7 +49,9 @@ class Record:
     """
 
     def __init__(self, path: Path, views: Sequence[View] = (), keep_bytes: int = 0) -> None:
-        self._file = path.open("ab")
+        self._path = path
+        with writing(path, MAKE_ROOM):
+            self._file = path.open("ab")
         if path.stat().st_size < keep_bytes:
             raise RunError(f"{path} is shorter than its checkpoint says; it was changed, start the run anew elsewhere")
         self._file.truncate(keep_bytes)
@@ -85,25 +88,32 @@ class Record:
 
     def sync(self) -> int:
         """Make what is written durable; return its length in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path, MAKE_ROOM):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file and the views."""
-        self._file.close()
-        for view in list(self._views):
-            with self._guard(view):
-                view.close()
+        try:
+            with writing(self._path, MAKE_ROOM):
+                self._file.close()
+        finally:
+            for view in list(self._views):
+                with self._guard(view):
+                    view.close()
 
     def _write(self) -> None:
         while self._slots and self._slots[0].rows is not None:
             for row in self._slots.popleft().rows or []:
-                self._file.write((json.dumps(_strict(row), allow_nan=False) + "\n").encode())
+                line = json.dumps(_strict(row), allow_nan=False) + "\n"
+                with writing(self._path, MAKE_ROOM):
+                    self._file.write(line.encode())
                 for view in list(self._views):
                     with self._guard(view):
                         view.log(row)
-        self._file.flush()
+        with writing(self._path, MAKE_ROOM):
+            self._file.flush()
 
     @contextlib.contextmanager
     def _guard(self, view: View) -> Iterator[None]:

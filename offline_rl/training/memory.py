@@ -1,11 +1,11 @@
 """How much memory a run takes at least, told before it takes it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from offline_rl.agent import new_agent
+from offline_rl.cores import available_memory
 from offline_rl.errors import RunError
 from offline_rl.training.plan import Plan
 
@@ -66,12 +66,7 @@ class Memory:
 def _free(device: str) -> int | None:
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * int(found[0]) if found else None
+    return available_memory()
 
 
 def _size(count: int) -> str:

@@ -36,7 +36,7 @@ class Interaction:
         self._random, self._random_steps = RandomActions(agent.seed, agent.action_size), random_steps
         self._environment = OnlineEnvironment(task, dynamics, agent.seed)
         self._noise = Stream(agent.seed, "exploration")
-        self.replay = Replay(rows, agent.online_steps)
+        self.replay = Replay(rows, agent.length.online)
 
     def step(self, step: int) -> Transition:
         """Make the environment step that comes before update ``step``."""

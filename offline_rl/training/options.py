@@ -23,7 +23,7 @@ class LoopOptions:
     out: str | None = None
     """Folder of the run; by default a new one."""
     resume: bool = False
-    """Continue the run in --out from its last checkpoint."""
+    """Continue the run in --out from its last checkpoint; with more steps also a finished one that has no schedule."""
     eval_every: int = 5000
     """Updates between evaluations; 0 for none."""
     eval_episodes: int = 10
@@ -31,11 +31,11 @@ class LoopOptions:
     final_episodes: int = 100
     """Episodes of the evaluation after the last update of a phase; 0 for none."""
     log_every: int = 1000
-    """Updates between rows of training metrics."""
+    """Updates between rows of training metrics, which are means over these updates."""
     checkpoint_seconds: float = 5.0
     """Seconds between checkpoints."""
     workers: int | None = None
-    """Training processes on a CPU; by default one for each seed, at most two for each core."""
+    """Training processes on a CPU; by default one for each seed, at most two for each core that may be used."""
     threads: int = 1
     """Threads of each training process; changing it changes the last bits of results."""
     profile: bool = False

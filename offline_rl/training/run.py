@@ -2,27 +2,29 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import os
-import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from offline_rl.agent import Agent, load_agent
 from offline_rl.data import Dataset
-from offline_rl.errors import RunError, RunInUseError
-from offline_rl.files import remove_leftovers, write_json
-from offline_rl.training.checkpoint import Checkpoint
+from offline_rl.errors import RunError
+from offline_rl.files import MAKE_ROOM, write_json, writing
+from offline_rl.folders import owned_folder
+from offline_rl.training.checkpoint import PLACE, Checkpoint
 from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_rows
+from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, differences, split_settings
 from offline_rl.training.team import Crew
-from offline_rl.training.trainer import Stop, Trainer
+from offline_rl.training.trainer import Stop, Trainer, stopped_by_signals
 from offline_rl.training.wandb_view import WandbView
 
 _DRAWING = threading.Lock()
@@ -90,14 +92,14 @@ def train(
         raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
     options = options or TrainOptions(**run_settings)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
-    out = Path(options.out) if options.out else _new_folder(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
+    out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(Crew()) as crew:
         return carry_out(plan, out, crew)
 
 
 def carry_out(
     plan: Plan,
-    out: Path,
+    out: Path | Iterable[Path],
     crew: Crew,
     *,
     views: Sequence[View] = (),
@@ -108,7 +110,7 @@ def carry_out(
 
     Args:
         plan: What to do.
-        out: The run's folder.
+        out: The run's folder; or names of which the first that is free is taken.
         crew: Where child processes come from.
         views: Where else rows are shown, besides the views that the plan's options ask for.
         stop: Lets the caller ask to stop.
@@ -122,66 +124,60 @@ def carry_out(
         Interrupted: ``stop`` or a signal asked to stop.
     """
     say = say or functools.partial(print, flush=True)
-    with _opened(out, plan, say) as (record_bytes, checkpoint):
-        if checkpoint is not None and checkpoint.finished:
-            say(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
-            if not (out / "curve.png").exists():
-                _draw(out)
-            return Run(out)
-        compute = _read_config(out)["compute"]
-        record = Record(out / "metrics.jsonl", keep_bytes=record_bytes)
-        with contextlib.closing(record):
-            record.show([*views, *_views(plan, out)])
-            Trainer(plan, out, compute, record, checkpoint, crew=crew, stop=stop).run()
-        _draw(out)
-    return Run(out)
+    stop = stop or Stop()
+    with contextlib.ExitStack() as signals:
+        signals.enter_context(stopped_by_signals(stop))
+        with _opened(out, plan, say) as (path, record_bytes, checkpoint):
+            if checkpoint is not None and checkpoint.finished:
+                say(f"{path} is finished ({checkpoint.step:,} updates); nothing to do")
+                if not (path / "curve.png").exists():
+                    _draw(path)
+                return Run(path)
+            compute = _read_config(path)["compute"]
+            record = Record(path / "metrics.jsonl", keep_bytes=record_bytes)
+            with contextlib.closing(record):
+                record.show([*views, *_views(plan, path)])
+                Trainer(plan, path, compute, record, checkpoint, crew=crew, stop=stop).run()
+            signals.close()  # what is left can be stopped at any moment
+            _draw(path)
+    return Run(path)
 
 
 @contextlib.contextmanager
-def _opened(out: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[tuple[int, Checkpoint | None]]:
-    """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from.
-
-    A folder made here vanishes again if the run fails before its first checkpoint.
-    """
-    from filelock import FileLock, Timeout
-
-    made = not out.exists()
-    _check_folder(out, plan.options.resume)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock", timeout=0):
-            remove_leftovers(out)
-            yield _begin(out, plan, say)
-    except Timeout:
-        raise RunInUseError(f"{out} is in use by another process; wait for it, or choose another --out") from None
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error}); choose another --out") from None
-    finally:
-        if made and not (out / "checkpoint").exists():
-            shutil.rmtree(out, ignore_errors=True)
+def _opened(
+    out: Path | Iterable[Path], plan: Plan, say: Callable[[str], None]
+) -> Iterator[tuple[Path, int, Checkpoint | None]]:
+    """Own the folder; give it, how much of its metrics to keep, and the checkpoint to continue from."""
+    with owned_folder(out, keep=PLACE, check=lambda path: _check_folder(path, plan.options.resume)) as folder:
+        yield (folder.path, *_begin(folder.path, plan, say))
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RunError(f"{out} is a file; choose another --out")
     if not resume:
         raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
-    if not (out / "config.json").is_file() and any(entry.name != ".lock" for entry in out.iterdir()):
+    if not (out / "config.json").is_file():
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
 
 def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
-    config, record = out / "config.json", plan.record()
-    if config.is_file() and (different := differences(_read_config(out), plan)):
+    config = out / "config.json"
+    old = _read_config(out) if config.is_file() else None
+    different, other_lengths = (differences(old, plan), changed_lengths(old, plan)) if old else ([], [])
+    if len(different) > len(other_lengths):
         raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:
         if plan.options.resume:
             say(f"no checkpoint in {out}; starting anew")
-        write_json(config, record)
+        with writing(config, "choose another --out"):
+            write_json(config, plan.record())
         return 0, None
+    if old and (longer := made_longer(checkpoint, old, plan, out)):
+        # The checkpoint first: with it alone, the same command does the rest.
+        checkpoint = longer
+        checkpoint.save(out)
+        with writing(config, MAKE_ROOM):
+            write_json(config, {**old, "options": {**old["options"], **lengths_of(plan)}})
     if not checkpoint.finished:
         say(f"resumed at step {checkpoint.step}")
     return checkpoint.metrics_bytes, checkpoint
@@ -224,14 +220,13 @@ def _read_config(out: Path) -> dict[str, Any]:
     return config
 
 
-def _new_folder(name: str) -> Path:
+def _names(name: str) -> Iterator[Path]:
+    """Yield names for a run's folder, one after the other."""
     if "WANDB_SWEEP_ID" in os.environ and (trial := os.environ.get("WANDB_RUN_ID")):
         # Agents of one sweep start runs at the same moment; each has a folder of its own.
         name = f"{name}-{trial}"
-    number = 1
-    while (out := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return out
+    for number in itertools.count(1):
+        yield Path("runs") / (name if number == 1 else f"{name}-{number}")
 
 
 def _short(dataset: str) -> str:

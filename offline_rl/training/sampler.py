@@ -1,6 +1,5 @@
 """Which rows and which random numbers each update sees: pure functions of (seed, name, step)."""
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from offline_rl.agent import Agent, Batch, Draw, Uniform, WindowBatch
+from offline_rl.cores import available_cores
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.data.windows import EpisodeWindows, RecordedSteps, Windows
@@ -138,7 +138,7 @@ class Feed:
         self._draws: dict[str, Tensor] = {}
         self._turn = torch.zeros(1, dtype=torch.int64, device=device)
         self._first = self._next = 1
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="draws")
+        self._threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="draws")
         self._ahead: tuple[int, list[Future[Numbers]]] = 0, []
 
     def ready(self, step: int) -> None:

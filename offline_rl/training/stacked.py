@@ -36,6 +36,7 @@ class Stack:
         first = agents[0]
         self._agents = agents
         self._template = first.anew(first.device, first.dtype)
+        self._template.lengths_used = first.lengths_used  # updates are the template's, the note is the members'
         self._template.prepare(rows)
         self._template.config = copy.copy(first.config)
         settings = {name: [getattr(agent.config, name) for agent in agents] for name in differing(agents)}
@@ -72,8 +73,8 @@ class Stack:
             for name, blocks in self._targets.items():
                 blocks.read(place, agent.targets[name].flat)
 
-    def update(self, batch: Batch, step: int) -> list[Metrics]:
-        """Make an update of all members.
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Make an update of all members, and return their metrics, each ``(M,)``.
 
         Args:
             batch: Their batches one after the other, ``(M B, ...)``.
@@ -90,8 +91,8 @@ class Stack:
             return self._template.update(batch_like(batch, fields), step)
 
         weights = [blocks.parameters for _, blocks in self._lent]
-        metrics = torch.vmap(mapped)(weights, self._settings, fields)
-        return [{name: values[place] for name, values in metrics.items()} for place in range(count)]
+        metrics: Metrics = torch.vmap(mapped)(weights, self._settings, fields)
+        return metrics
 
     def _one_for_each(self, values: Sequence[float]) -> Tensor:
         """Return a number for each member."""

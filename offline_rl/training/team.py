@@ -1,24 +1,29 @@
 """The processes of a run: some train its members, others play episodes."""
 
 import json
-import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from torch import Tensor
 
+from offline_rl.cores import available_cores
 from offline_rl.data.packed import PackedRows
+from offline_rl.files import writing
 from offline_rl.launch import Child, Message, wait_for
 from offline_rl.training.checkpoint import Checkpoint, select
 from offline_rl.training.evaluation import blocks
 from offline_rl.training.plan import Plan
 
 T = TypeVar("T")
+Answer = tuple[Message, dict[str, Tensor]]
 WORKER = "offline_rl.training.worker"
+PATIENCE_SECONDS = 0.1
+"""How long one waits for a child before one looks whether to give up."""
 
 
 class Crew:
@@ -58,9 +63,12 @@ class Crew:
         key = json.dumps([plan.dataset.fingerprint, plan.preprocessing.to_json()])
         with self._lock:
             if key not in self._files:
-                self._files[key] = file = tempfile.TemporaryFile()  # noqa: SIM115 (it stays open)
-                file.write(save(PackedRows.pack(plan.dataset, plan.preprocessing)))
-                file.flush()
+                packed = save(PackedRows.pack(plan.dataset, plan.preprocessing))
+                with writing(Path(tempfile.gettempdir()), f"{len(packed):,} bytes are needed, set TMPDIR to a place"):
+                    file = tempfile.TemporaryFile()  # noqa: SIM115 (it stays open)
+                    file.write(packed)
+                    file.flush()
+                self._files[key] = file
             return self._files[key].fileno()
 
     def close(self) -> None:
@@ -79,9 +87,18 @@ class Team:
         compute: ``device``, ``kernel`` and ``mode``, as the run's ``config.json`` names them.
         checkpoint: Where to continue from, if anywhere.
         crew: Where the processes come from.
+        waiting: Is called time and again while a process is waited for; may raise, to give up.
     """
 
-    def __init__(self, plan: Plan, compute: Mapping[str, str], checkpoint: Checkpoint | None, crew: Crew) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        compute: Mapping[str, str],
+        checkpoint: Checkpoint | None,
+        crew: Crew,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.waiting = waiting
         self.names = [f"seed-{seed}" for seed in plan.options.seeds]
         groups = _groups(self.names, plan)
         step = checkpoint.step if checkpoint else 0
@@ -101,8 +118,8 @@ class Team:
                 build |= {"task": plan.task.to_json() if plan.task else None, "dynamics": plan.dynamics}
                 child.send(build, mine, crew.rows(plan))
             for child in self.children:
-                child.receive()
-                child.receive()
+                self._answer(child)
+                self._answer(child)
         except BaseException:
             crew.give_back(self.children)
             raise
@@ -123,35 +140,45 @@ class Team:
         message, tensors = self.children[0].receive()
         return message["text"], tensors["trace"].numpy().tobytes()
 
-    def state(self, stored: int) -> dict[str, Tensor]:
-        """Return all members' full states as ``seed-N/...``, but not the first ``stored`` rows collected online."""
-        return self._merged({"do": "state", "stored": stored})
+    def state(self, stored: int) -> tuple[dict[str, Tensor], set[str]]:
+        """Return all members' full states as ``seed-N/...``, and which lengths of the run their algorithm knows.
+
+        The first ``stored`` rows collected online are left out.
+        """
+        answers = self._ask({"do": "state", "stored": stored})
+        return _merged(answers), {name for message, _ in answers for name in message["lengths"]}
 
     def weights(self) -> dict[str, Tensor]:
         """Return what acting needs of all members as ``seed-N/...``."""
-        return self._merged({"do": "weights"})
+        return _merged(self._ask({"do": "weights"}))
 
-    def _merged(self, message: Message) -> dict[str, Tensor]:
-        return {name: tensor for _, tensors in self._ask(message) for name, tensor in tensors.items()}
-
-    def _ask(self, message: Message) -> list[tuple[Message, dict[str, Tensor]]]:
+    def _ask(self, message: Message) -> list[Answer]:
         for child in self.children:
             child.send(message)
-        return [child.receive() for child in self.children]
+        return [self._answer(child) for child in self.children]
+
+    def _answer(self, child: Child) -> Answer:
+        while not wait_for([child], PATIENCE_SECONDS):
+            self.waiting()
+        return child.receive()
+
+
+def _merged(answers: Sequence[Answer]) -> dict[str, Tensor]:
+    return {name: tensor for _, tensors in answers for name, tensor in tensors.items()}
 
 
 def take_players(plan: Plan, crew: Crew) -> list[Child]:
     """Take the processes that play: as many as cores are spare, at least one, at most one for each seed."""
     if not plan.options.evaluates:
         return []
-    spare = (os.cpu_count() or 1) - len(_groups(plan.options.seeds, plan))
+    spare = available_cores() - len(_groups(plan.options.seeds, plan))
     count = max(1, min(len(plan.options.seeds), spare))
     return [crew.take("a process playing evaluation episodes") for _ in range(count)]
 
 
 def _groups(names: Sequence[T], plan: Plan) -> list[list[T]]:
     """Part the members over processes; a GPU is one process's."""
-    limit = 1 if plan.device != "cpu" else plan.options.workers or 2 * (os.cpu_count() or 1)
+    limit = 1 if plan.device != "cpu" else plan.options.workers or 2 * available_cores()
     count = min(len(names), limit)
     return [list(names[start::count]) for start in range(count)]
 

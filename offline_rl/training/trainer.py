@@ -20,7 +20,7 @@ from torch import Tensor
 
 from offline_rl.agent import agent_from_description
 from offline_rl.errors import Interrupted
-from offline_rl.files import write_bytes
+from offline_rl.files import MAKE_ROOM, write_bytes, writing
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_condition
 from offline_rl.training.loggers import Record, Row
@@ -79,7 +79,7 @@ class Trainer:
         record: Where rows go.
         checkpoint: Where to continue from.
         crew: Where child processes come from.
-        stop: Asks to stop; signals set it, too.
+        stop: Asks to stop. Until the first updates are made, that ends the run at once.
     """
 
     def __init__(
@@ -99,6 +99,8 @@ class Trainer:
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._waited = checkpoint.waited if checkpoint else 0.0
+        self._lengths = set(checkpoint.lengths or []) if checkpoint else set()
+        self._lengths_known = checkpoint is None or checkpoint.lengths is not None
         self._begin = time.monotonic()
         self._crew, self._stop = crew, stop or Stop()
         self._diverged: set[str] = set()
@@ -121,12 +123,11 @@ class Trainer:
         if not self._options.quiet:
             print(memory, file=sys.stderr)
         with ExitStack() as stack:
-            stack.enter_context(stopped_by_signals(self._stop))
             # Players first: then all processes start side by side.
             players = take_players(self._plan, self._crew)
             stack.callback(self._crew.give_back, players)
             self._open_replay()
-            self._team = Team(self._plan, self._compute, self._checkpoint, self._crew)
+            self._team = Team(self._plan, self._compute, self._checkpoint, self._crew, self._give_up)
             stack.callback(self._crew.give_back, self._team.children)
             self._evaluator = Evaluator(self._plan, players)
             self._progress = Progress(
@@ -166,7 +167,14 @@ class Trainer:
         for slot in self._checkpoint.pending:
             if (key := slot["evaluation"]) is not None and slot["rows"] is None:
                 self._evaluator.submit(key, select(self._checkpoint.tensors, f"evaluation/{key['step']}/"))
+        if self._checkpoint.due and self._evaluates_at(self._step):
+            self._evaluate("evaluation", self._options.eval_episodes)
         self._checkpoint = None
+
+    def _give_up(self) -> None:
+        """End the run if that is asked for while it begins: nothing has been done that would be lost."""
+        if self._stop.signal:
+            raise Interrupted(self._step, self._stop.signal, self._out)
 
     def _train(self) -> None:
         chunk, last_save = 1, -np.inf
@@ -179,6 +187,7 @@ class Trainer:
             metrics = self._team.run(target, report)
             chunk = _next_chunk(target - self._step, time.monotonic() - begin)
             self._step = target
+            self._team.waiting = _go_on
             if target == max(self._watched, default=None):
                 self._write_profile()
             if report:
@@ -211,7 +220,8 @@ class Trainer:
                 raise Interrupted(self._step, self._stop.signal, self._out)
         for seed in self._options.seeds:
             agent = agent_from_description(self._plan.description(seed), select(weights, f"seed-{seed}/"))
-            agent.save(self._out / "agents" / f"seed-{seed}")
+            with writing(self._out / "agents", MAKE_ROOM):
+                agent.save(self._out / "agents" / f"seed-{seed}")
         self._save(finished=True)
 
     def _evaluates_at(self, step: int) -> bool:
@@ -287,22 +297,32 @@ class Trainer:
             for name, tensor in evaluation.weights.items()
         }
         stored = next((file.count for file in self._replay.values()), 0)
-        members = self._team.state(stored)
+        members, lengths = self._team.state(stored)
+        self._lengths |= lengths
         for name, file in self._replay.items():
             if (rows := members.pop(f"{name}/{REPLAY}", None)) is not None:
                 file.append(rows)
         tensors = {**prefixed(members, "members/"), **prefixed(evaluations, "evaluation/")}
         pending, length = self._record.pending(), self._record.sync()
         seconds = self._seconds(), round(self._waited, 3)
-        Checkpoint(self._step, length, pending, *seconds, finished, tensors=tensors).save(self._out)
+        lengths_known = sorted(self._lengths) if self._lengths_known else None
+        total = self._options.total_steps
+        Checkpoint(self._step, length, pending, *seconds, finished, total, lengths_known, tensors=tensors).save(
+            self._out
+        )
 
     def _write_profile(self) -> None:
         text, trace = self._team.watched()
-        write_bytes(self._out / "profile.txt", text.encode())
-        write_bytes(self._out / "profile.json.gz", trace)
+        with writing(self._out / "profile.txt", MAKE_ROOM):
+            write_bytes(self._out / "profile.txt", text.encode())
+            write_bytes(self._out / "profile.json.gz", trace)
 
     def _seconds(self) -> float:
         return round(self._seconds_before + time.monotonic() - self._begin, 3)
+
+
+def _go_on() -> None:
+    """Wait on: what is under way ends in a checkpoint."""
 
 
 def _next_chunk(updates: int, seconds: float) -> int:

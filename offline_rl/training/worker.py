@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Metrics, agent_from_description, new_agent
+from offline_rl.agent import Agent, agent_from_description, new_agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import Transition
@@ -22,6 +22,7 @@ from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.checkpoint import prefixed, select
 from offline_rl.training.compiled import CompiledUpdates
 from offline_rl.training.evaluation import play
+from offline_rl.training.means import Means
 from offline_rl.training.online import Interaction
 from offline_rl.training.options import Mode
 from offline_rl.training.sampler import Sampler
@@ -30,7 +31,7 @@ Reply = tuple[Message, Mapping[str, Tensor]]
 
 
 class Member:
-    """One agent in training: its sampler, the latest value of each of its metrics, and what it does online.
+    """One agent in training: its sampler, the means of its metrics, and what it does online.
 
     Args:
         agent: Who is trained.
@@ -57,44 +58,33 @@ class Member:
         self.rows, self._task, self._dynamics = rows, task, dynamics
         self.sampler = Sampler(agent, rows)
         self._interaction: Interaction | None = None
-        self._metrics: dict[str, Tensor] = {}
-        self._timings: dict[str, list[Tensor]] = {}
+        self.means = Means()
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
         for step in range(first, last + 1):
-            if step > self.agent.steps:
+            if step > self.agent.length.offline:
                 happened = self._online().step(step)
                 if self._witness is not None:
                     self._witness(happened)
                 if step <= self._random_steps:
                     continue
-            self.note(self.agent.update(self.sampler.batch(step), step))
-
-    def note(self, metrics: Metrics) -> None:
-        """Keep an update's metrics, also over later ones, because a delayed actor has none on some updates."""
-        for name, value in metrics.items():
-            self._metrics[name] = value
-            if name.startswith("timing/"):
-                self._timings.setdefault(name, []).append(value)
+            self.means.add(self.agent.update(self.sampler.batch(step), step))
 
     def metrics(self) -> dict[str, float]:
-        """Return the latest metrics, and the means of timings since the last report; this waits for the device."""
-        means = {name: torch.stack(values).mean() for name, values in self._timings.items()}
-        self._timings = {}
-        values = {name: float(value) for name, value in {**self._metrics, **means}.items()}
+        """Return the means of metrics since the last report, and what the log says of episodes online."""
         online = self._interaction.metrics() if self._interaction else {}
-        return dict(sorted({**values, **online}.items()))
+        return dict(sorted({**self.means.report(), **online}.items()))
 
     def state(self, stored: int = 0) -> dict[str, Tensor]:
         """Return all that continuing exactly needs; of rows collected online those after the first ``stored``."""
         online = self._interaction.state(stored) if self._interaction else {}
-        return self.agent.training_state() | prefixed(self._metrics, "metrics.") | prefixed(online, "online/")
+        return self.agent.training_state() | prefixed(self.means.state(), "means/") | prefixed(online, "online/")
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`state` returned, with all rows collected online."""
         self.agent.load_training_state(state)
-        self._metrics = select(state, "metrics.")
+        self.means.load_state(select(state, "means/"))
         if online := select(state, "online/"):
             self._online().load_state(online)
 
@@ -178,7 +168,7 @@ class Worker:
         """Train every member up to and including update ``until``; return their metrics if ``report``."""
         first = next(iter(self._members.values())).agent
         # Online each update comes after a step in an environment, which is the host's.
-        offline = min(until, first.steps) if self._repeated else self._step
+        offline = min(until, first.length.offline) if self._repeated else self._step
         if self._repeated and offline > self._step:
             self._repeated.run(self._step + 1, offline)
             if until > offline:
@@ -204,8 +194,12 @@ class Worker:
         return {"text": text}, {"trace": torch.frombuffer(bytearray(trace), dtype=torch.uint8)}
 
     def state(self, stored: int, tensors: dict[str, Tensor]) -> Reply:
-        """Return every member's full state; of rows collected online those after the first ``stored``."""
-        return {}, self._gather(lambda member: member.state(stored))
+        """Return every member's full state, and which lengths algorithms know.
+
+        Of rows collected online it holds those after the first ``stored``.
+        """
+        tensors = self._gather(lambda member: member.state(stored))
+        return {"lengths": [name for member in self._members.values() for name in member.agent.lengths_used]}, tensors
 
     def weights(self, tensors: dict[str, Tensor]) -> Reply:
         """Return what acting needs of every member."""
@@ -235,7 +229,7 @@ class Worker:
         return {"returns": returns, "lengths": lengths}, {}
 
     def _gather(self, of: Callable[[Member], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        if self._repeated and self._step <= next(iter(self._members.values())).agent.steps:
+        if self._repeated and self._step <= next(iter(self._members.values())).agent.length.offline:
             self._repeated.settle()
         return {f"{name}/{key}": t.cpu() for name, member in self._members.items() for key, t in of(member).items()}
 

@@ -1,5 +1,6 @@
 """Whole runs with real processes, real files and the real simulator, on a small agent."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,10 +20,15 @@ from settings import TINY, without_timings
 import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
 from offline_rl.envs import find_task
+from offline_rl.errors import Interrupted
 from offline_rl.networks.kernels import use_kernel
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.loggers import Record
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
+from offline_rl.training.plan import Plan
+from offline_rl.training.run import carry_out
+from offline_rl.training.team import Crew
+from offline_rl.training.trainer import Stop
 from offline_rl.training.worker import Worker
 
 STEPS = 400
@@ -381,3 +387,74 @@ def test_every_option_has_a_sentence(options):
 def test_metrics_are_strict_json(straight):
     for line in (straight.path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
+
+
+SILENT = """
+import time
+
+from offline_rl.launch import serve
+
+if __name__ == "__main__":
+    serve(lambda message, tensors: time.sleep(600))
+"""
+
+
+def test_a_run_that_is_still_beginning_stops_at_once(tmp_path, monkeypatch):
+    """Its processes do not answer, as while they import or compile; broken by waiting for the first update."""
+    (tmp_path / "a_silent_child.py").write_text(SILENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("offline_rl.training.team.WORKER", "a_silent_child")
+    plan = Plan.make("bc", "hopper-demo", TrainOptions(steps=10, eval_every=0, quiet=True), {"hidden_dims": [8]})
+    stop, began = Stop(), time.monotonic()
+    threading.Timer(0.5, lambda: setattr(stop, "signal", signal.SIGINT)).start()
+    with (
+        contextlib.closing(Crew()) as crew,
+        pytest.raises(Interrupted, match="stopped before the first step was saved"),
+    ):
+        carry_out(plan, tmp_path / "run", crew, stop=stop)
+    assert time.monotonic() - began < 20
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_still_beginning_stops_at_once(tmp_path, tiny, number):
+    out = tmp_path / "run"
+    process = subprocess.Popen(flags(out, [0, 1], {**SCHEDULE, **tiny}), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=120)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 128 + number
+    assert errors == "stopped before the first step was saved; the same command begins anew\n"
+    assert not out.exists()
+
+
+class Filling:
+    """A view that leaves a run no room from its first row on."""
+
+    def log(self, row):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1000.0])
+def test_a_disk_that_fills_up_during_training_is_one_sentence(tmp_path, checkpoint_seconds):
+    import resource
+
+    settings = {"steps": 200, "log_every": 5, "checkpoint_seconds": checkpoint_seconds, "quiet": True}
+    options = TrainOptions(**settings, eval_every=0, final_episodes=0)
+    plan = Plan.make("bc", "hopper-demo", options, {"hidden_dims": [8], "batch_size": 8})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with contextlib.closing(Crew()) as crew, pytest.raises(orl.RunError, match=r"cannot be written .*; make room"):
+            carry_out(plan, tmp_path / "run", crew, views=[Filling()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

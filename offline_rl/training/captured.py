@@ -15,6 +15,7 @@ import torch
 
 from offline_rl.agent import Agent, Metrics
 from offline_rl.data.packed import PackedRows
+from offline_rl.training.contract import check, cycle_of, unable
 from offline_rl.training.sampler import Feed, Sampler
 from offline_rl.training.stacked import Stack, differing
 
@@ -40,11 +41,15 @@ class Trained(Protocol):
 class CapturedUpdates:
     """Makes the updates of all members of a process, each after the first few by replaying graphs.
 
-    On a CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
+    Before the first replay it is seen whether replays do what updates do, see :mod:`offline_rl.training.contract`. On a
+    CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
 
     Args:
         members: All on one device, at the same step, of one algorithm.
         stacked: Whether to stack them; by default where there are several that can be.
+
+    Raises:
+        RunError: The algorithm does not declare its ``cycle``; from :meth:`run`: or does not keep to it.
     """
 
     def __init__(self, members: Sequence[Trained], *, stacked: bool | None = None) -> None:
@@ -58,9 +63,10 @@ class CapturedUpdates:
         samplers = [member.sampler for member in members]
         together = [samplers] if stacked else [[sampler] for sampler in samplers]
         self._feeds = [Feed(part, self._device, first.dtype) for part in together]
-        self._cycle = math.lcm(*(member.agent.cycle for member in members))
+        self._cycle = math.lcm(*(cycle_of(agent) for agent in agents))
         self._replays: dict[int, Replay] = {}
         self._before = FIRST * self._cycle
+        self._checked = False
         if self._device.type == "cuda":
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             branches = [] if stacked else members[:BRANCHES]
@@ -71,30 +77,56 @@ class CapturedUpdates:
         recent: deque[list[Metrics]] = deque(maxlen=self._cycle)
         with self._own_stream():
             for step in range(first, last + 1):
-                for feed in self._feeds:
-                    feed.ready(step)
                 if not all(member.agent.repeats(step) for member in self._members):
-                    recent.append(self._updates(step))
+                    recent.append(self._made_now(step))
                     self._note(recent[-1])  # what only such an update tells would be forgotten otherwise
                 elif self._before:
                     self._before -= 1
-                    recent.append(self._updates(step))
+                    recent.append(self._made_now(step))
                 else:
-                    place = step % self._cycle
-                    if place not in self._replays:
-                        self._replays[place] = self._recorded(step)
-                    recent.append(self._replays[place]())
+                    if not self._checked:
+                        agents = [member.agent for member in self._members]
+                        check(agents, self._members[0].rows, step, self._cycle, self)
+                        self._checked = True
+                    recent.append(self.make(step))
         for metrics in recent:
             self._note(metrics)
+
+    def make(self, step: int) -> list[Metrics]:
+        """Make update ``step``, which repeats, by replaying what was recorded; the first of its place is recorded."""
+        self._ready(step)
+        place = step % self._cycle
+        if place not in self._replays:
+            self._replays[place] = self._recorded(step)
+        return self._replays[place]()
 
     def settle(self) -> None:
         """Let the agents have what updates have changed."""
         if self._stack is not None:
             self._stack.push()
 
+    def take(self) -> None:
+        """Take over what the agents are now."""
+        if self._stack is not None:
+            self._stack.pull()
+
     def _note(self, metrics: list[Metrics]) -> None:
         for member, own in zip(self._members, metrics, strict=True):
             member.note(own)
+
+    def _ready(self, step: int) -> None:
+        for feed in self._feeds:
+            feed.ready(step)
+
+    def _made_now(self, step: int) -> list[Metrics]:
+        """Make an update without a recording."""
+        self._ready(step)
+        try:
+            return self._updates(step)
+        except Exception as error:
+            if self._stack is None or self._checked:
+                raise
+            raise unable(self._members[0].agent, error) from error
 
     def _updates(self, step: int) -> list[Metrics]:
         """Make an update of every member."""

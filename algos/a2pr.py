@@ -102,6 +102,7 @@ class A2PR(Agent):
 
     name = "a2pr"
     config_class = Config
+    stackable = True
     stackable_settings = decimals(Config)
     config: Config
 

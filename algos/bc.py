@@ -39,6 +39,8 @@ class BC(Agent):
 
     name = "bc"
     config_class = Config
+    cycle = 1
+    stackable = True
     stackable_settings = decimals(Config, "top_fraction")
     config: Config
 

@@ -76,6 +76,8 @@ class CQL(Agent):
 
     name = "cql"
     config_class: ClassVar[type[AgentConfig]] = Config
+    cycle = 1
+    stackable = True
     stackable_settings = decimals(Config)
     action_limit: ClassVar[float] = ACTION_LIMIT
     config: Config

@@ -94,6 +94,8 @@ class DoC(Agent):
 
     name = "doc"
     config_class = Config
+    cycle = 1
+    stackable = True
     stackable_settings = decimals(Config, "dropout", "warmup", "weight_decay", "gradient_clip", "beta_ramp")
     config: Config
     history: History

@@ -97,6 +97,8 @@ class DT(Agent):
 
     name = "dt"
     config_class = Config
+    cycle = 1
+    stackable = True
     stackable_settings = decimals(Config, "dropout", "warmup", "weight_decay", "gradient_clip", "return_scale")
     config: Config
     history: History

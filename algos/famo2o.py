@@ -122,7 +122,7 @@ class FamO2O(Agent):
 
     name = "famo2o"
     config_class: ClassVar[type[AgentConfig]] = Config
-    stackable_settings = decimals(Config)
+    stackable, stackable_settings = True, decimals(Config)
     acting_networks = ("actor", "balance")
     config: Any
 

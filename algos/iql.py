@@ -88,6 +88,8 @@ class IQL(Agent):
 
     name = "iql"
     config_class: ClassVar[type[AgentConfig]] = Config
+    cycle = 1
+    stackable = True
     stackable_settings = decimals(Config)
     config: Config
 

@@ -132,7 +132,6 @@ class PARL(Agent):
 
     name = "parl"
     config_class = Config
-    stackable = False
 
     def build(self) -> None:
         """Make the lower level, and what learns its rewards."""
@@ -140,7 +139,7 @@ class PARL(Agent):
         options = {"seed": self.seed, "steps": self.steps, "preprocessing": self.preprocessing}
         sizes = self.observation_size, self.action_size
         self.lower = lower_level(c, *sizes, **options, device=self.device, dtype=self.dtype)
-        self.cycle = math.lcm(self.lower.cycle, SUCCESSOR_EVERY)
+        self.cycle = self.lower.cycle and math.lcm(self.lower.cycle, SUCCESSOR_EVERY)
         self.groups |= self.lower.groups
         self.actor = self.lower.actor
         self.schedule = Schedule.of(self.steps, c.warmup_share, c.frozen_share, c.rounds, c.round_steps)

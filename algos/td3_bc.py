@@ -60,6 +60,7 @@ class TD3BC(Agent):
 
     name = "td3_bc"
     config_class = Config
+    stackable = True
     stackable_settings = decimals(Config)
     config: Config
 

@@ -1,6 +1,6 @@
-"""From finished runs to small result files, one for each seed, and from those to the table of scores.
+"""What is made of the committed results, and whether they are still as they were made.
 
-``make scores`` prints the table of the committed results.
+``make scores`` prints their table. Runs become results by ``offline-rl results collect``.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from offline_rl.analysis.groups import Group, conditions, grouped, varying
 from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.analysis.tables import markdown, table
-from offline_rl.benchmark import collect, file_name, read_suite, write_table
+from offline_rl.benchmark import file_name, read_suite, write_table
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 
@@ -31,22 +31,6 @@ makes [a similar one](#collect-your-own-data); every method trains on `hopper-de
 """
 RECORDS = "checksums.json"
 """Beside the records of a run, which are no results and carry no checksum of their own."""
-
-
-def collect_command(runs: tuple[Path, ...], /, *, out: Path, note: str | None = None) -> None:
-    """Write one result file for each seed of finished runs; nothing at all if one of them cannot be taken.
-
-    Args:
-        runs: The runs' folders.
-        out: Folder of the result files.
-        note: A remark on how the runs were made; the table shows it.
-
-    Raises:
-        RunError: A run has not finished, or a result would take the place of one made with other settings.
-    """
-    if not runs:
-        raise RunError("no run is named; give the folder of at least one")
-    print(f"{len(collect(runs, out=out, note=note))} results of {len(runs)} runs written to {out}")
 
 
 def show(folder: Path, /, *, out: Path | None = None, figure: Path | None = None) -> None:
@@ -171,13 +155,11 @@ def _score(group: Group) -> str:
 
 
 def main() -> int:
-    """Collect, or show the table; return the exit status."""
+    """Run one of the commands; return the exit status."""
     import tyro
 
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {"collect": collect_command, "table": show, "seal": seal, "check": check, "readme": readme}
-        )
+        tyro.extras.subcommand_cli_from_dict({"table": show, "seal": seal, "check": check, "readme": readme})
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -297,12 +297,17 @@ class Agent:
     """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`; ``build`` may set it from the config."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
-    stackable: ClassVar[bool] = True
-    """Whether :meth:`update` can be mapped over members by ``torch.vmap``: all it changes are groups and targets."""
+    stackable: ClassVar[bool] = False
+    """Whether :meth:`update` changes optimisers and targets alone, and could be mapped over agents by ``torch.vmap``.
+
+    Where it is True, a GPU trains a run's agents as one, and updates can be compiled."""
     stackable_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that may differ then: :meth:`update` alone reads them, from ``config``, or they are learning rates."""
-    cycle: int = 1
-    """After how many updates :meth:`update` does the same again; ``build`` may set it."""
+    cycle: int | None = None
+    """After how many updates :meth:`update` does the same again; ``build`` may set it.
+
+    A multiple of each n in ``step % n``, which is all that :meth:`update` may do with its number; 1 if it does not look
+    at it. Then updates can be repeated by a GPU on its own, or compiled. None: not known, they are made one by one."""
     history: History | None = None
     """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
     window_fields: ClassVar[tuple[str, ...]] = ()
@@ -425,7 +430,10 @@ class Agent:
         return {}
 
     def repeats(self, step: int) -> bool:
-        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before."""
+        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before.
+
+        For algorithms that do something else now and then; those updates are made one by one.
+        """
         return True
 
     # What an algorithm uses.

@@ -26,7 +26,7 @@ class CommandLine:
     Args:
         arguments: What was typed after the command.
         types: The type of each option.
-        positional: What is given by place, in this order; its name will do, too.
+        positional: What is given by place, in this order; its name will do, too. A list takes all that is left.
     """
 
     arguments: list[str]
@@ -37,7 +37,7 @@ class CommandLine:
         self.help = False
         self.given: dict[str, str] = {}
         self._waiting = list(self.positional)
-        tokens = list(self.arguments)
+        tokens, several = list(self.arguments), list[str]()
         while tokens:
             token = tokens.pop(0)
             if token in ("-h", "--help"):
@@ -46,11 +46,15 @@ class CommandLine:
                 name, _, value = token[2:].partition("=")
                 values = [value] if "=" in token else self._take_values(name, tokens)
                 self._set(name, values)
+            elif self._waiting and self.types[self._waiting[0]] == list[str]:
+                several.append(token)
             elif self._waiting:
                 self._set(self._waiting[0], [token])
             else:
                 example = f", for instance --{token.lstrip('+-')}" if "=" in token else ""
                 raise UsageError(f"unexpected argument {token!r}; options begin with --{example}")
+        if several:  # as they are: a path may hold commas and spaces
+            self.given[self._waiting.pop(0)] = repr(several)
         if not self.help and self._waiting and type(None) not in typing.get_args(self.types[self._waiting[0]]):
             raise UsageError(f"missing argument {self._waiting[0].upper()}; see --help")
 

@@ -19,7 +19,8 @@ import yaml
 
 from offline_rl.agent import find_algorithm
 from offline_rl.analysis.groups import conditions, identity, varying
-from offline_rl.analysis.results import Result, read_result, read_results, results_of
+from offline_rl.analysis.report import report, write_report
+from offline_rl.analysis.results import Result, is_run, read_result, read_results, results_of
 from offline_rl.analysis.tables import table
 from offline_rl.errors import RunError, RunInUseError, suggestion
 from offline_rl.files import sealed, write_bytes, write_json
@@ -168,29 +169,57 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
     Args:
         runs: The runs' folders.
         out: Folder of the result files.
-        method: What the table calls them; by default their algorithm.
+        method: What the table, and their files' names, call them; by default their algorithm.
         note: A remark on how the runs were made; the table shows it.
 
     Returns:
         The files.
 
     Raises:
-        RunError: A run has not finished, or a result would take the place of one made with other settings.
+        RunError: A run has not finished, two runs want the same file, or a result would take the place of one that was
+            made with other settings or came to another score.
     """
-    found: dict[Path, Result] = {}
-    for path in runs:
+    if not runs:
+        raise RunError("no run is named; give the folder of at least one")
+    found: dict[Path, tuple[Path, Result]] = {}
+    for path in dict.fromkeys(runs):
         run = Run(path)
         config = run.config
         record = path / "metrics.jsonl"
         for result in results_of(str(path), config, run.rows if record.is_file() else []):
             place = out / file_name({**result, "method": method})
-            _check_same(place, found.get(place) or (read_result(place) if place.exists() else None), result)
+            if place in found:
+                raise _both_want(place, *found[place], path, result)
+            if place.exists():
+                _check_same(place, read_result(place), result)
             ended = datetime.fromtimestamp(record.stat().st_mtime, UTC).date().isoformat()
-            found[place] = sealed({**result, "date": ended, "method": method, "note": note})
+            found[place] = path, sealed({**result, "date": ended, "method": method, "note": note})
     out.mkdir(parents=True, exist_ok=True)
-    for place, result in found.items():
+    for place, (_, result) in found.items():
         write_json(place, result)
     return list(found)
+
+
+def report_of(
+    places: Sequence[Path], out: Path | None = None, methods: Sequence[str] = (), metrics: Sequence[str] = ()
+) -> Path:
+    """Write a report, see :func:`~offline_rl.analysis.report.report`, of folders of results and of finished runs.
+
+    Args:
+        places: The folders.
+        out: Where to write; a single folder of results may do without, and gets the report itself.
+        methods: The methods' order.
+        metrics: Training metrics, whose last values get a column each.
+
+    Raises:
+        RunError: There are no results, a run has not finished, or it is not said where to write.
+    """
+    if len(places) == 1 and not is_run(places[0]):
+        return report(places[0], out, methods, metrics)
+    if out is None:
+        raise RunError("the report of runs, or of several folders, needs a folder of its own; name it with --out")
+    results = [result for place in dict.fromkeys(places) for result in results_at(place)]
+    return write_report(results, out.resolve().name, out, methods, metrics)
 
 
 def results_at(path: Path) -> list[Result]:
@@ -199,7 +228,7 @@ def results_at(path: Path) -> list[Result]:
     Raises:
         RunError: It is neither, or the run has not finished.
     """
-    if not (path / "config.json").is_file():
+    if not is_run(path):
         return read_results(path)
     run = Run(path)
     return results_of(str(path), run.config, run.rows if (path / "metrics.jsonl").is_file() else [])
@@ -259,11 +288,35 @@ def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
             raise RunError(f"{path} was made with another {', '.join(wrong)}; remove it, or choose other --results")
 
 
-def _check_same(path: Path, old: Result | None, new: Result) -> None:
-    if old and (different := varying([conditions(old) | identity(old), conditions(new) | identity(new)])):
+def _check_same(path: Path, old: Result, new: Result) -> None:
+    """Refuse to write over a result of something else, or of the same thing on another machine."""
+    if different := _apart(old, new):
         raise RunError(
-            f"{path} is a result made with another {', '.join(sorted(different))}; remove it, or choose another place"
+            f"{path} is a result made with another {different}; remove it, choose another place, or name the new"
+            " one's method"
         )
+    if old["score_last"] != new["score_last"]:
+        raise RunError(
+            f"{path} is a result of the same settings that came to another score ({old['score_last']}, now"
+            f" {new['score_last']}); remove it, or choose another place"
+        )
+
+
+def _both_want(place: Path, one: Path, first: Result, other: Path, second: Result) -> RunError:
+    """Return what to say where two runs would be written to one file, before any is."""
+    if different := _apart(first, second):
+        return RunError(
+            f"{one} and {other} both want the name {place.name}, and were made with another {different}; take one of"
+            " them by itself, with --method NAME to tell it apart"
+        )
+    return RunError(
+        f"{one} and {other} both want the name {place.name}, and were made with the same settings; take one of them"
+    )
+
+
+def _apart(one: Result, other: Result) -> str:
+    """Name the settings in which two results differ."""
+    return ", ".join(sorted(varying(conditions(result) | identity(result) for result in (one, other))))
 
 
 def write_table(path: Path, text: str) -> None:

@@ -31,7 +31,8 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
   offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
   offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
-  offline-rl report FOLDER                tables, intervals, figures and one page of a folder of results
+  offline-rl report FOLDER_OR_RUN...      tables, intervals, figures and one page of results or finished runs
+  offline-rl results collect RUN...       make small result files of finished runs, to keep and to publish
   offline-rl compare A B                  what differs between two runs or folders of results, and if it is noise
   offline-rl algos [NAME]                 list the algorithms, or describe one
   offline-rl datasets [NAME]              list the datasets, or describe one
@@ -390,28 +391,52 @@ def benchmark_command(arguments: list[str]) -> None:
 
 
 def report_command(arguments: list[str]) -> None:
-    """Write tables, figures and one page of a folder of results."""
-    from offline_rl.analysis.report import report
-    from offline_rl.benchmark import read_suite
+    """Write tables, figures and one page of results or finished runs."""
+    from offline_rl.benchmark import read_suite, report_of
 
-    def command(*, folder: str, out: str | None = None, suite: str | None = None) -> dict[str, Any]:
+    def command(*, places: list[str], out: str | None = None, suite: str | None = None) -> dict[str, Any]:
         """Write table.md, report.md, .tex, .csv, .html, and curves and profiles as PNG and SVG; print the table.
 
         Args:
-            folder: Folder of result files, such as offline-rl benchmark writes.
-            out: Where to write; by default the folder itself.
+            places: Finished runs, and folders of result files, such as offline-rl benchmark writes.
+            out: Where to write; by default a single folder of result files itself.
             suite: YAML file of the suite that made the results: its order of methods, its metrics as columns.
         """
         return locals()
 
-    line = CommandLine(arguments, typing.get_type_hints(command), positional=("folder",))
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("places",))
     given = line.parse(command, "offline-rl report")
     order = read_suite(Path(given["suite"])) if given["suite"] else None
-    folder = Path(given["folder"])
+    places = [Path(place) for place in given["places"]]
     columns = {"methods": list(order.methods), "metrics": order.metrics} if order else {}
-    page = report(folder, Path(given["out"]) if given["out"] else None, **columns)
+    page = report_of(places, Path(given["out"]) if given["out"] else None, **columns)
     print((page.parent / "table.md").read_text(), end="")
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
+
+
+def results_command(arguments: list[str]) -> None:
+    """Make result files of finished runs."""
+    from offline_rl.benchmark import collect
+
+    def command(*, runs: list[str], out: str, method: str | None = None, note: str | None = None) -> dict[str, Any]:
+        """Write one small result file for each seed of finished runs; none at all if one run cannot be taken.
+
+        Args:
+            runs: The runs' folders.
+            out: Folder of the result files.
+            method: What tables, and the files' names, call these runs; by default their algorithm.
+            note: A remark on how the runs were made; the table shows it.
+        """
+        return locals()
+
+    if arguments[:1] != ["collect"] and not {"-h", "--help"} & set(arguments):
+        raise UsageError("usage: offline-rl results collect RUN [RUN ...] --out FOLDER")
+    line = CommandLine(arguments[1:], typing.get_type_hints(command), positional=("runs",))
+    line.help |= not arguments[1:]
+    given = line.parse(command, "offline-rl results collect")
+    runs, out = [Path(run) for run in given["runs"]], Path(given["out"])
+    written = collect(runs, out=out, method=given["method"], note=given["note"])
+    print(f"{len(written)} results of {len(runs)} {'run' if len(runs) == 1 else 'runs'} written to {out}")
 
 
 def compare_command(arguments: list[str]) -> None:
@@ -642,6 +667,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "collect": collect_command,
     "benchmark": benchmark_command,
     "report": report_command,
+    "results": results_command,
     "compare": compare_command,
     "algos": algos_command,
     "datasets": datasets_command,

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from records import made
 from settings import TINY
 
 import offline_rl as orl
-from benchmarks.results import check, collect_command, readme, seal, show
+from benchmarks.results import check, readme, seal, show
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
+from offline_rl.cli import main
 from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -114,13 +114,11 @@ def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_pa
     assert contents(out) == first
 
 
-def test_an_unfinished_run_is_named_and_nothing_is_written(run, unfinished, tmp_path):
+def test_an_unfinished_run_is_named_and_nothing_is_written(run, unfinished, tmp_path, capsys):
     """Fails if the first run is written before the second is looked at."""
-    command = [sys.executable, "-m", "benchmarks.results", "collect", str(run.path), str(unfinished)]
     out = tmp_path / "results"
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {unfinished} is not finished: seed 0 has no final evaluation")
+    assert main(["results", "collect", str(run.path), str(unfinished), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {unfinished} is not finished: seed 0 has no final evaluation")
     assert not out.exists()
 
 
@@ -128,23 +126,94 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(orl.RunError, match=r"config\.json cannot be read"):
         collect((tmp_path,), out=tmp_path / "results")
     with pytest.raises(orl.RunError, match="no run is named"):
-        collect_command((), out=tmp_path / "results")
+        collect((), out=tmp_path / "results")
 
 
-def test_a_result_of_other_settings_is_not_replaced(run, tmp_path):
-    """Fails if files are written over without a look."""
-    other = Path(shutil.copytree(run.path, tmp_path / "other"))
-    config = json.loads((other / "config.json").read_text())
+@pytest.fixture
+def other(run, tmp_path):
+    """Give a copy of the run with another setting."""
+    folder = Path(shutil.copytree(run.path, tmp_path / "other, of a kind"))
+    config = json.loads((folder / "config.json").read_text())
     config["config"]["learning_rate"] = 1.0
-    (other / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_result_of_other_settings_is_not_replaced(run, other, tmp_path):
+    """Fails if files are written over without a look."""
     out = tmp_path / "results"
     collect((run.path,), out=out)
     before = contents(out)
-    for runs, place in (((other,), out), ((run.path, other), tmp_path / "new")):
-        with pytest.raises(orl.RunError, match=r"seed-0\.json is a result made with another learning_rate; remove it"):
-            collect(runs, out=place)
+    with pytest.raises(orl.RunError, match=r"seed-0\.json is a result made with another learning_rate; remove it"):
+        collect((other,), out=out)
     assert contents(out) == before
-    assert not (tmp_path / "new").exists()
+
+
+def test_a_result_that_came_to_another_score_is_not_replaced(run, tmp_path):
+    """As one of the same settings may on another machine."""
+    again = Path(shutil.copytree(run.path, tmp_path / "again"))
+    rows = [json.loads(line) for line in (again / "metrics.jsonl").read_text().splitlines()]
+    changed = [row | ({"score": row["score"] + 1} if row["kind"] == "final" else {}) for row in rows]
+    (again / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in changed))
+    out = tmp_path / "results"
+    collect((run.path,), out=out)
+    before = contents(out)
+    with pytest.raises(orl.RunError, match=r"of the same settings that came to another score .*; remove it"):
+        collect((again,), out=out)
+    assert contents(out) == before
+
+
+def test_two_runs_that_want_one_name_are_told_before_anything_is_written(run, other, tmp_path, capsys):
+    """Broken by a sentence on a file that does not exist, or by the second run in the place of the first."""
+    out = tmp_path / "new"
+    assert main(["results", "collect", str(run.path), str(other), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"{run.path} and {other} both want the name bc-hopper-demo-seed-0.json" in said
+    assert "another learning_rate" in said
+    assert "--method NAME" in said
+    same = shutil.copytree(run.path, tmp_path / "same")
+    assert main(["results", "collect", str(run.path), str(same), "--out", str(out)]) == 2
+    assert "were made with the same settings; take one of them" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["results", "collect", str(run.path), str(run.path), "--out", str(out)]) == 0
+    assert main(["results", "collect", str(other), "--out", str(out), "--method", "bc fast"]) == 0
+    assert capsys.readouterr().out.endswith(f"2 results of 1 run written to {out}\n")
+    assert {name[:8] for name in contents(out)} == {"bc-hoppe", "bc-fast-"}
+
+
+def test_results_collect_says_how_it_is_used(capsys):
+    for arguments in (["results"], ["results", "make"]):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == "error: usage: offline-rl results collect RUN [RUN ...] --out FOLDER\n"
+
+
+def test_a_report_takes_runs_and_folders_of_results(run, other, tmp_path, capsys):
+    """Runs of other settings stand side by side, though their results want one name."""
+    results = tmp_path / "results"
+    collect((run.path,), out=results, method="kept")
+    before = sorted(run.path.rglob("*"))
+    assert main(["report", str(run.path), str(other), str(results)]) == 2
+    assert "name it with --out" in capsys.readouterr().err
+    assert main(["report", str(run.path), str(other), str(results), "--out", str(tmp_path / "page")]) == 0
+    table = (tmp_path / "page" / "table.md").read_text()
+    for label in ("bc, learning_rate 0.0003", "bc, learning_rate 1.0", "kept"):
+        assert f"| hopper-demo | {label} |" in table
+    assert (tmp_path / "page" / "report.md").read_text().startswith("# page\n")
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_what_holds_no_results_names_the_command(run, tmp_path, capsys):
+    """Broken by advice to remove a run's settings, or by none."""
+    (tmp_path / "empty").mkdir()
+    for place, said in ((tmp_path / "empty", "holds no results; make"), (run.path.parent, "it holds runs, which are")):
+        assert main(["report", str(place)]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert f"offline-rl results collect RUN... --out {place}" in error
+    assert main(["report", str(tmp_path / "nothing")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    with pytest.raises(orl.RunError, match=r"is a run, .* offline-rl results collect \S+ --out FOLDER makes results"):
+        read_results(run.path)
 
 
 def test_the_table_is_printed_and_written(run, tmp_path, capsys):

@@ -33,6 +33,9 @@ class WeightedBC(Agent):
 
     name = "weighted_bc"
     config_class = Config
+    cycle = 1  # every update does the same, whatever its number: a GPU may repeat it
+    stackable = True  # it changes optimisers alone: agents may be trained as one, and updates compiled
+    stackable_settings = ("learning_rate",)  # not temperature, which ``prepare`` reads
 
     def build(self) -> None:
         """Make one actor."""

@@ -9,6 +9,7 @@ from offline_rl.analysis.groups import Group, conditions, fact, grouped, identit
 from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Difference, Estimate, student_t
 from offline_rl.analysis.tables import markdown
+from offline_rl.errors import RunError
 
 PUBLISHED = Path(__file__).parent / "published.json"
 UPDATES = 1_000_000
@@ -52,28 +53,62 @@ def compare(ours: Sequence[Result], theirs: Sequence[Result]) -> str:
     """Say as Markdown what differs between two sets of results, and whether scores differ by more than noise.
 
     Cells are paired by dataset and method, even if settings, versions or data differ: these are what is compared, and
-    each difference is named.
+    each difference is named. Where either side holds a single method on the same data, these two are a pair.
 
     Args:
         ours: The first results.
         theirs: The second results; differences are first less second.
+
+    Raises:
+        RunError: Nothing is on both sides.
     """
     cells = [_cells(results) for results in (ours, theirs)]
-    both = [name for name in cells[0] if name in cells[1]]
     rows, lines = [], []
-    for dataset, name in both:
-        for label, *pair in _alike(name, *(cell[dataset, name] for cell in cells)):
+    for dataset, name, *both in _pairs(*cells):
+        for label, *pair in _alike(name, *both):
             rows.append([dataset, label, *_verdict(pair)])
             lines += [f"* {label} on {dataset}: {text}" for text in _changes(*pair)]
     for which, mine in (("first", 0), ("second", 1)):
-        lines += [f"* {m} on {d} is in the {which} only." for d, m in cells[mine] if (d, m) not in cells[1 - mine]]
+        others = cells[1 - mine] if len(cells[0]) > 1 or len(cells[1]) > 1 else cells[mine]
+        lines += [f"* {m} on {d} is in the {which} only." for d, m in cells[mine] if (d, m) not in others]
     head = ["dataset", "method", "first", "second", "difference, 95 % interval", "verdict"]
     text = (
-        "Last scores: means over seeds ± half the 95 % Student-t interval; the difference's interval is Welch's. With"
-        f" {len(both)} comparisons, one in twenty differs by chance."
+        "Last scores: means over seeds ± half the 95 % Student-t interval; the difference's interval is Welch's."
+        f"{_by_chance(sum(row[-1].startswith(('within', 'more')) for row in rows))}"
     )
     changed = "\n".join(lines) or "* Nothing that results record."
     return f"{markdown(head, rows)}\n\n{text}\n\nWhat changed, from first to second:\n\n{changed}"
+
+
+def _pairs(
+    ours: dict[tuple[str, str], list[Result]], theirs: dict[tuple[str, str], list[Result]]
+) -> list[tuple[str, str, list[Result], list[Result]]]:
+    """Return dataset, label and both sides' results of what can be compared, at least one."""
+    if found := [(*name, ours[name], theirs[name]) for name in ours if name in theirs]:
+        return found
+    if len(ours) == len(theirs) == 1:
+        ((dataset, name), first), ((_, other), second) = *ours.items(), *theirs.items()
+        if _data(first[0]) & _data(second[0]):
+            return [(dataset, name if name == other else f"{name} less {other}", first, second)]
+    sides = [", ".join(f"{method} on {dataset}" for dataset, method in side) for side in (ours, theirs)]
+    raise RunError(
+        f"nothing to compare, because the first is {sides[0]} and the second is {sides[1]}; give results of the same"
+        " method on the same dataset, or two runs on the same dataset"
+    )
+
+
+def _data(result: Result) -> set[str]:
+    """Return by what the same data is known: D4RL's names are written with underscores or hyphens."""
+    return {result["dataset"]["name"].replace("_", "-"), result["dataset"]["fingerprint"]}
+
+
+def _by_chance(comparisons: int) -> str:
+    """Say how often comparisons with an interval mislead."""
+    if not comparisons:
+        return ""
+    if comparisons == 1:
+        return " Where there is no difference, one comparison in twenty shows one by chance."
+    return f" With {comparisons} comparisons, one in twenty differs by chance."
 
 
 def _cells(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
@@ -105,7 +140,8 @@ def _verdict(pair: Sequence[list[Result]]) -> list[str]:
     difference = Difference.of(*scores)
     shown = [str(Estimate.of(values)) for values in scores]
     if difference.half_width is None:
-        return [*shown, f"{difference.mean:.1f}", "too few seeds: no interval"]
+        why = "too few seeds" if min(map(len, scores)) < 2 else "seeds do not scatter"
+        return [*shown, f"{difference.mean:.1f} ± –", f"{why}: no interval"]
     verdict = "within noise" if difference.is_noise else "more than noise"
     few = " (few seeds: only large differences show)" if min(map(len, scores)) < 5 else ""
     return [*shown, f"{difference.mean:.1f} ± {difference.half_width:.1f}", verdict + few]
@@ -125,4 +161,5 @@ def _changes(ours: list[Result], theirs: list[Result]) -> list[str]:
 
 def _facts(result: Result) -> dict[str, Any]:
     options = {name: value for name, value in result["options"].items() if name != "seeds"}
-    return {**options, **conditions(result), **identity(result), **result["hardware"], **result["compute"]}
+    made = {"algorithm": result["algorithm"], **options, **conditions(result), **identity(result)}
+    return {**made, **result["hardware"], **result["compute"]}

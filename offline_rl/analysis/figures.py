@@ -1,5 +1,6 @@
 """Learning curves of many results as one picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def draw_comparison(results: Sequence[Result], path: Path) -> None:
     """Draw score over steps in a panel for each dataset: the mean over seeds, and its 95 % interval as a band.
 
-    A dashed line is the mean score of the data, a dotted one the step at which a run goes online. A curve has gaps
-    where a seed has diverged.
+    A single seed has no band. A dashed line is the mean score of the data, a dotted one the step at which a run goes
+    online. A curve has gaps where a seed has diverged.
 
     Args:
         results: What to draw.
@@ -55,14 +56,18 @@ def draw_comparison(results: Sequence[Result], path: Path) -> None:
 
 
 def draw_profiles(profiles: Mapping[str, Sequence[Sequence[float]]], thresholds: Sequence[float], path: Path) -> None:
-    """Draw the share of runs above each score, for each method its lower end, value and upper end."""
+    """Draw the share of runs above each score, for each method its lower end, value and upper end.
+
+    Ends that are NaN are no interval, and the legend says so.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for number, (label, (low, share, high)) in enumerate(profiles.items()):
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(thresholds, share, color=colour, lw=2, label=label)
+        unknown = " (single runs: no interval)" if any(map(math.isnan, low)) else ""
+        axes.plot(thresholds, share, color=colour, lw=2, label=f"{label}{unknown}")
         axes.fill_between(thresholds, low, high, color=colour, alpha=0.15, lw=0)
     axes.set_xlabel("normalised score τ")
     axes.set_ylabel("share of runs above τ, 95 % interval")
@@ -89,14 +94,14 @@ def _draw_group(axes: "Axes", group: Group, colour: str) -> None:
 def band(results: Sequence[Result]) -> tuple[list[int], Any, Any, Any]:
     """Return the steps at which every seed was evaluated, and there the interval's lower end, the mean, the upper end.
 
-    They are NaN where a seed has diverged; a single seed has a band without width.
+    They are NaN where a seed has diverged; of a single seed the ends of the interval are.
     """
     curves = [{step: score for step, _, score in result["curve"]} for result in results]
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     rows = []
     for step in steps:
         estimate = Estimate.of([float("nan") if curve[step] is None else curve[step] for curve in curves])
-        half = estimate.half_width or 0.0
+        half = math.nan if estimate.half_width is None else estimate.half_width
         rows.append((estimate.mean - half, estimate.mean, estimate.mean + half))
     low, mean, high = zip(*rows, strict=True)
     return steps, low, mean, high

@@ -17,6 +17,7 @@ from offline_rl.analysis.statistics import (
     best_of,
     bootstrap,
     interquartile_mean,
+    interval,
     optimality_gap,
     probability_of_improvement,
     profile,
@@ -30,14 +31,15 @@ CAVEAT = (
     "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"
     " percentile bootstrap over runs, drawn anew within each dataset (2,000 times, seeded). With few seeds they are too"
     " narrow: simulated with three seeds on three tasks, only 75 to 90 of 100 covered the truth"
-    " (`benchmarks/coverage.py`). The cells of the table above have Student-t intervals, which do not suffer from it."
+    " (`benchmarks/coverage.py`). [–]: no interval, because a dataset has a single run, or because the runs do not"
+    " scatter enough for one. The cells of the table above have Student-t intervals, which do not suffer from it."
 )
 
 
 def report(folder: Path, out: Path | None = None, methods: Sequence[str] = (), metrics: Sequence[str] = ()) -> Path:
     """Write tables (Markdown, LaTeX, CSV), figures (PNG, SVG) and one self-contained page of the results in a folder.
 
-    The same results give the same bytes.
+    The same results give the same bytes. For finished runs themselves see :func:`offline_rl.benchmark.report_of`.
 
     Args:
         folder: Folder of result files.
@@ -51,18 +53,24 @@ def report(folder: Path, out: Path | None = None, methods: Sequence[str] = (), m
     Raises:
         RunError: There are no results, or one was changed after it was made.
     """
-    results, out = read_results(folder), out or folder
+    return write_report(read_results(folder), folder.name, out or folder, methods, metrics)
+
+
+def write_report(
+    results: Sequence[Result], title: str, out: Path, methods: Sequence[str] = (), metrics: Sequence[str] = ()
+) -> Path:
+    """Write what :func:`report` writes, of results that were read."""
     table = tabulated(results, methods, metrics)
     groups = list({id(group): group for group in table.groups}.values())
     sections, profiles = _sections(groups)
     out.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {folder.name}", str(table), *(f"## {name}\n\n{text}" for name, text in sections.items())]
+    parts = [f"# {title}", str(table), *(f"## {name}\n\n{text}" for name, text in sections.items())]
     texts = {
         "table.md": f"{table}\n",
         "report.md": "\n\n".join(parts) + "\n",
         "report.tex": latex(table),
         "report.csv": comma_separated(table),
-        "report.html": page(folder.name, table, groups, sections),
+        "report.html": page(title, table, groups, sections),
     }
     for name, text in texts.items():
         write_bytes(out / name, text.encode())
@@ -126,16 +134,22 @@ def _scores(groups: Sequence[Group]) -> tuple[dict[str, list[list[float]]], list
 
 
 def _interval(statistic: Any, *samples: Any) -> str:
-    low, high = bootstrap(statistic, *samples)
-    return f"{statistic(*samples):.1f} [{low:.1f}, {high:.1f}]"
+    return f"{statistic(*samples):.1f} {_ends(interval(statistic, *samples), 1)}"
 
 
 def _improvement(ours: Any, theirs: Any) -> str:
-    low, high = bootstrap(probability_of_improvement, ours, theirs)
-    return f"{probability_of_improvement(ours, theirs):.2f} [{low:.2f}, {high:.2f}]"
+    ends = interval(probability_of_improvement, ours, theirs)
+    return f"{probability_of_improvement(ours, theirs):.2f} {_ends(ends, 2)}"
+
+
+def _ends(ends: tuple[float, float] | None, digits: int) -> str:
+    return "[–]" if ends is None else f"[{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
 
 
 def _profile(tasks: Any) -> list[list[float]]:
+    if any(len(runs) < 2 for runs in tasks):
+        unknown = [math.nan] * len(THRESHOLDS)
+        return [unknown, profile(tasks, THRESHOLDS), unknown]
     low, high = bootstrap(lambda drawn: profile(drawn, THRESHOLDS), tasks, replicates=500)
     return [list(low), profile(tasks, THRESHOLDS), list(high)]
 

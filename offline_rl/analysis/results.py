@@ -119,10 +119,26 @@ def read_results(folder: Path) -> list[Result]:
     Raises:
         RunError: There are none, or a file is none.
     """
+    if is_run(folder):
+        raise RunError(
+            f"{folder} is a run, not a folder of results; offline-rl results collect {folder} --out FOLDER makes"
+            f" results of it, and offline-rl report {folder} --out FOLDER a report"
+        )
+    if not folder.is_dir():
+        raise RunError(f"there is no folder {folder}; name a folder of results, or a run")
     results = [read_result(path) for path in sorted(folder.glob("*.json"))]
     if not results:
-        raise RunError(f"{folder} holds no results; make some from finished runs")
+        inside = "; it holds runs, which are named one by one" if any(folder.glob("*/config.json")) else ""
+        raise RunError(
+            f"{folder} holds no results{inside}; make some from finished runs by offline-rl results collect RUN..."
+            f" --out {folder}, or give the runs themselves to offline-rl report RUN... --out FOLDER"
+        )
     return results
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder is that of a run."""
+    return (folder / "config.json").is_file()
 
 
 def read_result(path: Path) -> Result:

@@ -120,6 +120,17 @@ def bootstrap(
     return low, high
 
 
+def interval(statistic: Callable[..., float], *samples: Scores) -> tuple[float, float] | None:
+    """Return the ends of :func:`bootstrap`'s interval; None where it would take what was not measured for certain.
+
+    That is where a task has a single run, or where runs scatter so little that the statistic is the same in each draw.
+    """
+    if any(len(runs) < 2 for tasks in samples for runs in tasks):
+        return None
+    low, high = bootstrap(statistic, *samples)
+    return (float(low), float(high)) if low < high else None
+
+
 def best_of(values: Sequence[float], tries: int) -> float:
     """Return the expected best of so many settings drawn with replacement (Dodge et al., 2019).
 

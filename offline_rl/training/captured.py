@@ -14,6 +14,7 @@ import torch
 
 from offline_rl.agent import Agent
 from offline_rl.data.packed import PackedRows
+from offline_rl.training.contract import check, cycle_of, unable
 from offline_rl.training.means import Means, Vector, add_vectors, vectors, vectors_of_members
 from offline_rl.training.sampler import Feed, Sampler
 from offline_rl.training.stacked import Stack, differing
@@ -38,11 +39,15 @@ class Trained(Protocol):
 class CapturedUpdates:
     """Makes the updates of all members of a process, each after the first few by replaying graphs.
 
-    On a CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
+    Before the first replay it is seen whether replays do what updates do, see :mod:`offline_rl.training.contract`. On a
+    CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
 
     Args:
         members: All on one device, at the same step, of one algorithm.
         stacked: Whether to stack them; by default where there are several that can be.
+
+    Raises:
+        RunError: The algorithm does not declare its ``cycle``; from :meth:`run`: or does not keep to it.
     """
 
     def __init__(self, members: Sequence[Trained], *, stacked: bool | None = None) -> None:
@@ -56,9 +61,10 @@ class CapturedUpdates:
         samplers = [member.sampler for member in members]
         together = [samplers] if stacked else [[sampler] for sampler in samplers]
         self._feeds = [Feed(part, self._device, first.dtype) for part in together]
-        self._cycle = math.lcm(*(member.agent.cycle for member in members))
+        self._cycle = math.lcm(*(cycle_of(agent) for agent in agents))
         self._replays: dict[int, Replay] = {}
         self._before = FIRST * self._cycle
+        self._checked = False
         if self._device.type == "cuda":
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             branches = [] if stacked else members[:BRANCHES]
@@ -69,25 +75,51 @@ class CapturedUpdates:
         means = [member.means for member in self._members]
         with self._own_stream():
             for step in range(first, last + 1):
-                for feed in self._feeds:
-                    feed.ready(step)
                 if not all(member.agent.repeats(step) for member in self._members):
-                    made = self._updates(step)
+                    made = self._made_now(step)
                 elif self._before:
                     self._before -= 1
-                    made = self._updates(step)
+                    made = self._made_now(step)
                 else:
-                    place = step % self._cycle
-                    if place not in self._replays:
-                        self._replays[place] = self._recorded(step)
-                    made = self._replays[place]()
+                    if not self._checked:
+                        agents = [member.agent for member in self._members]
+                        check(agents, self._members[0].rows, step, self._cycle, self)
+                        self._checked = True
+                    made = self.make(step)
                 # Outside of the graphs: a sum that began in one would begin anew with each replay.
                 add_vectors(means, made)
+
+    def make(self, step: int) -> list[list[Vector]]:
+        """Make update ``step``, which repeats, by replaying what was recorded; the first of its place is recorded."""
+        self._ready(step)
+        place = step % self._cycle
+        if place not in self._replays:
+            self._replays[place] = self._recorded(step)
+        return self._replays[place]()
 
     def settle(self) -> None:
         """Let the agents have what updates have changed."""
         if self._stack is not None:
             self._stack.push()
+
+    def take(self) -> None:
+        """Take over what the agents are now."""
+        if self._stack is not None:
+            self._stack.pull()
+
+    def _ready(self, step: int) -> None:
+        for feed in self._feeds:
+            feed.ready(step)
+
+    def _made_now(self, step: int) -> list[list[Vector]]:
+        """Make an update without a recording."""
+        self._ready(step)
+        try:
+            return self._updates(step)
+        except Exception as error:
+            if self._stack is None or self._checked:
+                raise
+            raise unable(self._members[0].agent, error) from error
 
     def _updates(self, step: int) -> list[list[Vector]]:
         """Make an update of every member; return the metrics of each."""

@@ -24,6 +24,7 @@ from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup, adam
 from offline_rl.errors import RunError
 from offline_rl.files import cache_folder
 from offline_rl.training.captured import Trained
+from offline_rl.training.contract import check, cycle_of
 from offline_rl.training.lending import batch_like, fields_of, lend
 
 FEW = 64
@@ -35,32 +36,47 @@ class CompiledUpdates:
     """Makes the updates of all members of a process by compiled programs.
 
     Which program makes an update depends on its number alone, so that a run that is resumed goes on as it would have.
+    Before the first one is used it is seen whether it does what updates do, see :mod:`offline_rl.training.contract`.
 
     Args:
         members: All at the same step.
+
+    Raises:
+        RunError: The algorithm does not declare its ``cycle``; from :meth:`run`: or does not keep to it, or cannot be
+            compiled.
     """
 
     def __init__(self, members: Sequence[Trained]) -> None:
         self._members = members
+        self._cycles = [cycle_of(member.agent) for member in members]
         self._programs: list[dict[int, Program]] = [{} for _ in members]
+        self._checked = False
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
-        for member, programs in zip(self._members, self._programs, strict=True):
+        for number, member in enumerate(self._members):
             for step in range(first, last + 1):
-                member.means.add(_made(member.agent, programs, member.sampler.batch(step), step))
+                if not member.agent.repeats(step):
+                    member.means.add(member.agent.update(member.sampler.batch(step), step))
+                    continue
+                if not self._checked:
+                    check([member.agent], member.rows, step, self._cycles[number], self)
+                    self._checked = True
+                member.means.add(self.make(step, number))
+
+    def make(self, step: int, number: int = 0) -> Metrics:
+        """Make update ``step``, which repeats, of one member by the program of its place."""
+        member, programs, place = self._members[number], self._programs[number], step % self._cycles[number]
+        batch = member.sampler.batch(step)
+        if place not in programs:
+            programs[place] = Program(member.agent, batch, step)
+        return programs[place](batch)
 
     def settle(self) -> None:
         """Let the agents have what updates have changed: they do, always."""
 
-
-def _made(agent: Agent, programs: dict[int, "Program"], batch: Batch, step: int) -> Metrics:
-    if not agent.repeats(step):
-        return agent.update(batch, step)
-    place = step % agent.cycle
-    if place not in programs:
-        programs[place] = Program(agent, batch, step)
-    return programs[place](batch)
+    def take(self) -> None:
+        """Take over what the agents are now: programs change the agents themselves."""
 
 
 class Program:
@@ -242,7 +258,7 @@ def _parts(flat: Tensor, network: nn.Module) -> list[Tensor]:
 def obstacle(algorithm: type[Agent], device: str) -> str | None:
     """Say why an algorithm's updates cannot be compiled here; None if nothing is known to be in the way."""
     if not algorithm.stackable:
-        return f"updates of {algorithm.name} change more than optimisers and targets"
+        return f"{algorithm.name} does not declare that its updates change optimisers and targets alone (stackable)"
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if device == "cpu" and not shutil.which(compiler.split()[0]):
         return f"there is no C++ compiler {compiler}"

@@ -1,6 +1,7 @@
 """Everything that is decided, and checked, before a run writes its first byte."""
 
 import dataclasses
+import functools
 import os
 import platform
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, merged, presets
+from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, merged, new_agent, presets
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
@@ -20,9 +21,12 @@ from offline_rl.errors import OfflineRLError, RunError, TaskError, suggestion
 from offline_rl.networks.kernels import bf16_is_faster, choose_kernel
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.compiled import obstacle
-from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
+from offline_rl.training.contract import UNDECLARED
+from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
 
 FORMAT = 1
+WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
+"""Modes of making updates, in words."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,12 @@ class Plan:
         _check_each(found, options, overrides)
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
         device = _device(options.device)
-        _check_compute(found, options, device)
+        _check_compute(options, device)
         plan = cls(found, config, tuple(published), options, data, source, task, dynamics, preprocessing, device)
         for seed in options.seeds:
             plan.config_of(seed)  # refuses what is out of range
+        if plan.obstacle:
+            warnings.warn(f"updates are made eagerly, not {WAYS[plan.way]}: {plan.obstacle}", stacklevel=2)
         return plan
 
     def config_of(self, seed: int) -> AgentConfig:
@@ -160,13 +166,26 @@ class Plan:
         return self.options.precision
 
     @property
-    def mode(self) -> str:
-        """How updates are made: "auto" resolved, and eagerly where they cannot be compiled."""
-        if self.options.mode == "compile":
-            return "eager" if obstacle(self.algorithm, self.device) else "compile"
+    def way(self) -> Mode:
+        """How updates would best be made: as asked for, or by default as suits the device."""
         if self.options.mode != "auto":
             return self.options.mode
         return "eager" if self.device == "cpu" else "cudagraph"
+
+    @functools.cached_property
+    def obstacle(self) -> str | None:
+        """Why updates are made eagerly instead; None if nothing is known to be in the way."""
+        if self.way == "compile" and (reason := obstacle(self.algorithm, self.device)):
+            return reason
+        # Only one that is built knows: its cycle may be a setting.
+        if self.way != "eager" and new_agent(self.description(self.options.seeds[0])).cycle is None:
+            return f"{self.algorithm.name} {UNDECLARED}"
+        return None
+
+    @property
+    def mode(self) -> Mode:
+        """How updates are made."""
+        return "eager" if self.obstacle else self.way
 
     def score(self, value: float) -> float | None:
         """Return the normalised score of a return, or None for a task without one."""
@@ -297,15 +316,13 @@ def _check_each(algorithm: type[Agent], options: TrainOptions, overrides: dict[s
             raise RunError(f"{name} is given for all agents and for each; leave out one of the two")
 
 
-def _check_compute(algorithm: type[Agent], options: TrainOptions, device: str) -> None:
-    """Refuse what a device has not; warn where an update cannot be compiled."""
+def _check_compute(options: TrainOptions, device: str) -> None:
+    """Refuse what a device has not."""
     if device == "cpu" and (options.mode == "cudagraph" or options.precision == "tf32"):
         name = "mode cudagraph" if options.mode == "cudagraph" else "precision tf32"
         raise RunError(f"{name} needs a GPU, and this run is on the CPU; leave it out")
     if options.precision == "bf16" and not (device == "cpu" and bf16_is_faster()):
         raise RunError("precision bf16 needs a CPU with units for it (AMX), and this run has none; leave it out")
-    if options.mode == "compile" and (reason := obstacle(algorithm, device)):
-        warnings.warn(f"updates are made eagerly, not compiled: {reason}", stacklevel=3)
 
 
 def _gpu(device: str) -> str | None:

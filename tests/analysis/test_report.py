@@ -153,6 +153,56 @@ def test_a_comparison_says_what_changed_and_whether_it_is_noise():
     assert "several settings share this name" in compare(first, first + made([1.0], alpha=1.0))
 
 
+def test_two_runs_of_different_methods_are_a_pair():
+    """Broken by pairs that are made by name alone."""
+    text = compare(made([10.0, 11.0]), made([1.0, 2.0, 3.0], algorithm="other"))
+    assert "| beads | made_up less other | 10.5 ± 6.4 | 2.0 ± 2.5 | 8.5 ± " in text
+    assert "* made_up less other on beads: algorithm made_up → other" in text
+    assert "only." not in text
+    renamed = made([1.0, 2.0], algorithm="other", name="pearls")
+    assert "| made_up less other |" in compare(made([10.0, 11.0]), renamed)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (made([1.0]), made([1.0], name="pebbles", fingerprint="0" * 64)),
+        (made([1.0]), made([1.0], algorithm="a") + made([1.0], algorithm="b")),
+    ],
+)
+def test_where_nothing_is_on_both_sides_there_is_nothing_to_compare(first, second, tmp_path, capsys):
+    one, other = write(tmp_path / "one", *first), write(tmp_path / "other", *second)
+    assert main(["compare", str(one), str(other)]) == 2
+    assert capsys.readouterr().err.startswith("error: nothing to compare, because the first is made_up on beads and")
+
+
+def test_comparisons_are_counted_as_they_are_spoken_of():
+    """Comparisons without an interval are none."""
+    several = made([1.0, 2.0]) + made([1.0, 2.0], name="pebbles")
+    assert "With 2 comparisons, one in twenty" in compare(several, several)
+    assert "one comparison in twenty shows one by chance" in compare(several[:2], several[:2])
+    assert "one in twenty" not in compare(made([1.0]), made([2.0]))
+    assert "| -1.0 ± – | too few seeds: no interval |" in compare(made([1.0]), made([2.0]))
+    assert "| -1.0 ± – | seeds do not scatter: no interval |" in compare(made([1.0, 1.0]), made([2.0, 2.0]))
+
+
+@pytest.mark.parametrize("scores", [[2.4], [2.4, 2.4, 2.4]])
+def test_an_interval_that_runs_cannot_give_is_a_dash_in_every_format(scores, tmp_path):
+    """Broken by a bootstrap that has nothing to draw from, and prints its point twice."""
+    rival = made([50.0 + score for score in scores], algorithm="rival")
+    page = report(write(tmp_path, *made(scores), *rival))
+    aggregates, improvement = section(tmp_path, "Aggregates"), section(tmp_path, "Probability of improvement")
+    assert "| made_up | 2.4 [–] | 97.6 [–] |" in aggregates
+    assert "| made_up | – | 0.00 [–] |" in improvement
+    text = page.read_text()
+    assert "2.4 [–]" in text
+    assert not re.search(r"(\d+\.\d+) \[\1, \1\]", text + (tmp_path / "report.md").read_text())
+    if len(scores) == 1:
+        assert "2.4 ± –" in (tmp_path / "report.tex").read_text().replace("$\\pm$ --", "± –")
+        curves = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["curves"]
+        assert {value for curve in curves for value in (*curve["low"], *curve["high"])} == {None}
+
+
 def test_compare_is_a_command(tmp_path, capsys):
     one = write(tmp_path / "one", *made([10.0, 11.0, 12.0]))
     assert main(["compare", str(one), str(one)]) == 0

@@ -221,6 +221,8 @@ class A2PR(Agent):
         return (self.actor(observation) + self.config.exploration_noise * noise).clamp(-1, 1)  # type: ignore[no-any-return]
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Every command for halfcheetah that the authors have published.
+        "halfcheetah-*": {"alpha": 40.0},
         # The README of the authors' code.
         "halfcheetah-medium-v2": {"alpha": 40.0},
         "hopper-medium-v2": {"constraint_weight": 0.4, "discount": 0.995},

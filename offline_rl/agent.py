@@ -710,7 +710,7 @@ def find_algorithm(name: str) -> type[Agent]:
 
 
 def presets(algorithm: type[Agent], robot: str, task: str) -> dict[str, Mapping[str, Any]]:
-    """Return the settings published for a task: those of ``hopper-*``, then, to go over them, those of the exact name."""
+    """Return what is published for a task: settings of ``hopper-*``, then, to go over them, those of the exact name."""
     return {name: algorithm.PRESETS[name] for name in (f"{robot}-*", task) if name in algorithm.PRESETS}
 
 

@@ -126,6 +126,11 @@ def recorded_preset(algorithm: type[Agent], entries: Sequence[str] | None) -> st
     return entries[-1].removesuffix(EVERY) if entries else NONE
 
 
+def near_preset(algorithm: type[Agent], dataset: str) -> Preset | None:
+    """Return the preset of the D4RL dataset that a name is like, of any version; None if there is none."""
+    return next((named_preset(algorithm, entry) for entry in _namesakes(algorithm, dataset)), None)
+
+
 def in_words(settings: Mapping[str, Any]) -> str:
     """Return settings as they stand in a sentence."""
     return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -230,7 +230,7 @@ def test_the_networks_are_as_large_as_the_authors(sizes, counts):
 def test_presets_are_of_known_tasks_and_say_only_what_differs():
     """Broken by a task's misspelled name, which no run would ever look up."""
     defaults = dataclasses.asdict(Config())
-    assert len(IQL.PRESETS) == 9
+    assert len(IQL.PRESETS) == 18
     for name, settings in IQL.PRESETS.items():
         task = find_task(name)
         assert task.name == name

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 from offline_rl.agent import Agent, AgentConfig, merged, presets
-from offline_rl.agent_files import brief
 from offline_rl.data import Dataset
 from offline_rl.data.d4rl import DATASETS
 from offline_rl.envs.tasks import Task, find_task
@@ -22,6 +21,10 @@ NONE = "none"
 """What asks for the defaults, even where a preset would hold."""
 EVERY = "-*"
 """How the name of an entry for all of a robot's data ends."""
+LISTED = 4
+"""Entries that a sentence names."""
+LONGEST = 80
+"""Letters of a wrong name that a sentence repeats."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def named_preset(algorithm: type[Agent], name: str) -> Preset:
     if _plain(name) == NONE:
         return Preset((), {}, "none is asked for, the defaults hold")
     if not algorithm.PRESETS:
-        raise RunError(f"preset '{brief(name)}': {algorithm.name} has one setting for all tasks; leave it out")
+        raise RunError(f"preset {_quoted(name)}: {algorithm.name} has one setting for all tasks; leave it out")
     plain = _plain(name).removesuffix(EVERY)
     own = {_plain(entry).removesuffix(EVERY): entry for entry in algorithm.PRESETS}
     try:
@@ -104,7 +107,8 @@ def named_preset(algorithm: type[Agent], name: str) -> Preset:
         robot, exact = task.robot.name, task.name
     except TaskError:
         if plain not in own:
-            raise RunError(f"unknown preset '{brief(name)}'{suggestion(plain, _known(algorithm))}") from None
+            near = suggestion(plain, _known(algorithm)) or f"; published are {_listed(algorithm)}"
+            raise RunError(f"unknown preset {_quoted(name)}{near}") from None
         robot = exact = own[plain].removesuffix(EVERY)
     found = presets(algorithm, robot, exact)
     others = [] if exact in found else list(_namesakes(algorithm, exact))
@@ -175,7 +179,14 @@ def _known(algorithm: type[Agent]) -> list[str]:
 
 
 def _listed(algorithm: type[Agent]) -> str:
-    return ", ".join(algorithm.PRESETS)
+    names = list(algorithm.PRESETS)
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    return f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more, which offline-rl algos {algorithm.name} lists"
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= LONGEST else f"{name[:LONGEST]}…")
 
 
 def _unversioned(name: str) -> str:

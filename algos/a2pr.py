@@ -222,6 +222,8 @@ class A2PR(Agent):
         return (self.actor(observation) + self.config.exploration_noise * noise).clamp(-1, 1)  # type: ignore[no-any-return]
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Every command for halfcheetah that the authors have published.
+        "halfcheetah-*": {"alpha": 40.0},
         # The README of the authors' code.
         "halfcheetah-medium-v2": {"alpha": 40.0},
         "hopper-medium-v2": {"constraint_weight": 0.4, "discount": 0.995},
@@ -233,11 +235,14 @@ class A2PR(Agent):
             "constraint_weight": 0.8,
             "discount": 0.995,
         },
-        "halfcheetah-medium-expert-v2": {"alpha": 40.0, "constraint_weight": 15.0},  # 10 in the first of the lists
+        # The first list has a constraint weight of 10.
+        "halfcheetah-medium-expert-v2": {"alpha": 40.0, "constraint_weight": 15.0},
         "hopper-medium-replay-v2": {"reconstruction_weight": 1.5, "constraint_weight": 0.5},
         "hopper-medium-expert-v2": {"constraint_weight": 4.0},
         "hopper-random-v2": {"reconstruction_weight": 1.5, "constraint_weight": 1.5, "discount": 0.995},
+        # The later list has a constraint weight of 1.5.
         "walker2d-medium-replay-v2": {"reconstruction_weight": 1.5, "constraint_weight": 1.2, "discount": 0.995},
+        # A discount of 0.995 stands beside the default there.
         "walker2d-medium-expert-v2": {"constraint_weight": 0.8},
     }
-    """The authors' settings; none are published for the other datasets, which get the defaults."""
+    """The authors' settings; none are published for the other datasets of hopper and walker2d."""

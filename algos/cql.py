@@ -9,9 +9,10 @@ from before the update, then all step together, as there.
 
 Deviation from that code: actions collected online are cut like the dataset's.
 
-Not verified: no score has been reproduced yet. CORL's published scores are of another program: three hidden layers,
-normalised states, weight 10, a policy's learning rate of 3e-5, other initial weights, and steps one after the other.
-Its settings are therefore no presets here; all but the initial weights can be given as options.
+Not verified: no score has been reproduced yet. CORL's published scores are of other settings: three hidden layers,
+normalised states, weight 10, learning rates of 3e-5 for policy and temperature; and of two things that no option gives,
+initial weights (orthogonal critics, the policy PyTorch's with a small last layer) and actions that are not cut. Its
+update is this one. Its settings are no presets here; the page has them as options. JaxCQL's runs have 2 M updates.
 """
 
 import dataclasses

@@ -11,7 +11,10 @@ Deviations from the authors' code, each towards the paper: the encoder *descends
 compares outcomes instead of recognising contexts; the prior learns from a constant posterior; candidates of z are
 ranked by their own values; the token before an action is the last reward, not its own; the actions that z explains
 begin where the future does. Our choices, where the paper was not at hand: a normal or categorical likelihood, an
-outcome that includes the end of the episode, κ, three value heads, f's own optimiser, z chosen anew every F steps.
+outcome that includes the end of the episode, κ, three value heads, f's own optimiser, z chosen anew every F steps (the
+authors' code draws it at every step by default). The transformer is DT's: GELU, theirs ReLU; LayerNorm with ε 1e-5,
+theirs 1e-3. Two of their numbers mean less here: AdamW multiplies the weight decay by the learning rate, theirs does
+not, so its 1e-4 is 10,000 times stronger; the clip of 0.25 is of all gradients together, theirs of each tensor.
 
 Not verified: the paper's own displays, its settings for continuous control, and whether its V may shape q.
 """

@@ -2,13 +2,16 @@ r"""Decision Transformer: imitation of actions, given the return that was still 
 
 Paper: Lili Chen, Kevin Lu, Aravind Rajeswaran, Kimin Lee, Aditya Grover, Michael Laskin, Pieter Abbeel, Aravind
 Srinivas, Igor Mordatch. Decision Transformer: Reinforcement Learning via Sequence Modeling. NeurIPS 2021, arXiv
-2106.01345. Authors' code: github.com/kzl/decision-transformer. Details are those of CORL (github.com/tinkoff-ai/CORL).
+2106.01345. Authors' code: github.com/kzl/decision-transformer. Where CORL (github.com/tinkoff-ai/CORL) differs from
+it, this follows CORL.
 
 ``--encoder mlp`` makes it the perceptron of one state and a return of RvS (Scott Emmons et al., ICLR 2022, arXiv
 2112.10751): enough where the state says all, and quick.
 
-Deviations: observations are normalised as for every algorithm here, by the standard deviation + 1e-3 instead of 1e-6;
-the attention's first weights begin at N(0, 0.02²) like all others, as in the authors' code, but not in CORL's.
+Deviations from the authors' code, the first two CORL's: GELU instead of ReLU; the loss is a mean over all steps of the
+windows, padded ones too, instead of the valid ones, so shorter windows count less; all weights begin at N(0, 0.02²),
+where theirs leaves embeddings and heads at PyTorch's own start (and CORL's leaves the attention there); observations
+are divided by the standard deviation + 1e-3 instead of 1e-6, as for every algorithm here.
 """
 
 import dataclasses
@@ -32,7 +35,7 @@ from offline_rl.sequence import SequenceConfig
 
 @dataclass(frozen=True)
 class Config(SequenceConfig):
-    """Settings of the Decision Transformer; the defaults are the authors'. CORL: batches of 4096, rate 8e-4."""
+    """Settings of the Decision Transformer: the authors', who train 100,000 steps. CORL: batches of 4096, rate 8e-4."""
 
     length: int = 20
     """Steps in a window, and steps that the acting agent remembers; the perceptron has 1."""

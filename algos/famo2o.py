@@ -4,8 +4,10 @@ Paper: Shenzhi Wang, Qisen Yang, Jiawei Gao, Matthieu Gaetan Lin, Hao Chen, Liwe
 Train Once, Get a Family: State-Adaptive Balances for Offline-to-Online Reinforcement Learning. NeurIPS 2023, arXiv
 2310.17966. Authors' code: github.com/LeapLabTHU/FamO2O, revision ea9cb01; its two halves are the two bases here.
 
-Deviations from the authors' code: on CQL β keeps to its interval (``released_mapping``: low + x (high - low)), the next
-state has a β of its own (``released_next_balance``), and each use of β its own noise. The bases deviate as they say.
+Deviations from the authors' code: on IQL a row is weighed by its own β, not by the mean over all β of the batch, with
+which their policy learns next to nothing of β (``released_weights``); on CQL β keeps to its interval
+(``released_mapping``: low + x (high - low)), the next state has a β of its own (``released_next_balance``); each use of
+β has its own noise. The bases deviate as they say.
 
 Not verified: every number of the paper, of which only the abstract and the code were at hand; and on IQL the settings
 for locomotion, of which the authors published none: interval and ``balance_every`` are those of two ports by others.
@@ -23,13 +25,8 @@ from algos import cql, iql
 from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform, decimals
 from offline_rl.errors import AgentError
 from offline_rl.networks import BalanceModel, GaussianActor, Scalar, SquashedGaussian, SquashedGaussianActor
-from offline_rl.networks.balance import EMBEDDING_SIZE, with_balance
-from offline_rl.networks.initializers import orthogonal
+from offline_rl.networks.balance import EMBEDDING_SIZE, ON_IQL, TARGET_ENTROPY, with_balance
 
-IQL_BALANCE: Mapping[str, Any] = {"shared_std": True, "log_std_bounds": (-10.0, 2.0), "initializer": orthogonal}
-"""Of the balance model on IQL: one std for all states, and how weights start."""
-TARGET_ENTROPY = -0.5
-"""Of x under the balance model on IQL."""
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "iql": {"beta_low": 1.0, "beta_high": 5.0, "balance_every": 5},
     "cql": {"beta_low": 0.5, "beta_high": 1.5, "balance_every": 1},
@@ -38,7 +35,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 RELEASED = "released_mapping", "released_next_balance"
 """Switches that bring back what the released code does on CQL."""
 ONLY_ON: Mapping[str, tuple[str, ...]] = {
-    "iql": ("expectile", "weight_limit", "value_learning_rate", "scale_rewards"),
+    "iql": ("expectile", "weight_limit", "value_learning_rate", "scale_rewards", "released_weights"),
     "cql": ("conservative_weight", "num_actions", "layer_norm", "reward_scale", *RELEASED),
 }
 """Settings that have no meaning on the other base."""
@@ -80,6 +77,8 @@ class Config(AgentConfig):
     """Only on IQL: Adam's learning rate for V."""
     scale_rewards: bool = True
     """Only on IQL: multiply rewards by 1000 / (best - worst episode return of the dataset)."""
+    released_weights: bool = False
+    """Only on IQL: weigh each row by the mean over all β of the batch, as the released code does, not by its own."""
     reward_scale: float = 1.0
     """Only on CQL: factor on every reward."""
     conservative_weight: float = 1.0
@@ -176,14 +175,15 @@ class OnIQL(FamO2O, iql.IQL):
         self.build_critics()
         self.actor = GaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims, iql.LOG_STD_BOUNDS)
         self.optimizer("actor", self.actor, c.actor_learning_rate)
-        self.build_balance(SquashedGaussianActor(size, 1, c.hidden_dims, **IQL_BALANCE))
+        self.build_balance(SquashedGaussianActor(size, 1, c.hidden_dims, **ON_IQL))
         self.log_temperature = Scalar()
         self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
 
     def actor_loss(self, batch: Batch, advantage: Tensor) -> tuple[Tensor, Metrics]:
-        """Return -E[min(exp(β A), limit) log π(a | s, β)], every row with a β of its own."""
+        """Return -E[min(exp(β A), limit) log π(a | s, β)] with a β for each row; as released, A meets every row's β."""
         beta = self.policy_beta(batch)
-        weight, metrics = self.weights(beta * advantage)
+        every = beta[:, None] if self.config.released_weights else beta
+        weight, metrics = self.weights(every * advantage)
         return (weight * self.imitation_loss(with_balance(batch.observation, beta), batch.action)).mean(), metrics
 
     def balance_loss(self, batch: Batch, balance: SquashedGaussian) -> tuple[Tensor, Metrics]:

@@ -7,8 +7,10 @@ The update, its order (V, policy, critics, targets), networks and defaults are t
 sees the new V and the old targets, the critics see the new V.
 
 Deviations: returns for ``scale_rewards`` are those of the episodes as recorded, where the authors split what D4RL's
-``qlearning_dataset`` leaves of them; actions collected online are cut to the open interval like the dataset's.
-``deterministic`` is no part of the authors' code but a choice of CORL (github.com/tinkoff-ai/CORL) for two tasks.
+``qlearning_dataset`` leaves of them. As there, the fragment at a recording's end counts as an episode, although its
+return is that of a few steps; CORL leaves it out, which can nearly double the factor (``scale_fragment``). Actions
+collected online are cut to the open interval like the dataset's. ``deterministic`` is no part of the authors' code but
+a choice of CORL (github.com/tinkoff-ai/CORL) for two tasks.
 
 Of CORL the presets take the settings only. Its update differs: advantage and targets use V from before V's step, the
 critics minimise the mean of their two errors and not the sum, layers start as PyTorch's do, and the log-std is cut to
@@ -69,6 +71,8 @@ class Config(AgentConfig):
     """Adam's learning rate for V."""
     scale_rewards: bool = True
     """Multiply rewards by 1000 / (best - worst episode return of the dataset)."""
+    scale_fragment: bool = True
+    """Let a fragment that the recording's end has cut count as an episode there; CORL leaves it out."""
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
 
@@ -97,6 +101,7 @@ class IQL(Agent):
         """Make the policy, V, and two critics with a slowly moving copy."""
         c, sizes = self.config, (self.observation_size, self.action_size)
         self.build_critics()
+        self.scale_fragment = c.scale_fragment
         self.actor: DeterministicActor | GaussianActor
         if c.deterministic:
             self.actor = DeterministicActor(*sizes, c.hidden_dims, initializer=orthogonal)
@@ -107,7 +112,7 @@ class IQL(Agent):
     def build_critics(self) -> None:
         """Make V, and the critics with their copy."""
         c = self.config
-        self.reward_scale = 1.0
+        self.reward_scale, self.scale_fragment = 1.0, True
         self.value = Value(self.observation_size, c.hidden_dims, initializer=orthogonal)
         self.critic = Critic(self.observation_size, self.action_size, c.hidden_dims, initializer=orthogonal)
         self.optimizer("value", self.value, c.value_learning_rate)
@@ -121,11 +126,12 @@ class IQL(Agent):
     def prepare(self, rows: PackedRows) -> None:
         """Find the factor for rewards."""
         if self.config.scale_rewards:
-            spread = float(rows.episode_returns.max() - rows.episode_returns.min())
-            if not spread > 0:
+            whole = rows.episode_complete
+            returns = rows.episode_returns if self.scale_fragment else rows.episode_returns[whole]
+            if not len(returns) or not (spread := float(returns.max() - returns.min())) > 0:
                 raise AgentError(
                     "scale_rewards divides by the range of the dataset's episode returns, but all"
-                    f" {len(rows.episode_returns)} are equal; give --scale_rewards False"
+                    f" {len(returns)} are equal; give --scale_rewards False"
                 )
             self.reward_scale = RETURN_RANGE / spread
 
@@ -198,14 +204,20 @@ class IQL(Agent):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # CORL's offline settings, configs/offline/iql; rewards are raw except for two tasks of hopper.
-        "halfcheetah-medium-v2": {"normalize": True, "scale_rewards": False},
-        "halfcheetah-medium-replay-v2": {"normalize": True, "scale_rewards": False},
-        "halfcheetah-medium-expert-v2": {"normalize": True, "scale_rewards": False},
-        "hopper-medium-v2": {"normalize": True, "deterministic": True, "target_rate": 0.001},
-        "hopper-medium-replay-v2": {"normalize": True, "deterministic": True, "target_rate": 0.001},
+        **{
+            f"{robot}-{kind}-v2": {"normalize": True, "scale_rewards": False}
+            for robot in ("halfcheetah", "hopper", "walker2d")
+            for kind in ("random", "medium", "medium-replay", "medium-expert", "full-replay", "expert")
+        },
+        **{
+            f"hopper-{kind}-v2": {
+                "normalize": True,
+                "deterministic": True,
+                "target_rate": 0.001,
+                "scale_fragment": False,
+            }
+            for kind in ("medium", "medium-replay")
+        },
         "hopper-medium-expert-v2": {"normalize": True, "scale_rewards": False, "expectile": 0.5, "beta": 6.0},
-        "walker2d-medium-v2": {"normalize": True, "scale_rewards": False},
-        "walker2d-medium-replay-v2": {"normalize": True, "scale_rewards": False},
-        "walker2d-medium-expert-v2": {"normalize": True, "scale_rewards": False},
     }
     """CORL's; the authors use one setting, the defaults, for all locomotion tasks."""

@@ -7,7 +7,8 @@ PRDC is TD3+BC with another reference action: that of the row of the whole datas
 
 Deviations from the paper, all shared with the authors' code: the penalty is the mean squared error of the action part,
 where the paper has the distance of the whole vector; λ is computed from Q₁(s, π(s)), not Q(s, a); ``neighbor_rank`` k
-takes the k-th neighbour alone. Not verified: how the paper averages its scores, and its settings for AntMaze.
+takes the k-th neighbour alone. For AntMaze, which is not supported yet, the authors' README has α 7.5, β 7.5 and
+rewards 10,000 r - 1. Not verified: how the paper averages its scores.
 """
 
 from collections.abc import Callable, Mapping

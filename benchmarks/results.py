@@ -11,14 +11,16 @@ import textwrap
 from pathlib import Path
 
 from benchmarks.throughput_table import table as speed_table
+from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.analysis.figures import draw_comparison
 from offline_rl.analysis.groups import Group, conditions, grouped, varying
 from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.statistics import Estimate
-from offline_rl.analysis.tables import markdown, table
+from offline_rl.analysis.tables import markdown, settings_by_dataset, table
 from offline_rl.benchmark import file_name, read_suite, write_table
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
+from offline_rl.training.preset import near_preset
 
 README = Path(__file__).parent.parent / "README.md"
 SUITES = Path(__file__).parent
@@ -135,12 +137,29 @@ def summary(folder: Path) -> str:
     protocol = f"""
 Made {made} {command}with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
 {results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
-Student-t interval{dash}. [All columns]({place}/table.md). Data: {data}. {RECORDINGS}"""
+Student-t interval{dash}. [All columns]({place}/table.md). {_settings(groups)}Data: {data}. {RECORDINGS}"""
     curves = f"""
 Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
 over seeds, 95 % Student-t intervals."""
     figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
     return "\n\n".join([markdown(["last score", *datasets], rows), _filled(protocol), figure, _filled(curves)])
+
+
+def _settings(groups: list[Group]) -> str:
+    """Say which settings are not the same everywhere, and who lacks what is published for data of such names."""
+    untuned = list(dict.fromkeys(group.label for group in groups if _lacks_preset(group)))
+    lines = settings_by_dataset(groups)
+    if untuned:
+        lines.append(f"{', '.join(untuned)}: without what is published for D4RL's data of such names (`--preset`)")
+    return f"Settings: {' · '.join(lines)}. " if lines else ""
+
+
+def _lacks_preset(group: Group) -> bool:
+    first = group.results[0]
+    if first["algorithm"] not in algorithms():
+        return False
+    near = near_preset(find_algorithm(first["algorithm"]), group.dataset)
+    return near is not None and any(first["config"].get(name) != value for name, value in near.settings.items())
 
 
 def _filled(text: str) -> str:

@@ -206,10 +206,20 @@ def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
     command.__annotations__["agent"] = algorithm.config_class
     types = training_types(algorithm.name)
     line = CommandLine(arguments[1:], {"config": str | None, **types})
-    line.add_defaults(read_settings(line.value("config"), types))
+    typed, values = line.value("preset"), read_settings(line.value("config"), types)
+    line.add_defaults(_under_preset(algorithm, typed, values) if typed else values)
     options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
     own = types_of(algorithm.config_class)
     return algorithm.name, options, {name: getattr(settings, name) for name in line.given if name in own}
+
+
+def _under_preset(algorithm: Any, typed: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a file's values those of its own preset and of the one typed, which goes over the file."""
+    from offline_rl.training.preset import named_preset
+
+    before = named_preset(algorithm, str(values["preset"])).settings if values.get("preset") else {}
+    from_preset = [name for name, value in before.items() if values.get(name) == value]
+    return {n: v for n, v in values.items() if n not in (*from_preset, *named_preset(algorithm, typed).settings)}
 
 
 def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
@@ -234,12 +244,16 @@ def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
 
 def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
     """Return the options that repeat the run of a ``config.json``."""
+    from offline_rl.agent import find_algorithm
+    from offline_rl.training.preset import recorded_preset
+
     try:
         dataset = config["dataset"]
         data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
         task = {"task": config["task"], "dynamics": config["dynamics"]}
         differing = config["options"].get("each", {})
         settings = {name: value for name, value in config["config"].items() if name not in differing}
-        return {**settings, **config["options"], **data, **task}
+        preset = recorded_preset(find_algorithm(config["algorithm"]), config.get("preset"))
+        return {**settings, **config["options"], **data, **task, **({"preset": preset} if preset else {})}
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path} is no whole config.json of a run: {error} is missing") from None

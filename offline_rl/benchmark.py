@@ -6,6 +6,7 @@ disk, may run the same suite: each takes what no other is doing.
 """
 
 import contextlib
+import dataclasses
 import re
 import sys
 import time
@@ -22,10 +23,12 @@ from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.report import report, write_report
 from offline_rl.analysis.results import Result, is_run, read_result, read_results, results_of
 from offline_rl.analysis.tables import table
+from offline_rl.data import d4rl
 from offline_rl.errors import RunError, RunInUseError, suggestion
 from offline_rl.files import sealed, write_bytes, write_json
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import split_settings
+from offline_rl.training.preset import named_preset
 from offline_rl.training.run import Run, train
 
 WAIT_SECONDS = 1.0
@@ -40,7 +43,8 @@ class Suite:
     Attributes:
         name: The file's, without its ending.
         datasets: D4RL ids, or files below a folder that is named when the suite is run; "a+b" joins two.
-        options: Of every run; fields of :class:`~offline_rl.training.options.TrainOptions`.
+        options: Of every run; fields of :class:`~offline_rl.training.options.TrainOptions`. ``preset`` may also be
+            given by dataset, ``{hopper_medium_replay.hdf5: hopper-medium-replay-v2}``, here or for a method.
         methods: By its name in the table, each method's ``algorithm`` and the settings that are not its default.
         metrics: Training metrics whose last values stand in the table, too.
     """
@@ -54,7 +58,7 @@ class Suite:
     @property
     def seeds(self) -> list[int]:
         """The seeds of every run."""
-        return TrainOptions(**self.options).seeds
+        return TrainOptions(**{**self.options, "preset": None}).seeds
 
 
 def read_suite(path: Path) -> Suite:
@@ -76,7 +80,8 @@ def read_suite(path: Path) -> Suite:
     for name, method in suite.methods.items():
         if not isinstance(method, dict) or "algorithm" not in method:
             raise RunError(f"{path}: method {name!r} names no algorithm")
-        _settings(suite, method)
+        for dataset in suite.datasets:
+            _settings(suite, dataset, method)
     return suite
 
 
@@ -120,12 +125,11 @@ def _run(  # noqa: PLR0917
     if all(path.exists() for path in result_paths(suite, dataset, method, results)):
         return True
     out = runs / suite.name / _words(f"{_stem(dataset)} {method}")
-    algorithm, settings = _settings(suite, suite.methods[method])
+    algorithm, settings = _settings(suite, dataset, suite.methods[method])
     try:
         with _claimed(out):
             print(f"[{place}] {dataset}, {method}", file=sys.stderr, flush=True)
-            options = {**suite.options, **settings, "out": str(out), "resume": out.exists()}
-            run = train(algorithm, located(dataset, data), **options)
+            run = train(algorithm, located(dataset, data), **settings, out=str(out), resume=out.exists())
             collect((run.path,), out=results, method=method)
     except RunInUseError:
         return False
@@ -250,17 +254,25 @@ def _words(text: str) -> str:
 def _stem(dataset: str) -> str:
     """Return the name by which results know a dataset."""
     return "+".join(
-        Path(part).stem if part.endswith((".hdf5", ".h5", ".csv", ".parquet")) else part for part in dataset.split("+")
+        Path(part).stem if part.endswith((".hdf5", ".h5", ".csv", ".parquet")) else d4rl.find_id(part) or part
+        for part in dataset.split("+")
     )
 
 
-def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a method's algorithm and settings; what neither the run nor the algorithm knows is refused."""
-    settings = {name: value for name, value in method.items() if name != "algorithm"}
-    if "each" in {**suite.options, **settings}:
+def _settings(suite: Suite, dataset: str, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a method's algorithm and all settings of its run; what neither run nor algorithm knows is refused."""
+    settings = {**suite.options, **method}
+    algorithm = settings.pop("algorithm")
+    if "each" in settings:
         raise RunError("a suite has no each; write a method for each setting")
-    split_settings(method["algorithm"], {**suite.options, **settings})
-    return method["algorithm"], settings
+    if isinstance(by_dataset := settings.get("preset"), Mapping):
+        if unknown := [str(name) for name in by_dataset if name not in suite.datasets]:
+            raise RunError(f"preset: {unknown[0]!r} is no dataset of the suite{suggestion(unknown[0], suite.datasets)}")
+        settings["preset"] = by_dataset.get(dataset)
+    options, _ = split_settings(algorithm, settings)
+    if preset := TrainOptions(**options).preset:
+        named_preset(find_algorithm(algorithm), preset)
+    return algorithm, settings
 
 
 def check(suite: Suite, results: Path) -> None:
@@ -274,10 +286,14 @@ def check(suite: Suite, results: Path) -> None:
 
 
 def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
-    algorithm, settings = _settings(suite, suite.methods[method])
-    config = find_algorithm(algorithm).config_class
-    options, asked = split_settings(algorithm, {**suite.options, **settings})
-    wanted = {name: getattr(config(**asked), name) for name in asked}
+    name, settings = _settings(suite, dataset, suite.methods[method])
+    algorithm = find_algorithm(name)
+    options, asked = split_settings(name, settings)
+    # With a preset that is named, all settings are known; else only those that are asked for.
+    if preset := options.pop("preset", None):
+        wanted = dataclasses.asdict(algorithm.config_class(**{**named_preset(algorithm, preset).settings, **asked}))
+    else:
+        wanted = {name: getattr(algorithm.config_class(**asked), name) for name in asked}
     wanted |= {name: getattr(TrainOptions(**options), name) for name in options}
     for path in result_paths(suite, dataset, method, results):
         if not path.exists():

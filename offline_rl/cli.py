@@ -599,10 +599,11 @@ def datasets_command(arguments: list[str]) -> None:
         if not names or len(names) < len(arguments) - 1:
             raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
         for name in names:
-            if name not in d4rl.DATASETS and not (minari.is_id(name) and "/" in name):
+            if not d4rl.find_id(name) and not (minari.is_id(name) and "/" in name):
                 raise UsageError(f"{name!r} is no dataset of D4RL's or Minari's{suggestion(name, d4rl.DATASETS)}")
         for name in names:
-            print(f"{name}: {(d4rl if name in d4rl.DATASETS else minari).download(name)}")
+            known = d4rl.find_id(name)
+            print(f"{known or name}: {d4rl.download(known) if known else minari.download(name)}")
         return
 
     def command(name: str | None = None, mode: typing.Literal["d4rl", "exact"] | None = None) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 """A suite: what is missing is trained, what is there is kept, what was killed goes on, and the table says it all."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from records import made
 
 import offline_rl as orl
+from offline_rl.agent import find_algorithm
 from offline_rl.benchmark import check, read_suite, result_paths, suite_table
 from offline_rl.cli import main
+from offline_rl.files import sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -150,3 +154,67 @@ def test_a_committed_suite_can_be_run_and_agrees_with_its_committed_results(path
     suite = read_suite(path)
     check(suite, ROOT / "results" / suite.name)
     assert len(suite.methods) >= 3
+
+
+TUNED = """
+datasets: [one.hdf5, hopper-demo]
+options: {seeds: [0], steps: 30, final_episodes: 2}
+methods:
+  plain: {algorithm: a2pr, preset: none}
+  tuned: {algorithm: a2pr, preset: {hopper-demo: hopper-medium-v2}, discount: 0.9}
+"""
+
+
+def test_a_suites_presets_may_differ_from_dataset_to_dataset(tmp_path):
+    """Broken by one dataset's preset for all of them, or by a preset that goes over what the suite says."""
+    path = tmp_path / "tuned.yaml"
+    path.write_text(TUNED)
+    suite = read_suite(path)
+    config = dataclasses.asdict(find_algorithm("a2pr").config_class())
+    asked = {"constraint_weight": 0.4, "discount": 0.9}
+    wanted = {
+        ("one.hdf5", "plain"): config,
+        ("one.hdf5", "tuned"): {**config, "alpha": 7.0, "discount": 0.9},  # what fits the data is not known here
+        ("hopper-demo", "plain"): config,
+        ("hopper-demo", "tuned"): {**config, **asked},
+    }
+    for (dataset, method), settings in wanted.items():
+        for good, found in ((True, settings), (False, {**settings, "discount": 0.8})):
+            (result,) = made(algorithm="a2pr", name=Path(dataset).stem, steps=30, final_episodes=2, config=found)
+            (place,) = result_paths(suite, dataset, method, tmp_path)
+            write_json(place, sealed({**result, "preset": ["x"], "method": method}))
+            if good:
+                check(suite, tmp_path)
+            else:
+                with pytest.raises(orl.RunError, match=r"was made with another discount; remove it"):
+                    check(suite, tmp_path)
+            place.unlink()
+    (result,) = made(algorithm="a2pr", name="hopper-demo", steps=30, final_episodes=2, config={**config, "alpha": 40.0})
+    (place,) = result_paths(suite, "hopper-demo", "plain", tmp_path)
+    write_json(place, sealed({**result, "preset": ["halfcheetah-*"], "method": "plain"}))
+    with pytest.raises(orl.RunError, match="was made with another alpha; remove it"):
+        check(suite, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("hopper-medium-v2}", "hoper-medium-v2}", "unknown preset 'hoper-medium-v2'; did you mean hopper-medium-v2?"),
+        ("{hopper-demo:", "{hopper-dem:", "preset: 'hopper-dem' is no dataset of the suite; did you mean hopper-demo?"),
+        ("preset: none", "preset: [none]", "preset is .'none'.; it must be a text"),
+        ("{algorithm: a2pr, preset: none}", "{algorithm: bc, preset: hopper-medium-v2}", "bc has one setting"),
+    ],
+)
+def test_a_suites_wrong_presets_are_refused_before_anything_is_trained(tmp_path, old, new, message):
+    path = tmp_path / "tuned.yaml"
+    path.write_text(TUNED.replace(old, new))
+    with pytest.raises(orl.RunError, match=message):
+        read_suite(path)
+
+
+def test_a_suite_knows_its_results_whatever_the_spelling_of_an_id(tmp_path):
+    """Broken by looking for results under another name than they are written to: the suite would never end."""
+    path = tmp_path / "tuned.yaml"
+    path.write_text("datasets: [Hopper_Medium-V2]\nmethods: {bc: {algorithm: bc}}\n")
+    (place,) = result_paths(read_suite(path), "Hopper_Medium-V2", "bc", tmp_path)
+    assert place.name == "bc-hopper-medium-v2-seed-0.json"

@@ -12,7 +12,7 @@ FORMAT = 2
 Result = dict[str, Any]
 COPIED = ("algorithm", "config", "options", "task", "dynamics", "compute", "versions", "hardware")
 """What a result takes from its run's ``config.json`` as it is."""
-ORIGIN = ("preset", "commit")
+ORIGIN = ("preset", "preset_settings", "preset_reason", "commit")
 """The same, of what runs record since results of format 2 were first made."""
 
 

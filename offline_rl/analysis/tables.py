@@ -61,7 +61,7 @@ def tabulated(results: Sequence[Result], methods: Sequence[str] = (), metrics: S
         rows.append([*cells, final_episodes(group.results[0])])
         rows += [_asked_for(group, name, len(head), len(metrics)) for name in others]
         shown += [group] * (1 + len(others))
-    return Table(head, rows, shown, _facts([result for group in groups for result in group.results]))
+    return Table(head, rows, shown, _facts(groups))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -107,8 +107,42 @@ def _hours(group: Group) -> str:
     return f"{sum(result['seconds'] for result in group.results) / len(group.results) / 3600:.2f}"
 
 
-def _facts(results: Sequence[Result]) -> list[str]:
+def settings_by_dataset(groups: Sequence[Group]) -> list[str]:
+    """Say for each method which settings it owes to presets, and which it does not have on every dataset.
+
+    Results of older runs do not record presets; of those only the differences are known.
+    """
+    lines, alike = [], []
+    for label in dict.fromkeys(group.label for group in groups):
+        own = [group for group in groups if group.label == label]
+        firsts = [group.results[0] for group in own]
+        if any(first.get("preset") for first in firsts):
+            lines.append(f"{label}: settings from {_by_value([_preset(first) for first in firsts], own)}")
+        elif apart := sorted(varying(first["config"] for first in firsts)):
+            values = [", ".join(fact(name, first["config"].get(name)) for name in apart) for first in firsts]
+            lines.append(f"{label}: {_by_value(values, own)}")
+        else:
+            alike.append(label)
+    several = len({group.dataset for group in groups}) > 1
+    return lines + ([f"{', '.join(alike)}: the same settings on every dataset"] if alike and several else [])
+
+
+def _preset(result: Result) -> str:
+    if not result.get("preset"):
+        return "no preset"
+    kept = ", ".join(f"{name} {value}" for name, value in result["preset_settings"].items())
+    return f"preset {' and '.join(result['preset'])} ({kept or 'all of them given by hand'})"
+
+
+def _by_value(values: Sequence[str], groups: Sequence[Group]) -> str:
+    """Return each value with the datasets that have it."""
+    places = {value: [g.dataset for g, own in zip(groups, values, strict=True) if own == value] for value in values}
+    return "; ".join(f"{value} on {', '.join(datasets)}" for value, datasets in places.items())
+
+
+def _facts(groups: Sequence[Group]) -> list[str]:
     """Return the lines under the table."""
+    results = [result for group in groups for result in group.results]
     apart = varying(conditions(result) for result in results)
     shared = [fact(name, value) for name, value in conditions(results[0]).items() if name not in apart]
     trained = _distinct(str(len(result["options"]["seeds"])) for result in results)
@@ -118,6 +152,7 @@ def _facts(results: Sequence[Result]) -> list[str]:
         " of a difference.",
         "",
         f"* All rows: {', '.join(shared)}.",
+        *(f"* {text}." for text in settings_by_dataset(groups)),
         *(f"* Data: {text}." for text in _distinct(_data(result) for result in results)),
         f"* Hardware: {'; '.join(_distinct(_hardware(result) for result in results))}.",
         "* Updates/s: on the dataset, of one agent in a second of its run, in which all seeds of the run"

@@ -42,10 +42,10 @@ def load_dataset(name: str | os.PathLike[str], mode: str | None = None) -> Datas
     """Load a dataset by its name, downloading it if need be.
 
     Args:
-        name: A D4RL id ("hopper-medium-v2"), a Minari id ("mujoco/hopper/medium-v0"; one without a namespace must be
-            local), "hopper-demo" (comes with the package), the path of an HDF5 file in D4RL's layout or of a CSV or
-            Parquet file (see `offline_rl.data.tables`), or several of these joined by "+", whose rows then follow one
-            another.
+        name: A D4RL id ("hopper-medium-v2", in any spelling), a Minari id ("mujoco/hopper/medium-v0"; one without a
+            namespace must be local), "hopper-demo" (comes with the package), the path of an HDF5 file in D4RL's layout
+            or of a CSV or Parquet file (see `offline_rl.data.tables`), or several of these joined by "+", whose rows
+            then follow one another.
         mode: "d4rl" for row for row what D4RL's `qlearning_dataset` yields, "exact" for every transition whose
             successor is known. By default "d4rl" for D4RL's data and for files without `next_observations`, else
             "exact", the only one for Minari's.
@@ -65,8 +65,9 @@ def load_dataset(name: str | os.PathLike[str], mode: str | None = None) -> Datas
 def _load_one(name: str, mode: str | None) -> Dataset:
     from offline_rl.data import d4rl, hdf5, minari, tables
 
-    if name in d4rl.DATASETS:
-        return hdf5.load(d4rl.download(name), mode or "d4rl", name=name, task=name)
+    known = d4rl.find_id(name)
+    if known and (name == known or not _is_file(Path(name))):
+        return hdf5.load(d4rl.download(known), mode or "d4rl", name=known, task=known, d4rl_id=known)
     if name == DEMO:
         return hdf5.load(DEMO_FILE, mode or "exact", name=DEMO)
     path = Path(name).expanduser()
@@ -76,7 +77,7 @@ def _load_one(name: str, mode: str | None) -> Dataset:
         return minari.load(name, mode)
     if not _is_file(path):
         raise DatasetError(_why_not(name, path))
-    return hdf5.load(path, mode, d4rl_id=d4rl.IDS.get(path.name))
+    return hdf5.load(path, mode, d4rl_id=d4rl.id_of_file(path))
 
 
 def _is_file(path: Path) -> bool:

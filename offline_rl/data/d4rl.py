@@ -40,6 +40,24 @@ IDS = {Path(file).name: dataset_id for dataset_id, file in DATASETS.items()}
 """Ids by the name of their file."""
 
 
+def find_id(name: str) -> str | None:
+    """Return the id that a name in any spelling stands for: case, hyphens and underscores do not matter."""
+    return _SPELLINGS.get(_plain(name))
+
+
+def id_of_file(path: Path) -> str | None:
+    """Return the id of the dataset that a file is named as, in any spelling; None for other files."""
+    return _FILES.get(_plain(path.stem)) if path.suffix.lower() in (".hdf5", ".h5") else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+_SPELLINGS = {_plain(dataset_id): dataset_id for dataset_id in DATASETS}
+_FILES = _SPELLINGS | {_plain(Path(file).stem): dataset_id for file, dataset_id in IDS.items()}
+
+
 def cache_folder() -> Path:
     """Return the folder in which D4RL, and we, keep downloaded files."""
     return Path(os.environ.get(FOLDER_VARIABLE) or "~/.d4rl/datasets").expanduser()

@@ -11,9 +11,11 @@ import errno
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -83,8 +85,8 @@ def load(
             "exact" if the file has `next_observations` and is not D4RL's own, else "d4rl".
         name: What to call the dataset; by default the name of the file without its suffix.
         task: What names the task, if not the file's own attributes.
-        d4rl_id: The D4RL dataset that the file's name stands for. It is the task, unless the file names its own in
-            `env_id`: D4RL's files have no attributes, and other people's data may go by the same names.
+        d4rl_id: The D4RL dataset that the file's name, or the user, means. It is the task, unless the file names its
+            own in `env_id`: D4RL's files have no attributes, and other people's data may go by the same names.
 
     Returns:
         The dataset.
@@ -96,6 +98,8 @@ def load(
     contents = read(path, KEYS if mode == "d4rl" else (*KEYS, "next_observations"))
     if d4rl_id and not {"env_id", "environment"} & set(contents.attributes):
         task, mode = d4rl_id, mode or "d4rl"
+    elif d4rl_id:
+        _check_own(path, d4rl_id, contents.attributes, loaded_by_id=task == d4rl_id, mode=mode)
     if mode is None:
         mode = "exact" if "next_observations" in contents.arrays else "d4rl"
     fields = {field: contents.arrays.get(LABELS.get(field, field)) for field in REQUIRED + OPTIONAL}
@@ -111,6 +115,31 @@ def load(
         metadata=metadata,
         last_episode_cut=contents.attributes.get("last_episode_cut") is True,
     )
+
+
+def _check_own(path: Path, d4rl_id: str, attributes: dict[str, Any], *, loaded_by_id: bool, mode: str | None) -> None:
+    """See what to make of a file that is named as D4RL's, but says itself where it was recorded, as D4RL's never do.
+
+    By its path it is taken for what it says, with a warning where its name has a version, as no other's has. By D4RL's
+    id it is taken for D4RL's, unless it was recorded on another robot.
+
+    Raises:
+        DatasetError: It was asked for by an id that it contradicts.
+    """
+    said = str(attributes.get("env_id", "an environment of its own"))
+    if loaded_by_id:
+        if "env_id" in attributes and re.split(r"[-_]", said.lower())[0] != d4rl_id.partition("-")[0]:
+            raise DatasetError(
+                f"{path} says that it was recorded in {said}, so it is not {d4rl_id}; put D4RL's file in its place, or"
+                " give the file's path as the dataset"
+            )
+    elif re.search(r"-v\d+$", path.stem.lower()):
+        warnings.warn(
+            f"{path} is named as D4RL's {d4rl_id}, but says that it was recorded in {said}, as none of D4RL's files"
+            f" does, so it is not read as {d4rl_id}"
+            + ("" if mode else f"; --task {d4rl_id} --data_mode d4rl makes of it what the id would"),
+            stacklevel=4,
+        )
 
 
 def check(path: Path) -> None:

@@ -4,11 +4,15 @@ Paper: Shenzhi Wang et al. Train Once, Get a Family: State-Adaptive Balances for
 Learning. NeurIPS 2023, arXiv 2310.17966. Authors' code: github.com/LeapLabTHU/FamO2O.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from offline_rl.networks.gaussian import SquashedGaussian, SquashedGaussianActor
+from offline_rl.networks.initializers import orthogonal
 
 EMBEDDING_SIZE = 6
 """Numbers that stand for a balance in a policy's input."""
@@ -16,6 +20,10 @@ LONGEST = 10_000.0
 """Divisors grow from 1 towards this one."""
 BOUND_SHARE = 0.01
 """Part of the interval that counts as its end."""
+ON_IQL: Mapping[str, Any] = {"shared_std": True, "log_std_bounds": (-10.0, 2.0), "initializer": orthogonal}
+"""Of the balance model's actor on IQL: one std for all states, and how weights start."""
+TARGET_ENTROPY = -0.5
+"""Of x under the balance model on IQL."""
 
 
 def embedding(beta: Tensor) -> Tensor:

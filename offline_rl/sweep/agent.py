@@ -80,6 +80,7 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._stops: dict[int, Stop] = {}
         self._datasets: dict[tuple[str, str | None], Dataset] = {}
+        self._said: set[str] = set()
         self._planning = threading.Lock()
         self._crew = Crew()
         self._stopped = threading.Event()
@@ -161,4 +162,8 @@ class Agent:
             if key not in self._datasets:
                 self._datasets[key] = load(options.dataset, options)
             plan = Plan.make(self._sweep.algorithm, self._datasets[key], options, settings)
+            # Once for all trials with it: what a trial searches goes over it, and differs.
+            if (sentence := plan.preset.sentence()) not in self._said:
+                self._said.add(sentence)
+                self._say(sentence)
             return replace(plan, source=options.dataset)

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import yaml
 
+from offline_rl.agent import find_algorithm
 from offline_rl.arguments import CommandLine, train_settings, training_types
 from offline_rl.errors import OfflineRLError, SweepError
 from offline_rl.sweep.hyperband import Hyperband
 from offline_rl.sweep.metric import Metric
 from offline_rl.sweep.space import Choice, Parameter, check_keys, number, read_parameters
 from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
+from offline_rl.training.preset import named_preset
 
 KEYS = (
     "method",
@@ -74,12 +76,16 @@ class Sweep:
             OfflineRLError: They do not fit.
         """
         _, options, settings = train_settings(self.arguments(point))
+        if options.preset is not None:
+            named_preset(find_algorithm(self.algorithm), options.preset)
         return options, settings
 
     def identity(self, point: dict[str, Any]) -> dict[str, Any]:
         """Return what tells a trial's run from another."""
         options, settings = self.settings(point)
         chosen = {name: getattr(options, name) for name in IDENTITY}
+        # Named only where it is given: folders of trials from before there was this option keep their names.
+        chosen |= {"preset": options.preset} if options.preset is not None else {}
         return {"algorithm": self.algorithm, "options": chosen, "config": settings}
 
 

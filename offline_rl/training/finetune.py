@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from offline_rl.agent import find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.errors import RunError
 from offline_rl.files import replace_folder, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan, split_settings
+from offline_rl.training.preset import recorded_preset
 from offline_rl.training.run import Run, train
 
 
@@ -72,6 +74,7 @@ def _train_options(old: Run, options: FinetuneOptions, agent_settings: dict[str,
         steps=config["options"]["steps"],
         online_steps=options.steps,
         task=config["task"],
+        preset=recorded_preset(find_algorithm(config["algorithm"]), config.get("preset")),
         dynamics=config["dynamics"],
         data_mode=config["dataset"]["mode"],
     )

@@ -72,7 +72,9 @@ class TrainOptions(LoopOptions):
     dataset: str = ""
     """A D4RL or Minari id, a file in D4RL's layout, a CSV or Parquet file, "hopper-demo", or several joined by "+"."""
     task: str | None = None
-    """Task to score on and take presets for; by default what the dataset names."""
+    """Task to score on; by default what the dataset names."""
+    preset: str | None = None
+    """Dataset of D4RL's whose published settings to begin with, or "none" for the defaults; by default what fits."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """One independent agent is trained for each seed."""
     each: dict[str, list[float]] = field(default_factory=dict)

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, merged, new_agent, presets
+from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, new_agent
 from offline_rl.data import Dataset, load_dataset
+from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
@@ -23,6 +24,7 @@ from offline_rl.origin import commit, processor, versions
 from offline_rl.training.compiled import obstacle
 from offline_rl.training.contract import UNDECLARED
 from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
+from offline_rl.training.preset import Preset, find_preset
 
 FORMAT = 1
 WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
@@ -33,14 +35,12 @@ WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
 class Plan:
     """A run that can be started: every name is resolved, every size fits; ``source`` is the dataset as it was named.
 
-    ``preset`` names the entries of the algorithm's ``PRESETS`` that hold for the task, a later one over an earlier.
-
     ``dynamics`` are what the options ask for, else those of the task's data; ``"d4rl"`` for a run without a task.
     """
 
     algorithm: type[Agent]
     config: AgentConfig
-    preset: tuple[str, ...]
+    preset: Preset
     options: TrainOptions
     dataset: Dataset
     source: str | None
@@ -63,7 +63,7 @@ class Plan:
             algorithm: Its name.
             dataset: The data, or what :func:`offline_rl.load_dataset` takes; None for ``options.dataset``.
             options: The run's options.
-            overrides: The algorithm's settings that differ from the task's preset.
+            overrides: The algorithm's settings that are given; they go over those of the preset.
 
         Raises:
             OfflineRLError: Something is unknown, does not fit, or is not supported.
@@ -77,15 +77,13 @@ class Plan:
         data = dataset if isinstance(dataset, Dataset) else load(dataset or options.dataset, options)
         task = _task(options, data)
         dynamics = dynamics_of(task, options.dynamics) if task else options.dynamics or "d4rl"
-        # Joined data goes by its first part's task, but what was published for that part is not meant for it.
-        joined = "parts" in data.metadata
-        published = presets(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
-        config = found.config_class(**{**merged(published), **overrides})
+        preset = find_preset(found, options.preset, task, data)
+        config = found.config_class(**{**preset.settings, **overrides})
         _check_each(found, options, overrides)
         preprocessing = Preprocessing.fit(data, normalize=config.normalize)
         device = _device(options.device)
         _check_compute(options, device)
-        plan = cls(found, config, tuple(published), options, data, source, task, dynamics, preprocessing, device)
+        plan = cls(found, config, preset, options, data, source, task, dynamics, preprocessing, device)
         for seed in options.seeds:
             plan.config_of(seed)  # refuses what is out of range
         if plan.obstacle:
@@ -132,7 +130,9 @@ class Plan:
             "format": FORMAT,
             "algorithm": self.algorithm.name,
             "config": dataclasses.asdict(self.config),
-            "preset": list(self.preset),
+            "preset": list(self.preset.entries),
+            "preset_settings": self.preset.in_force(self.config, self.options.each),
+            "preset_reason": self.preset.reason,
             "options": {name: options[name] for name in recorded},
             "task": self.task.name if self.task else None,
             "dynamics": self.dynamics,
@@ -157,6 +157,17 @@ class Plan:
                 "gpu": _gpu(self.device),
             },
         }
+
+    def sentences(self) -> list[str]:
+        """Say what was decided that nobody may have asked for: the preset, and rows that are not a D4RL id's own."""
+        said = [self.preset.sentence(self.config, self.options.each)]
+        mode = self.dataset.metadata.get("mode")
+        if self.task and self.task.name in DATASETS and mode == "exact" and self.options.data_mode is None:
+            said.append(
+                f"data mode exact, {len(self.dataset):,} rows; D4RL's {self.task.name}, asked for by its id, has mode"
+                " d4rl, which --data_mode d4rl takes for a file in D4RL's layout"
+            )
+        return said
 
     @property
     def kernel(self) -> str:

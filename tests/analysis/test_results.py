@@ -9,6 +9,7 @@ from records import evaluation, made, record, train
 from settings import TINY
 
 import offline_rl as orl
+from offline_rl.analysis.comparison import compare
 from offline_rl.analysis.figures import band, draw_comparison
 from offline_rl.analysis.groups import conditions, grouped
 from offline_rl.analysis.results import results_of, updates_per_second
@@ -264,3 +265,31 @@ def test_the_picture_has_a_panel_for_each_dataset(results, tmp_path, monkeypatch
     upright = [[line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] for axes in panels]
     assert upright == [[40], []]
     assert [len(axes.collections) for axes in panels] == [1, 1]
+
+
+def test_a_table_says_which_settings_came_from_a_preset():
+    """Broken by a tuned row that reads like one at the defaults."""
+    tuned = made(alpha=40.0, algorithm="tuned") + made(name="pebbles", fingerprint="e" * 64, algorithm="tuned")
+    for result, entries, kept in zip(tuned, (["robot-*"], []), ({"alpha": 40.0}, {}), strict=True):
+        result |= {"preset": entries, "preset_settings": kept, "preset_reason": "for all data of the robot"}
+    plain = made(algorithm="plain") + made(name="pebbles", fingerprint="e" * 64, algorithm="plain")
+    text = table(tuned + plain)
+    assert "\n* tuned: settings from preset robot-* (alpha 40.0) on beads; no preset on pebbles.\n" in text
+    assert "\n* plain: the same settings on every dataset.\n" in text
+    assert "every dataset" not in table(made())
+
+
+def test_a_table_says_what_differs_where_presets_were_not_recorded():
+    """Broken by silence about older results."""
+    older = made(alpha=40.0) + made(name="pebbles", fingerprint="e" * 64) + made(name="stones", fingerprint="d" * 64)
+    assert "\n* made_up: alpha 40.0 on beads; alpha 2.5 on pebbles, stones.\n" in table(older)
+
+
+def test_comparing_names_presets_where_both_are_known():
+    ours, theirs = made(), made(alpha=40.0)
+    ours[0]["preset"], theirs[0]["preset"] = [], ["robot-*", "robot-medium-v2"]
+    text = compare(ours, theirs)
+    assert "preset none → robot-* and robot-medium-v2" in text
+    assert "alpha 2.5 → 40.0" in text
+    del theirs[0]["preset"]
+    assert "preset" not in compare(ours, theirs)

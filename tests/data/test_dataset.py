@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from needs import RECORDINGS, needs_recordings
 
-from offline_rl.data import Dataset, dataset_names, load_dataset
+from offline_rl.data import Dataset, d4rl, dataset_names, load_dataset
 from offline_rl.errors import DatasetError
 
 
@@ -290,3 +290,66 @@ def test_importing_the_package_is_light():
     code = "import sys, offline_rl.data; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "h5py", "pooch", "requests", "tqdm", "filelock", "pandas"} & set(loaded)
+
+
+# D4RL's names
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Make the folder of the tests' files D4RL's cache."""
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["hopper-medium-v2", "Hopper-Medium-V2", "hopper_medium-v2", "HOPPER_MEDIUM_V2"])
+def test_ids_in_any_spelling_are_the_same_data(name, write, arrays, cache):
+    """Broken by a spelling that ``--task`` knows and ``--dataset`` does not."""
+    write(arrays, "hopper_medium-v2.hdf5")
+    found = load_dataset(name)
+    assert (found.name, found.task, found.metadata["mode"]) == ("hopper-medium-v2", "hopper-medium-v2", "d4rl")
+
+
+@pytest.mark.parametrize(
+    ("file", "task"),
+    [
+        ("hopper_medium-v2.hdf5", "hopper-medium-v2"),
+        ("HOPPER_MEDIUM-v2.hdf5", "hopper-medium-v2"),
+        ("hopper-medium-v2.hdf5", "hopper-medium-v2"),
+        ("hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2"),
+        ("Walker2d_Medium_Expert-v1.hdf5", "walker2d-medium-expert-v1"),
+        ("halfcheetah_random.hdf5", "halfcheetah-random-v0"),
+        ("hopper_mixed.hdf5", "hopper-medium-replay-v0"),
+    ],
+)
+def test_a_file_under_d4rls_own_name_is_what_its_id_is(file, task, write, arrays, cache):
+    """Broken by a path that leads to other rows, or another task, than the id."""
+    by_path = load_dataset(write(arrays, file))
+    assert (by_path.task, by_path.metadata["mode"]) == (task, "d4rl")
+    write(arrays, Path(d4rl.DATASETS[task]).name)
+    by_id = load_dataset(task)
+    assert by_id.fingerprint == by_path.fingerprint
+    assert by_id.task == by_path.task
+
+
+def test_a_file_that_only_bears_d4rls_name_says_so(write, arrays):
+    """Broken by a silent second experiment under one name."""
+    path = write(arrays, "hopper_medium-v2.hdf5", env_id="Hopper-v4")
+    with pytest.warns(
+        UserWarning, match=r"named as D4RL's hopper-medium-v2, but says that it was recorded in Hopper-v4"
+    ):
+        namesake = load_dataset(path)
+    assert (namesake.task, namesake.metadata["mode"]) == ("Hopper-v4", "exact")
+    with pytest.warns(UserWarning, match="an environment of its own"):
+        load_dataset(write(arrays, "hopper_expert-v2.hdf5", environment="{}"))
+
+
+def test_data_of_another_robot_in_d4rls_cache_is_refused(write, arrays, cache):
+    """Broken by training on walker2d's rows as halfcheetah's, which have the same sizes."""
+    write(arrays, "halfcheetah_medium-v2.hdf5", env_id="Walker2d-v4")
+    with pytest.raises(
+        DatasetError, match=r"says that it was recorded in Walker2d-v4, so it is not halfcheetah-medium-v2"
+    ):
+        load_dataset("halfcheetah-medium-v2")
+    write(arrays, "halfcheetah_expert-v2.hdf5", env_id="HalfCheetah-v4")
+    assert load_dataset("halfcheetah-expert-v2").task == "halfcheetah-expert-v2"

@@ -36,6 +36,7 @@ RELEASED = {"num_actions": 2, "released_mapping": True, "released_next_balance":
 CASES = {
     "iql": SMALL,
     "iql tuned": {**SMALL, **IQL_TUNED},
+    "iql released": {**SMALL, "released_weights": True},
     "cql": {**SMALL, "base": "cql", "batch_size": 16},
     "cql tuned": {**SMALL, **CQL_TUNED, "base": "cql"},
     "cql released": {**SMALL, **RELEASED, "base": "cql"},
@@ -85,6 +86,10 @@ class PlainOnIQL(PlainIQL):
             beta = self.beta_of(b.observation, b.draws["online_beta"])[0].detach()
         balance_step = self.balance_step(b) if self.now % self.every == 0 else lambda: None
         weight = torch.clip(torch.exp(beta * advantage), max=self.c.weight_limit)
+        if self.c.released_weights:
+            # Row j weighs the mean over i of min(exp(β_i A_j), limit), whatever its own β.
+            weights = [torch.clip(torch.exp(beta * one), max=self.c.weight_limit).mean() for one in advantage]
+            weight = torch.stack(weights)
         mean = torch.tanh(self.actor(with_angles(b.observation, beta)))
         loss = -(weight * normal(mean, self.log_std.tensors[0]).log_prob(action).sum(1)).mean()
         gradient = torch.autograd.grad(loss, self.log_std.tensors + self.actor.tensors)

@@ -13,6 +13,7 @@ from algos.a2pr import A2PR, Config, Judgement
 from algos.td3_bc import TD3BC
 from algos.td3_bc import Config as TD3BCConfig
 from offline_rl.agent import merged, presets
+from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import find_task
@@ -394,8 +395,16 @@ def test_presets_are_of_known_tasks_and_say_only_what_differs():
     """Broken by a task's misspelled name, which no run would ever look up."""
     defaults = dataclasses.asdict(Config())
     for name, settings in A2PR.PRESETS.items():
-        task = find_task(name)
-        assert task.name == name
+        task = find_task(name.removesuffix("-*"))
+        assert name in (task.name, f"{task.robot.name}-*")
         assert merged(presets(A2PR, task.robot.name, task.name)) == settings
         assert all(defaults[key] != value for key, value in settings.items())
         Config(**settings)
+
+
+def test_all_of_halfcheetah_has_alpha_40():
+    """Broken by an entry for some halfcheetah data alone: every command its authors published has it."""
+    halfcheetah = [name for name in DATASETS if name.startswith("halfcheetah-")]
+    assert len(halfcheetah) == 17
+    for name in [*halfcheetah, "halfcheetah", "HalfCheetah-v4"]:
+        assert merged(presets(A2PR, "halfcheetah", name))["alpha"] == 40

@@ -129,6 +129,20 @@ def test_iqls_critics_never_see_a_balance(interval, phase):
 # The policy's loss.
 
 
+def test_as_released_a_rows_weight_is_the_mean_over_all_balances():
+    """Broken by a row's own β in its weight, or by a mean over rows instead of balances."""
+    agent = make(beta_low=1.0, beta_high=2.0, released_weights=True)
+    each = torch.ones(2, requires_grad=True)
+    agent.imitation_loss = lambda inputs, action: each
+    advantage = torch.tensor([0.7, 3.0])
+    for share in ([[0.0], [1.0]], [[1.0], [0.0]]):
+        batch = toy_batch(torch.zeros(2, 5), torch.zeros(2, 2), beta=torch.tensor(share))
+        loss, _ = agent.actor_loss(batch, advantage)
+        (found,) = torch.autograd.grad(loss, each)
+        wanted = [np.mean([min(np.exp(beta * one), 100) for beta in (1.0, 2.0)]) / 2 for one in (0.7, 3.0)]
+        assert found.tolist() == pytest.approx(wanted)
+
+
 def test_every_row_is_weighted_with_its_own_balance():
     """Broken by one β for all rows, by a mean of the weights, or by a cap before the exponential."""
     agent = make(beta_low=1.0, beta_high=2.0)
@@ -538,6 +552,7 @@ OTHER = {
     "layer_norm": False,
     "released_mapping": True,
     "released_next_balance": True,
+    "released_weights": True,
     **{f"{name}_learning_rate": 1e-2 for name in ("balance", "actor", "critic", "temperature", "value")},
 }
 

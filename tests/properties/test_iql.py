@@ -159,6 +159,22 @@ def test_equal_returns_are_refused_where_they_would_divide_by_zero(rewards):
     assert raw.reward_scale == 1
 
 
+def test_a_fragment_counts_as_an_episode_only_where_it_is_asked_to():
+    """Broken by CORL's setting with the authors' factor: the smallest return would be that of a few steps."""
+    rewards = np.concatenate([np.full(10, 1.0), np.full(10, 2.0), np.full(3, 0.5)])
+    rows = with_rewards(rewards, np.isin(np.arange(23), (9, 19)))
+    assert rows.episode_complete.tolist() == [True, True, False]
+    factors = {}
+    for counts in (True, False):
+        agent = make({"scale_fragment": counts})
+        agent.prepare(rows)
+        factors[counts] = agent.reward_scale
+    assert factors == {True: 1000 / 18.5, False: 1000 / 10.0}
+    for one in (with_rewards(np.arange(10.0), np.zeros(10, bool)), with_rewards(np.ones(12), np.arange(12) == 9)):
+        with pytest.raises(orl.AgentError, match=r"all [01] are equal; give --scale_rewards False"):
+            make({"scale_fragment": False}).prepare(one)
+
+
 def test_rewards_and_actions_of_the_dataset_stay_as_they_are(batch):
     """Broken by transforming in place: rows that come again would be scaled again."""
     agent = make({"reward_shift": -1.0})
@@ -230,7 +246,7 @@ def test_the_networks_are_as_large_as_the_authors(sizes, counts):
 def test_presets_are_of_known_tasks_and_say_only_what_differs():
     """Broken by a task's misspelled name, which no run would ever look up."""
     defaults = dataclasses.asdict(Config())
-    assert len(IQL.PRESETS) == 9
+    assert len(IQL.PRESETS) == 18
     for name, settings in IQL.PRESETS.items():
         task = find_task(name)
         assert task.name == name

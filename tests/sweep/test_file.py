@@ -153,3 +153,34 @@ def test_the_files_in_the_repository_run_here_as_they_are(path):
     assert sweep.cap == 12 or sweep.method == "grid"
     assert "wandb" not in sweep.constants
     assert sweep.metric.maximize
+
+
+def test_trials_begin_with_a_preset_and_what_is_searched_goes_over_it(sweep_file):
+    """Broken by a preset that no trial hears of, or that takes the place of what is searched."""
+    command = ["offline-rl", "train", "a2pr", "--dataset=hopper-demo", "--preset=hopper-medium-v2", "${args}"]
+    sweep = read_sweep(sweep_file(command=command, parameters={"discount": {"min": 0.9, "max": 0.99}}))
+    options, settings = sweep.settings({"discount": 0.95})
+    assert (options.preset, settings) == ("hopper-medium-v2", {"discount": 0.95})
+    searched = read_sweep(sweep_file(parameters={"preset": {"values": ["none", "halfcheetah-medium-v2"]}}, command=[
+        "offline-rl", "train", "prdc", "--dataset=hopper-demo", "${args}",
+    ]))  # fmt: skip
+    assert searched.settings({"preset": "none"})[0].preset == "none"
+    typed = read_sweep(sweep_file(command=command, parameters={"alpha": {"value": 1.0}}), {"preset": "none"})
+    assert typed.settings({})[0].preset == "none"
+
+
+def test_a_preset_that_is_not_there_stops_a_sweep_before_its_first_trial(sweep_file):
+    """Broken by trials that fail one after the other."""
+    parameters = {"preset": {"values": ["none", "hopper-medum-v2"]}}
+    command = ["offline-rl", "train", "a2pr", "--dataset=hopper-demo", "${args}"]
+    with pytest.raises(SweepError, match="unknown preset 'hopper-medum-v2'; did you mean hopper-medium-v2"):
+        read_sweep(sweep_file(method="grid", run_cap=..., parameters=parameters, command=command))
+
+
+def test_presets_tell_trials_apart_and_older_trials_keep_their_names(sweep_file):
+    """Broken by two presets in one folder, or by another folder for a trial that names none."""
+    sweep = read_sweep(sweep_file())
+    assert "preset" not in sweep.identity({"alpha": 2.5})["options"]
+    command = ["offline-rl", "train", "a2pr", "--dataset=hopper-demo", "--preset=hopper-medium-v2", "${args}"]
+    named = read_sweep(sweep_file(command=command))
+    assert named.identity({"alpha": 2.5})["options"]["preset"] == "hopper-medium-v2"

@@ -58,7 +58,7 @@ class Policy(nn.Module):
     def __init__(self, agent: Any) -> None:
         super().__init__()
         self.networks = nn.ModuleDict({name: getattr(agent, name) for name in agent.acting_networks})
-        for name, values in agent.preprocessing.to_json().items():
+        for name, values in agent.preprocessing.vectors().items():
             self.register_buffer(name, torch.tensor(values))
         low, high = self.get_buffer("action_low"), self.get_buffer("action_high")
         self.register_buffer("action_center", (high + low) * 0.5)
@@ -216,6 +216,7 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
         "algorithm": agent.name,
         "deterministic": deterministic,
         **agent.provenance,
+        **agent.preprocessing.names(),
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
         "inputs": {name: INPUTS[name] for name in _example(agent, deterministic, 1)},
     }

@@ -84,7 +84,9 @@ class Dataset:
     def observation_names(self) -> Names | None:
         """Names of the entries of an observation, `(O,)`: a table's columns; None where nobody has named them."""
         key = key_of("observation")
-        return checked_names(self.metadata.get(key), "observation", self.observation_size, DatasetError, f"{self.name}: ")
+        return checked_names(
+            self.metadata.get(key), "observation", self.observation_size, DatasetError, f"{self.name}: "
+        )
 
     @property
     def action_names(self) -> Names | None:

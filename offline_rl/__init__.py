@@ -56,6 +56,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module at first use."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("offline-rl-suite")
     if name not in _HOMES:
         raise AttributeError(f"module 'offline_rl' has no attribute {name!r}")
     return getattr(importlib.import_module(f"offline_rl.{_HOMES[name]}"), name)

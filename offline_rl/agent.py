@@ -345,7 +345,7 @@ class Agent:
         origin = self.provenance.get("dataset")
         trained = f", trained on {brief(origin)}" if origin else ""
         sizes = f"{self.observation_size} observations, {self.action_size} actions"
-        return f"{type(self).__name__}({sizes}, seed {self.seed}{trained})"
+        return f"Agent('{self.name}', {sizes}, seed {self.seed}{trained})"
 
     # What an algorithm writes.
 

@@ -236,12 +236,12 @@ class Dataset:
             DatasetError: The arrays do not fit each other, are not finite numbers, or leave no transition; or names do
                 not fit.
         """
-        names = {
-            key_of("observation"): _names_given(observation_names, observations),
-            key_of("action"): _names_given(action_names, actions),
+        names: dict[Field, Any] = {
+            "observation": _names_given(observation_names, observations),
+            "action": _names_given(action_names, actions),
         }
-        if (seen := names[key_of("observation")]) is not None and next_observations is not None:
-            next_observations = _following(name, next_observations, seen)
+        if names["observation"] is not None and next_observations is not None:
+            next_observations = _following(name, next_observations, names["observation"])
         arrays = {
             "observations": observations,
             "actions": actions,
@@ -252,7 +252,9 @@ class Dataset:
         }
         recording = checked(name, arrays, action_bounds=action_bounds)
         described = {**(metadata or {}), "action_bounds": [np.asarray(bound).tolist() for bound in action_bounds]}
-        described |= {key: list(given) for key, given in names.items() if given is not None}
+        for field, size in zip(FIELDS, (recording.observations.shape[1], recording.actions.shape[1]), strict=True):
+            if found := checked_names(names[field], field, size, DatasetError, f"{name}: "):
+                described[key_of(field)] = list(found)
         if task:
             described["task"] = task
         return cls.assemble(recording, exact_rows(recording), name=name, metadata=described)

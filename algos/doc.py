@@ -38,10 +38,10 @@ from offline_rl.errors import AgentError
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.energy import Energy, pairs_of
 from offline_rl.networks.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
-from offline_rl.sequence import SequenceConfig
+from offline_rl.sequence import LONGEST, SequenceConfig
 
 LARGEST_CHOICE = 10_000_000
-"""Numbers in all candidates of z together, for each environment."""
+"""Numbers that all candidates of z together may need in a layer, for each environment."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,15 @@ class Config(SequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("past", "future", "latent_size", at_least=1)
+        self.require("past", "future", "latent_size", at_least=1, at_most=LONGEST)
         self.require("value_heads", "candidates", "negatives", "energy_places", "energy_steps", at_least=1)
         self.require("energy_learning_rate", above=0)
         self.require("beta_ramp", at_least=0, at_most=1)
         self.require("standard_weight", at_least=0)
-        if self.candidates * self.latent_size > LARGEST_CHOICE:
-            raise AgentError(f"candidates is {self.candidates}; times latent_size it must be at most {LARGEST_CHOICE}")
+        if not self.hidden_dims:
+            raise AgentError("hidden_dims is []; doc needs at least one hidden layer")
+        if self.candidates * max(self.latent_size, *self.hidden_dims) > LARGEST_CHOICE:
+            raise AgentError(f"candidates is {self.candidates}; times the widest layer it may be {LARGEST_CHOICE}")
 
 
 class DoC(Agent):

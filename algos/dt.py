@@ -30,7 +30,10 @@ from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.networks import MLP
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.transformer import TrajectoryTransformer, draw_weights
-from offline_rl.sequence import SequenceConfig
+from offline_rl.sequence import LONGEST, SequenceConfig
+
+LARGEST = 10**12
+"""Return, or factor on returns, up to which single precision computes; as for observations."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ class Config(SequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("length", at_least=1)
-        self.require("return_scale", above=0)
+        self.require("length", at_least=1, at_most=LONGEST)
+        self.require("return_scale", above=0, at_most=LARGEST)
+        self.require("target_returns", at_least=-LARGEST, at_most=LARGEST)
 
 
 class ActionModel(nn.Module):

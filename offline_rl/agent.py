@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.metadata
 import math
+import os
 import tempfile
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent_files import FORMAT, brief, read_description, read_weights, within
+from offline_rl.agent_files import FORMAT, agent_folder, brief, read_description, read_weights, within
 from offline_rl.data.history import History
+from offline_rl.data.names import Names, in_order, numbered
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
 from offline_rl.data.windows import RecordedSteps, Rows, Steps, Windows
 from offline_rl.draws import Stream
-from offline_rl.errors import AgentError
+from offline_rl.errors import AgentError, DivergedError
 from offline_rl.files import replace_folder, write_json
-from offline_rl.hub import downloaded, is_hub_id, model_card, upload
+from offline_rl.hub import downloaded, hub_name, model_card, upload
 from offline_rl.settings import conform, require
 
 Metrics = dict[str, Tensor]
@@ -368,6 +370,12 @@ class Agent:
         self.lengths_used.add("online_steps")
         return self.length.online
 
+    def __repr__(self) -> str:
+        origin = self.provenance.get("dataset")
+        trained = f", trained on {brief(origin)}" if origin else ""
+        sizes = f"{self.observation_size} observations, {self.action_size} actions"
+        return f"Agent('{self.name}', {sizes}, seed {self.seed}{trained})"
+
     # What an algorithm writes.
 
     def build(self) -> None:
@@ -492,6 +500,16 @@ class Agent:
 
     # What everybody else uses.
 
+    @property
+    def observation_names(self) -> Names | None:
+        """What the entries of an observation are called, ``(O,)``; None if the data did not say."""
+        return self.preprocessing.observation_names
+
+    @property
+    def action_names(self) -> Names | None:
+        """What the entries of an action are called, ``(A,)``; None if the data did not say."""
+        return self.preprocessing.action_names
+
     @classmethod
     def explores(cls) -> bool:
         """Say whether the algorithm can be trained online."""
@@ -514,51 +532,78 @@ class Agent:
             self.history.reset(mask)
 
     def act(
-        self, observation: np.ndarray, reward: np.ndarray | float | None = None, *, deterministic: bool = True
+        self, observation: Any, reward: np.ndarray | float | None = None, *, deterministic: bool = True
     ) -> np.ndarray:
         """Return the actions for raw observations.
 
         Args:
-            observation: ``(O,)`` or ``(B, O)``, as the environment gives them.
+            observation: ``(O,)`` or ``(B, O)``, as the environment gives them; or by name, in any order: a mapping of
+                names to numbers or columns ``(B,)``, a pandas series or frame. Names are :attr:`observation_names`,
+                with or without ``observation_`` before them, or ``observation_0``, … where there are none.
             reward: What the last actions earned, one or ``(B,)``; only agents with a ``history`` use it. None: unknown.
             deterministic: Act as well as possible; False explores, with noise from a generator of the agent's own.
 
         Returns:
-            Environment actions ``(A,)`` or ``(B, A)``, float32.
+            Environment actions ``(A,)`` or ``(B, A)``, float32, in the order of :attr:`action_names`.
 
         Raises:
-            AgentError: The observation has another size, or holds NaN or infinity; or it cannot explore.
+            AgentError: The observation has another size or other names, or holds NaN or infinity; or it cannot explore.
+            DivergedError: The action would hold NaN or infinity.
         """
+        raw = self._raw(observation)
         if self.history is not None:
             self.history.hear(reward)
         if deterministic:
-            return self._act(observation, self.policy)
-        shape = (*np.shape(observation)[:-1], self.action_size)
-        return self.act_with_noise(observation, self._generator.standard_normal(shape, np.float32))
+            return self._act(raw, self.policy)
+        noise = self._generator.standard_normal((*raw.shape[:-1], self.action_size), np.float32)
+        return self.act_with_noise(raw, noise)
 
-    def act_with_noise(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def act_with_noise(self, observation: Any, noise: np.ndarray) -> np.ndarray:
         """Like exploring with :meth:`act`, with ``noise`` ``(A,)`` or ``(B, A)`` from N(0, 1) given."""
-        given = torch.from_numpy(np.atleast_2d(noise)).to(self.device, self.dtype)
-        return self._act(observation, lambda rows: self.explore(rows, given))
+        raw = self._raw(observation)
+        given = np.asarray(noise)
+        if given.shape != (*raw.shape[:-1], self.action_size) or not np.isfinite(given).all():
+            raise AgentError(f"noise is no array {(*raw.shape[:-1], self.action_size)} of finite numbers; draw it so")
+        rows = torch.from_numpy(np.atleast_2d(given)).to(self.device, self.dtype)
+        return self._act(raw, lambda observations: self.explore(observations, rows))
 
-    def _act(self, observation: np.ndarray, policy: Callable[[Tensor], Tensor]) -> np.ndarray:
+    def _raw(self, observation: Any) -> np.ndarray:
+        """Return raw observations ``(O,)`` or ``(B, O)`` as float32, in the order of the training."""
+        size = self.observation_size
+        names = self.observation_names or numbered("observation", size)
+        whose = "this agent" if self.observation_names else "this agent, whose data had no names,"
         try:
-            raw = np.asarray(observation, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise AgentError(f"observation is not an array of numbers ({error})") from None
-        if raw.ndim not in (1, 2) or raw.shape[-1] != self.observation_size:
-            size = self.observation_size
+            given = np.asarray(in_order(observation, names, "observation", AgentError, "observation", whose))
+            if given.dtype.kind == "O":
+                given = np.asarray(given, np.float64)
+            elif given.dtype.kind not in "biuf":
+                raise TypeError(f"it has type {given.dtype}")
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+                raw = given.astype(np.float32, copy=False)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise AgentError(f"observation is not an array of numbers ({brief(error)})") from None
+        if raw.ndim not in (1, 2) or raw.shape[-1] != size:
             raise AgentError(f"observation has shape {raw.shape}; this agent takes ({size},) or (B, {size})")
         if not np.isfinite(raw).all():
-            raise AgentError("observation holds NaN or infinity; check the environment that made it")
+            entry = names[int(np.argwhere(~np.isfinite(np.atleast_2d(raw)))[0, 1])]
+            raise AgentError(f"observation holds NaN or infinity in {entry}; check the environment that made it")
+        return raw
+
+    def _act(self, raw: np.ndarray, policy: Callable[[Tensor], Tensor]) -> np.ndarray:
         rows = torch.from_numpy(np.atleast_2d(self.preprocessing.normalized(raw)))
         with torch.inference_mode():
             action = policy(rows.to(self.device, self.dtype)).cpu().float().numpy()
+        if not np.isfinite(action).all():
+            self.refuse_divergence()
+            raise DivergedError(
+                f"{self.name} answers with NaN or infinity: its weights, or the numbers in this observation, are too"
+                " large; check the observation, or train anew with lower learning rates"
+            )
         return self.preprocessing.to_environment(action).reshape(*raw.shape[:-1], self.action_size)
 
     def predict(
         self,
-        observation: np.ndarray,
+        observation: Any,
         state: None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
@@ -567,6 +612,25 @@ class Agent:
         if episode_start is not None:
             self.reset(None if np.all(episode_start) else np.asarray(episode_start))
         return self.act(observation, deterministic=deterministic), None
+
+    def refuse_divergence(self) -> None:
+        """Do nothing if every weight that acting needs is a finite number.
+
+        Raises:
+            DivergedError: One is not; the message names it.
+        """
+        for name, weight in self.acting_weights().items():
+            if not bool(weight.isfinite().all()):
+                raise DivergedError(
+                    f"{self.name} holds NaN or infinity in {name}, because its training has diverged; train anew with "
+                    "lower learning rates"
+                )
+
+    def rehearse(self) -> None:
+        """Act once on what is usual in the data, so that an agent that cannot act is refused before it is needed."""
+        usual = self.preprocessing.observation_mean + self.preprocessing.observation_std
+        self.act(usual)
+        self.reset()
 
     def save(self, path: str | Path) -> None:
         """Write what acting needs to the folder ``path``: ``agent.json`` and ``weights.safetensors``.
@@ -597,9 +661,11 @@ class Agent:
         Raises:
             AgentError: The extra ``export`` is missing, the file cannot be written or does not act as the agent does,
                 or the agent does not explore.
+            DivergedError: The agent's weights are no finite numbers.
         """
         from offline_rl.export import write_onnx
 
+        self.refuse_divergence()
         write_onnx(self.twin(), Path(path), deterministic=deterministic)
 
     def export_program(self, path: str | Path, *, deterministic: bool = True) -> None:
@@ -609,15 +675,18 @@ class Agent:
         """
         from offline_rl.export import write_program
 
+        self.refuse_divergence()
         write_program(self.twin(), Path(path), deterministic=deterministic)
 
     def push_to_hub(
         self, name: str, *, evaluation: Any = None, private: bool = False, message: str = "Upload agent"
     ) -> str:
-        """Upload the agent to the Hugging Face Hub with a model card, in one commit; :func:`load_agent` loads it there.
+        """Upload the agent to the Hugging Face Hub with a model card, in one commit.
+
+        ``load_agent("hf://user/name")`` loads it from there.
 
         Args:
-            name: ``"user/name"``; the repository is made if it is not there.
+            name: ``"hf://user/name"``, or without ``hf://``; the repository is made if it is not there.
             evaluation: What :func:`offline_rl.evaluate` returned for this agent, for the card.
             private: Make the repository a private one.
             message: Of the commit.
@@ -627,10 +696,12 @@ class Agent:
 
         Raises:
             AgentError: The extra ``hub`` is missing, or the Hub refuses or cannot be reached.
+            DivergedError: The agent's weights are no finite numbers.
         """
+        self.refuse_divergence()
         with tempfile.TemporaryDirectory() as place:
             self.save(Path(place, "agent"))
-            card = model_card(self.description(), name, evaluation)
+            card = model_card(self.description(), name.removeprefix("hf://"), evaluation)
             return upload(Path(place, "agent"), name, card, private=private, message=message)
 
     def anew(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Agent":
@@ -814,28 +885,33 @@ def agent_from_description(
     return agent
 
 
-def load_agent(path: str | Path, device: torch.device | str = "cpu", *, revision: str | None = None) -> Agent:
+def load_agent(
+    path: str | os.PathLike[str], device: torch.device | str = "cpu", *, revision: str | None = None
+) -> Agent:
     """Load an agent that was saved for acting; runs no code from the files.
 
     Args:
-        path: An agent folder such as ``runs/x/agents/seed-0``; or, where no such path exists, the ``"user/name"`` of an
-            agent on the Hugging Face Hub, which needs the extra ``hub``.
+        path: An agent folder such as ``runs/x/agents/seed-0``; a run with one agent; or ``"hf://user/name"`` for an
+            agent on the Hugging Face Hub, which needs the extra ``hub``. Nothing else asks the Hub.
         device: Where to put the networks.
         revision: On the Hub, a branch, tag or commit; by default the newest.
 
     Raises:
-        AgentError: The folder is missing, damaged, of a newer format, or its weights do not fit; or there is no such
-            agent on the Hub, or it cannot be reached.
+        AgentError: The folder is missing, damaged, of a newer format, holds several agents, or its weights do not fit;
+            or there is no such agent on the Hub, or it cannot be reached.
+        DivergedError: The weights are no finite numbers, or what the agent would do is not.
     """
-    if is_hub_id(path) and not Path(path).exists():
-        with downloaded(str(path), revision) as folder:
+    name = hub_name(path)
+    if name is not None:
+        with downloaded(name, revision) as folder:
             try:
-                return _load_folder(folder, str(path), device)
+                return _load_folder(folder, f"hf://{name}", device)
             except AgentError as error:
-                raise AgentError(str(error).replace(str(folder), str(path))) from None
+                raise type(error)(str(error).replace(str(folder), f"hf://{name}")) from None
+    folder = agent_folder(path)
     if revision is not None:
-        raise AgentError(f"{path} is a folder, which has no revisions; leave out revision")
-    return _load_folder(Path(path), str(path), device)
+        raise AgentError(f"{folder} is a folder, which has no revisions; leave out revision")
+    return _load_folder(folder, str(folder), device)
 
 
 def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
@@ -845,10 +921,12 @@ def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
         with within(weights):
             agent = new_agent(description, device)
         agent.load_acting_weights(weights)
+        agent.refuse_divergence()
+        agent.rehearse()
     except AgentError as error:
-        raise AgentError(f"{name}: {brief(error)}") from None
+        raise type(error)(f"{name}: {brief(error)}") from None
     except (
-        KeyError,
+        LookupError,
         TypeError,
         ValueError,
         AttributeError,

@@ -6,6 +6,7 @@ Whoever builds what they describe does so :func:`within` the size of the weights
 import contextlib
 import json
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import IO, Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from offline_rl.errors import AgentError
+from offline_rl.errors import AgentError, suggestion
 
 FORMAT = 1
 """Version of the agent folder; a file with a higher one is refused."""
@@ -27,8 +28,53 @@ BUILT_FOR_EACH_SAVED = 16
 """Numbers in all networks of an agent for each one that is saved for acting; critics and such are not saved."""
 ALWAYS_BUILT = 2**24, 1024
 """Numbers, and tensors of them, that an agent may have in any case."""
+HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"
+"""What a name on the Hugging Face Hub looks like, ``user/name``."""
 LIST_LIMIT = 1000
 """Entries of a list in an algorithm's settings."""
+
+
+def agent_folders(run: str | os.PathLike[str]) -> dict[int, Path]:
+    """Return the folders of a run's agents by their seeds; none if it is no run."""
+    with contextlib.suppress(OSError):  # a name may be too long to be one
+        found = {folder.name.removeprefix("seed-"): folder for folder in Path(run).glob("agents/seed-*")}
+        return {int(seed): found[seed] for seed in sorted(filter(str.isdecimal, found), key=int)}
+    return {}
+
+
+def agent_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the agent folder that a path leads to: itself, or that of the only agent of a run.
+
+    Raises:
+        AgentError: Nothing is there, or a file; or a run that has no agent yet, or several.
+    """
+    try:
+        folder = Path(path)
+        if not (folder.exists() or folder.is_symlink()):
+            raise AgentError(_why_missing(folder))
+    except (TypeError, ValueError):
+        raise AgentError(f"{brief(repr(path))} is no path; give the folder of an agent or of a run") from None
+    except OSError as error:
+        raise AgentError(f"{brief(path)} cannot be opened ({error.strerror}); check the path") from None
+    if not folder.is_dir():
+        raise AgentError(f"{brief(folder)} is no folder; give the folder of an agent or of a run")
+    found = agent_folders(folder)
+    if (folder / "agent.json").exists() or (folder / "agent.json").is_symlink() or not found:
+        return folder
+    if len(found) > 1:
+        seeds, first = ", ".join(map(str, found)), next(iter(found.values()))
+        raise AgentError(f"{folder} has agents of the seeds {brief(seeds)}; choose one by its folder, such as {first}")
+    return next(iter(found.values()))
+
+
+def _why_missing(folder: Path) -> str:
+    """Return the sentence for a path where nothing is."""
+    name = folder.as_posix()
+    beside = [other.name for other in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    hint = suggestion(folder.name, beside) or "; check the path"
+    if re.fullmatch(HUB_NAME, name):
+        hint = f"{hint.removesuffix('?')}, or give hf://{name} for an agent on the Hugging Face Hub"
+    return f"there is no folder {name}{hint}"
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -39,6 +85,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     file = folder / "agent.json"
     if not file.exists() and not file.is_symlink():
+        if (folder / "config.json").is_file() and not (folder / "agents").is_dir():
+            raise AgentError(f"{folder} is a run that has no agents yet; it is training, or was stopped")
         hint = "; give one of the folders in its agents/" if (folder / "agents").is_dir() else ""
         raise AgentError(f"{folder} holds no agent.json, so it is no agent folder{hint}")
     try:
@@ -53,7 +101,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(version, int):
         raise AgentError(f"{file} has no format number, so it does not describe an agent")
     if version > FORMAT:
-        raise AgentError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade offline-rl-suite")
+        shown = brief(version)
+        raise AgentError(f"{file} has format {shown}, this version reads up to {FORMAT}; upgrade offline-rl-suite")
     config = description.get("config")
     for name, value in config.items() if isinstance(config, dict) else ():
         if isinstance(value, list) and len(value) > LIST_LIMIT:

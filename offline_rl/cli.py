@@ -17,9 +17,6 @@ from offline_rl.errors import Interrupted, OfflineRLError, suggestion
 from offline_rl.interpreter import obey_leash
 from offline_rl.launchers import Launcher
 
-if typing.TYPE_CHECKING:
-    from offline_rl.envs.tasks import Task
-
 Dynamics = typing.Literal["d4rl", "plain"]
 
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
@@ -190,10 +187,10 @@ def evaluate_command(arguments: list[str]) -> None:
         """Score a saved agent, or all agents of a run.
 
         Args:
-            path: An agent folder, or a run folder.
+            path: An agent folder, a run folder, or hf://user/name for an agent on the Hugging Face Hub.
             episodes: Episodes to play with each agent.
-            task: Task to play; by default the one the agent was trained for.
-            dynamics: Physics: D4RL's own, or Gymnasium's stock environments; by default as the data was recorded.
+            task: Task to play; by default the one the agent was trained for; or a Gymnasium id, for returns alone.
+            dynamics: Physics: D4RL's own, or Gymnasium's stock environments; by default as the agent was trained.
             seed: Decides the initial states.
             figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
             video: MP4 or GIF file for a film of the first agent, of episodes that are scored.
@@ -219,25 +216,22 @@ def _evaluate(
     json: bool,
 ) -> None:
     from offline_rl.agent import load_agent
-    from offline_rl.envs.dynamics import dynamics_of
-    from offline_rl.errors import AgentError
+    from offline_rl.agent_files import agent_folders
+    from offline_rl.envs.tasks import D4RL, SCORE_NAMES
     from offline_rl.training.evaluation import evaluate
 
-    if (Path(path) / "config.json").is_file() and not (Path(path) / "agents").is_dir():
-        raise AgentError(f"{path} is a run that has no agents yet; it is training, or was stopped")
-    found = _agent_folders(Path(path)) or [Path(path)]
+    found: list[str | Path] = list(agent_folders(path).values()) or [path]
     if figure:
         _draw_episode(found[0], task, dynamics, seed, Path(figure))
-    results = []
+    results: list[dict[str, Any]] = []
     for folder in found:
         agent = load_agent(folder)
-        found_task = _task_of(agent, task, folder)
         film: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
-        result = evaluate(agent, found_task, dynamics=dynamics, episodes=episodes, seed=seed, **film)
-        played = {"task": found_task.name, "dynamics": dynamics_of(found_task, dynamics), "episodes": episodes}
-        results.append({"agent": str(folder)} | played | _means(result))
-        if not found_task.robot.d4rl:
-            results[-1]["score_is"] = found_task.robot.score_name
+        result = evaluate(agent, task, dynamics=dynamics, episodes=episodes, seed=seed, **film)
+        played = {"task": result.task, "dynamics": result.dynamics, "episodes": episodes}
+        results.append({"agent": str(folder), **played, **_means(result)})
+        if result.score_name != SCORE_NAMES[D4RL]:
+            results[-1]["score_is"] = result.score_name
         if result.by_condition:
             results[-1]["asked_for"] = {asked: _means(played) for asked, played in result.by_condition.items()}
         if not json:
@@ -252,7 +246,7 @@ def _means(played: Any) -> dict[str, float]:
     return {
         "return": float(played.returns.mean()),
         "return_std": float(played.returns.std()),
-        "score": float(played.scores.mean()),
+        **({"score": float(played.scores.mean())} if played.scores is not None else {}),
         "length": float(played.lengths.mean()),
     }
 
@@ -261,39 +255,27 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     asked_for = result.get("asked_for", {"": result})
     for asked, means in asked_for.items():
         who = f"{result['agent']}, asked for {asked}" if asked else result["agent"]
+        score = result.get("score_is", "score") + (f" {means['score']:.1f}" if "score" in means else "")
+        dynamics = f", {result['dynamics']} dynamics" if result["dynamics"] else ""
         print(
-            f"{who}: return {means['return']:.1f} ± {means['return_std']:.1f}, {result.get('score_is', 'score')}"
-            f" {means['score']:.1f}"
-            f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']},"
-            f" {result['dynamics']} dynamics)"
+            f"{who}: return {means['return']:.1f} ± {means['return_std']:.1f}, {score}"
+            f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']}{dynamics})"
         )
 
 
-def _draw_episode(folder: Path, task: str | None, dynamics: Dynamics | None, seed: int, figure: Path) -> None:
+def _draw_episode(folder: str | Path, task: str | None, dynamics: Dynamics | None, seed: int, figure: Path) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.analysis.curves import draw_signals
-    from offline_rl.training.evaluation import trace
+    from offline_rl.training.evaluation import task_of, trace
 
     agent = load_agent(folder)
-    name = _task_of(agent, task, folder)
+    name = task_of(agent, task)
     signals = trace(agent, name, dynamics=dynamics, seed=seed)
     try:
         draw_signals(signals, f"{agent.name}, {folder}, one episode of {name}", figure)
     except (OSError, ValueError) as error:
         raise UsageError(f"{figure} cannot be written ({error}); choose another --figure") from None
     print(f"drawn to {figure}", file=sys.stderr)
-
-
-def _task_of(agent: Any, task: str | None, folder: Path) -> "Task":
-    from offline_rl.envs.tasks import Task, find_task
-    from offline_rl.errors import AgentError
-
-    trained_for, recovered = (agent.provenance.get(key) for key in ("task", "recovered_task"))
-    if task is None and trained_for is None:
-        raise AgentError(f"{folder} was trained without a task; give one, for instance --task hopper")
-    if recovered is not None and task in (None, trained_for):
-        return Task.from_json(recovered)
-    return find_task(str(task or trained_for))
 
 
 def export_command(arguments: list[str]) -> None:
@@ -305,7 +287,7 @@ def export_command(arguments: list[str]) -> None:
         """Write a saved agent's policy as one file: raw observations in, environment actions out.
 
         Args:
-            path: An agent folder, a run folder, or the user/name of an agent on the Hugging Face Hub.
+            path: An agent folder, a run folder, or hf://user/name for an agent on the Hugging Face Hub.
             out: The file: .onnx for ONNX, or .pt2 for a program that torch.export.load reads.
             seed: Which agent of a run with several.
             explore: Let the policy explore, with noise as one more input.
@@ -318,27 +300,22 @@ def export_command(arguments: list[str]) -> None:
 
 def _export(*, path: str, out: str, seed: int | None, explore: bool) -> None:
     from offline_rl.agent import load_agent
+    from offline_rl.agent_files import agent_folders
 
     if not out.endswith((".onnx", ".pt2")):
         raise UsageError(f"--out is {out}; its name must end with .onnx or .pt2")
-    found = _agent_folders(Path(path))
+    found = agent_folders(path)
     if found:
-        seeds = [int(folder.name.removeprefix("seed-")) for folder in found]
-        chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
-        if chosen not in seeds:
-            raise UsageError(f"{path} has agents of the seeds {', '.join(map(str, seeds))}; choose one with --seed")
-        path = str(found[seeds.index(chosen)])
+        chosen = next(iter(found)) if seed is None and len(found) == 1 else seed
+        if chosen not in found:
+            raise UsageError(f"{path} has agents of the seeds {', '.join(map(str, found))}; choose one with --seed")
+        path = str(found[chosen])
     elif seed is not None:
         raise UsageError(f"{path} is no run with agents of several seeds; leave out --seed")
     agent = load_agent(path)
     write = agent.export_onnx if out.endswith(".onnx") else agent.export_program
     write(out, deterministic=not explore)
     print(f"{out}: {agent.name} of {path}, compared with the agent")
-
-
-def _agent_folders(run: Path) -> list[Path]:
-    """Return the agents of a run by seed; none if it is no run."""
-    return sorted(run.glob("agents/seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
 
 
 def benchmark_command(arguments: list[str]) -> None:
@@ -627,6 +604,7 @@ def _describe_dataset(name: str, mode: str | None) -> None:
     import numpy as np
 
     from offline_rl.data import load_dataset
+    from offline_rl.data.names import FIELDS, key_of
     from offline_rl.envs import normalized_score
     from offline_rl.errors import TaskError
 
@@ -644,6 +622,9 @@ def _describe_dataset(name: str, mode: str | None) -> None:
         "task": dataset.task or "none named",
         "fingerprint": dataset.fingerprint,
     }
+    for field in FIELDS:
+        if names := dataset.names.get(key_of(field)):
+            facts[f"{field} entries"] = ", ".join(names)
     try:
         task = dataset.find_task()
     except TaskError as error:

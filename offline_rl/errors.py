@@ -24,6 +24,10 @@ class AgentError(OfflineRLError):
     """An agent cannot be built, loaded or asked to act."""
 
 
+class DivergedError(AgentError):
+    """An agent's weights or actions are no finite numbers, because its training has diverged."""
+
+
 class RunError(OfflineRLError):
     """A run cannot be started, resumed or read."""
 

@@ -58,7 +58,7 @@ class Policy(nn.Module):
     def __init__(self, agent: Any) -> None:
         super().__init__()
         self.networks = nn.ModuleDict({name: getattr(agent, name) for name in agent.acting_networks})
-        for name, values in agent.preprocessing.to_json().items():
+        for name, values in agent.preprocessing.vectors().items():
             self.register_buffer(name, torch.tensor(values))
         low, high = self.get_buffer("action_low"), self.get_buffer("action_high")
         self.register_buffer("action_center", (high + low) * 0.5)
@@ -132,6 +132,8 @@ def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> None:
         import onnxscript  # noqa: F401 (the exporter needs it)
     except ModuleNotFoundError as error:
         raise AgentError(f'{error.name} is not installed; pip install "offline-rl-suite[export]"') from None
+    if path.suffix == ".pt2":
+        raise AgentError(f"{path} is a name for a program; export_program writes one, or end it with .onnx")
     program, outputs = _traced(agent, deterministic)
     with _quietly():
         exported = torch.onnx.export(
@@ -153,6 +155,8 @@ def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> None:
 
 def write_program(agent: Any, path: Path, *, deterministic: bool) -> None:
     """Write an agent's policy as a program of PyTorch's, see :meth:`offline_rl.agent.Agent.export_program`."""
+    if path.suffix == ".onnx":
+        raise AgentError(f"{path} is a name for ONNX; export_onnx writes it, or end it with .pt2")
     program, _ = _traced(agent, deterministic)
     file = io.BytesIO()
     with _quietly():
@@ -216,6 +220,7 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
         "algorithm": agent.name,
         "deterministic": deterministic,
         **agent.provenance,
+        **agent.preprocessing.names(),
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
         "inputs": {name: INPUTS[name] for name in _example(agent, deterministic, 1)},
     }

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -10,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from offline_rl.agent_files import HUB_NAME, brief
+from offline_rl.data.names import FIELDS, key_of
+from offline_rl.envs.tasks import D4RL, SCORE_NAMES
 from offline_rl.errors import AgentError
 
 FILES = "agent.json", "weights.safetensors"
@@ -23,9 +27,19 @@ REMEDIES = {
 """What the errors of the Hub's library mean here; of others, what they say is quoted."""
 
 
-def is_hub_id(name: object) -> bool:
-    """Say whether a name could be one of the Hub's, ``user/name``."""
-    return isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+def hub_name(path: object) -> str | None:
+    """Return the ``user/name`` of ``hf://user/name``; None for what does not ask for the Hub.
+
+    Raises:
+        AgentError: It begins with ``hf://`` and goes on otherwise.
+    """
+    text = str(path) if isinstance(path, (str, os.PathLike)) else ""
+    if not text.startswith("hf:/"):  # a Path keeps one slash of the two
+        return None
+    name = text.removeprefix("hf:/").lstrip("/")
+    if not re.fullmatch(HUB_NAME, name):
+        raise AgentError(f"{brief(text)} names no agent on the Hugging Face Hub; give hf://user/name")
+    return name
 
 
 @contextlib.contextmanager
@@ -33,19 +47,19 @@ def downloaded(name: str, revision: str | None) -> Iterator[Path]:
     """Give a folder with the two files of an agent on the Hub; the Hub's own cache keeps them for the next time.
 
     Args:
-        name: ``user/name``.
+        name: ``user/name``, without ``hf://``.
         revision: A branch, tag or commit; None for the newest.
 
     Raises:
         AgentError: There is no such agent, the Hub cannot be reached, or the extra ``hub`` is missing.
     """
-    hub = _library(f"{name} is no folder here, and cannot be looked up on the Hugging Face Hub: ")
+    hub = _library(f"hf://{name} cannot be looked up: ")
     with tempfile.TemporaryDirectory() as place:
-        with _one_sentence(f"{name} is no folder here, and not to be had from the Hugging Face Hub"):
+        with _one_sentence(f"hf://{name} is not to be had from the Hugging Face Hub"):
             snapshot = Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
         for file in FILES:
             if not (snapshot / file).is_file():
-                raise AgentError(f"{name} on the Hugging Face Hub has no {file}, so it is no agent")
+                raise AgentError(f"hf://{name} has no {file}, so it is no agent")
             # The cache holds links, and an agent folder none.
             shutil.copyfile(snapshot / file, Path(place) / file)
         yield Path(place)
@@ -61,8 +75,9 @@ def upload(folder: Path, name: str, card: str, *, private: bool, message: str) -
         AgentError: The Hub refuses or cannot be reached, the name is none, or the extra ``hub`` is missing.
     """
     hub = _library("")
-    if not is_hub_id(name):
-        raise AgentError(f"{name!r} is no name on the Hugging Face Hub; give user/name")
+    name = name.removeprefix("hf://")
+    if not re.fullmatch(HUB_NAME, name):
+        raise AgentError(f"{brief(repr(name))} is no name on the Hugging Face Hub; give hf://user/name")
     with _one_sentence(f"the Hugging Face Hub did not take {name}"):
         api = hub.HfApi(library_name="offline-rl-suite")
         api.create_repo(name, private=private, exist_ok=True)
@@ -88,18 +103,14 @@ def model_card(description: Mapping[str, Any], name: str, evaluation: Any = None
         "dataset's fingerprint": origin.get("fingerprint"),
         "updates": f"{description['steps']:,} offline, {description['online_steps']:,} online",
         "seed": description["seed"],
+        **{field: ", ".join(names) for field in FIELDS if (names := description["preprocessing"].get(key_of(field)))},
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
         **origin.get("versions", {}),
     }
     task = f" for {_cell(origin['task'])}" if origin.get("task") else ""
     score = "Not evaluated when it was uploaded."
     if evaluation is not None:
-        score = (
-            f"Normalised score **{evaluation.scores.mean():.1f}**, return {evaluation.returns.mean():.1f} ±"
-            f" {evaluation.returns.std():.1f}, over {len(evaluation.returns)} episodes of mean length"
-            f" {evaluation.lengths.mean():.0f}. The score is 100 · (return − random) / (expert − random) with D4RL's"
-            " reference returns; ± is the standard deviation over episodes of this one agent."
-        )
+        score = _score(evaluation)
     header = {
         "library_name": "offline-rl-suite",
         "tags": ["reinforcement-learning", "offline-reinforcement-learning", str(description["algorithm"])],
@@ -120,7 +131,7 @@ An agent of `{description["algorithm"]}`, trained with
 ```python
 import offline_rl as orl  # pip install "offline-rl-suite[hub]"
 
-agent = orl.load_agent("{name}")
+agent = orl.load_agent("hf://{name}")
 action = agent.act(observation)  # raw observations in, environment actions out
 ```
 
@@ -142,6 +153,21 @@ Weights are safetensors and settings JSON: loading runs no code from this reposi
 {settings}
 ```
 """
+
+
+def _score(evaluation: Any) -> str:
+    """Return what an agent is worth, in words."""
+    returns = (
+        f"return {evaluation.returns.mean():.1f} ± {evaluation.returns.std():.1f}, over {len(evaluation.returns)}"
+        f" episodes of mean length {evaluation.lengths.mean():.0f}"
+    )
+    spread = "± is the standard deviation over episodes of this one agent"
+    if evaluation.scores is None:
+        return f"{returns.capitalize()}; {evaluation.score_name}. {spread.capitalize()}."
+    name = evaluation.score_name
+    d4rl = "The score is 100 · (return − random) / (expert − random) with D4RL's reference returns"
+    meaning = d4rl if name == SCORE_NAMES[D4RL] else "The score is not D4RL's"
+    return f"{name.capitalize()} **{evaluation.scores.mean():.1f}**, {returns}. {meaning}; {spread}."
 
 
 def _cell(value: Any) -> str:

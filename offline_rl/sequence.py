@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from offline_rl.agent import AgentConfig
+from offline_rl.errors import AgentError
+
+LONGEST = 1_000_000
+"""Steps that a window may have at most."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class SequenceConfig(AgentConfig):
         self.require("learning_rate", "gradient_clip", above=0)
         self.require("weight_decay", at_least=0)
         self.require("warmup", "dropout", at_least=0, at_most=0.99)
+        if self.encoder == "transformer" and self.width % self.heads:
+            raise AgentError(f"heads is {self.heads}; it must divide width, which is {self.width}")
 
     @property
     def transformer(self) -> dict[str, Any]:

@@ -1,9 +1,11 @@
+import importlib.metadata
 import json
 import subprocess
 import sys
 from typing import ClassVar
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from algos.iql import Config as IQLConfig
 from algos.td3_bc import TD3BC, Config
 from offline_rl.agent import find_algorithm, merged, presets
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.errors import DivergedError
 from offline_rl.files import remove_leftovers
 
 
@@ -116,6 +119,173 @@ def test_what_is_no_array_is_refused(agent, bad):
 def test_nan_is_refused(agent):
     with pytest.raises(orl.AgentError, match="NaN or infinity"):
         agent.act(np.array([0, np.nan, 0]))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [["1", "2", "3"], np.array(["1", "2", "3"]), np.zeros(3, complex), np.zeros(3, "M8[D]"), [10**400, 0, 0], [[]]],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_number_is_refused_even_where_it_could_be_read_as_one(agent, bad):
+    with pytest.raises(orl.AgentError, match="observation"):
+        agent.act(bad)
+
+
+def test_too_large_for_single_precision_is_refused_with_the_entry(agent):
+    with pytest.raises(orl.AgentError, match="observation holds NaN or infinity in observation_1; check"):
+        agent.act([0.0, 1e300, 0.0])
+
+
+@pytest.fixture
+def named():
+    """Give an agent whose data had names."""
+    preprocessing = Preprocessing(
+        observation_mean=np.array([1, 20, 3], np.float32),
+        observation_std=np.array([0.5, 10, 2], np.float32),
+        action_low=np.array([-2, 0], np.float32),
+        action_high=np.array([2, 4], np.float32),
+        observation_names=("observation_temp", "observation_flow", "level"),
+        action_names=("action_valve", "action_pump"),
+    )
+    return TD3BC(Config(hidden_dims=[8]), 3, 2, seed=7, preprocessing=preprocessing)
+
+
+def turned(rows):
+    """Give rows with names, in another order than the agent's."""
+    columns = ["level", "temp", "observation_flow"]
+    return pandas.DataFrame(np.asarray(rows)[:, [2, 0, 1]], columns=columns)
+
+
+def test_what_is_given_by_name_may_stand_in_any_order(named):
+    rows = np.random.default_rng(0).normal([1, 20, 3], 5, (6, 3)).astype(np.float32)
+    frame, expected = turned(rows), named.act(rows)
+    assert np.array_equal(named.act(frame), expected)
+    assert np.array_equal(named.act(frame.to_dict("list")), expected)
+    assert np.array_equal(named.predict(frame)[0], expected)
+    noise = np.ones((6, 2), np.float32)
+    assert np.array_equal(named.act_with_noise(frame, noise), named.act_with_noise(rows, noise))
+    one = named.act(rows[2])
+    assert np.array_equal(named.act(frame.iloc[2]), one)
+    assert np.array_equal(named.act(dict(frame.iloc[2])), one)
+    assert np.array_equal(named.act(pandas.Series(rows[2])), one)
+    assert named.act(frame.iloc[2], deterministic=False).shape == (2,)
+    assert (named.observation_names[0], named.action_names) == ("observation_temp", ("action_valve", "action_pump"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temp": 1, "flow": 2}, "observation has no 'level'; give 'observation_temp', 'observation_flow', 'level'"),
+        ({"temp": 1, "flow": 2, "level": 3, "reward": 0}, "observation has 'reward', which this agent does not have"),
+        ({"temp": 1, "pressure": 2, "level": 3}, "has no 'observation_flow' and has 'pressure', which this agent"),
+        ({"temp": 1, "observation_temp": 1, "flow": 2, "level": 3}, "observation has 'observation_temp' twice"),
+        ({"temp": [1, 2], "flow": [2], "level": [3]}, "observation is not an array of numbers"),
+        ({"temp": None, "flow": 2, "level": 3}, "NaN or infinity in observation_temp"),
+        ({"temp": "hot", "flow": 2, "level": 3}, "observation is not an array of numbers"),
+        ({}, "observation has no 'observation_temp'"),
+        (pandas.Series([1.0, 2, 3], [5, 6, 7]), "which this agent does not have"),
+        (pandas.Series([1.0, 2, 3], [2, 1, 0]), "which this agent does not have"),
+    ],
+)
+def test_other_names_are_refused(named, given, message):
+    with pytest.raises(orl.AgentError, match=message) as caught:
+        named.act(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_agent_without_names_knows_numbers_only(agent):
+    rows = np.array([1.0, 2.0, 3.0])
+    numbered = pandas.Series(rows[[2, 0, 1]], ["observation_2", "observation_0", "observation_1"])
+    assert np.array_equal(agent.act(numbered), agent.act(rows))
+    assert agent.observation_names is None
+    with pytest.raises(orl.AgentError, match="which this agent, whose data had no names, does not have; give 'observ"):
+        agent.act(pandas.Series(rows, ["a", "b", "c"]))
+
+
+def test_names_are_saved_copied_and_loaded(named, tmp_path):
+    named.save(tmp_path / "agent")
+    for again in (orl.load_agent(tmp_path / "agent"), named.twin(), named.anew()):
+        assert again.observation_names == named.observation_names
+        assert again.action_names == named.action_names
+    description = json.loads((tmp_path / "agent" / "agent.json").read_text())
+    assert description["preprocessing"]["observation_names"] == ["observation_temp", "observation_flow", "level"]
+
+
+def test_agents_from_before_names_load_and_write_the_same_bytes(agent, saved, tmp_path):
+    text = (saved / "agent.json").read_text()
+    assert "names" not in text
+    orl.load_agent(saved).save(tmp_path / "again")
+    assert (tmp_path / "again" / "agent.json").read_text() == text
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"], "abc", 5, [1, 2, 3], {"a": 1}])
+def test_names_that_do_not_fit_an_agent_are_refused(saved, names):
+    description = json.loads((saved / "agent.json").read_text())
+    edit(saved, preprocessing={**description["preprocessing"], "observation_names": names})
+    with pytest.raises(orl.AgentError, match="observation_names"):
+        orl.load_agent(saved)
+
+
+def test_names_go_from_a_table_through_training_into_the_agent(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    columns = {"observation_flow": rows[:, 0], "observation_temp": rows[:, 1] * 9, "action_valve": rows[:, 0] ** 2}
+    table = pandas.DataFrame({**columns, "reward": 0.0, "episode": 1})
+    quick = {"hidden_dims": [8], "batch_size": 8, "eval_every": 0, "final_episodes": 0, "quiet": True}
+    run = orl.train("bc", orl.Dataset.from_table(table), out=str(tmp_path / "run"), steps=3, **quick)
+    agent = run.agents[0]
+    assert agent.observation_names == ("observation_flow", "observation_temp")
+    assert np.array_equal(agent.act({"temp": 9.0, "flow": 0.5}), agent.act([0.5, 9.0]))
+    assert run.config["dataset"]["action_names"] == ["action_valve"]
+    other = orl.Dataset.from_table(table.rename(columns={"observation_temp": "observation_heat"}))
+    with pytest.raises(orl.RunError, match=r"observation_names was \[.*temp.*\], now \[.*heat"):
+        orl.train("bc", other, out=str(tmp_path / "run"), steps=3, resume=True, **quick)
+    record = json.loads((run.path / "config.json").read_text())
+    del record["dataset"]["observation_names"], record["dataset"]["action_names"]  # as older versions wrote it
+    (run.path / "config.json").write_text(json.dumps(record))
+    assert len(orl.train("bc", other, out=str(tmp_path / "run"), steps=3, resume=True, **quick).agents) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_agent_that_has_diverged_gives_no_action(agent, value, tmp_path):
+    """Kind: a guard at some exits only."""
+    agent.groups["actor"].flat[0] = value
+    name = next(iter(agent.acting_weights()))
+    message = f"td3_bc holds NaN or infinity in {name}, because its training has diverged"
+    exits = (
+        lambda: agent.act(np.ones(3)),
+        lambda: agent.predict(np.ones((2, 3))),
+        lambda: agent.act(np.ones(3), deterministic=False),
+        lambda: agent.act_with_noise(np.ones(3), np.ones(2)),
+        lambda: agent.export_onnx(tmp_path / "policy.onnx"),
+        lambda: agent.export_program(tmp_path / "policy.pt2"),
+    )
+    for leave in exits:
+        with pytest.raises(DivergedError, match=message):
+            leave()
+    agent.save(tmp_path / "agent")
+    with pytest.raises(DivergedError, match=f"agent: {message}"):
+        orl.load_agent(tmp_path / "agent")
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+
+
+def test_finite_weights_that_are_too_large_give_no_action(agent, tmp_path):
+    agent.groups["actor"].flat.fill_(3e38)
+    with pytest.raises(DivergedError, match="td3_bc answers with NaN or infinity: its weights, or the numbers"):
+        agent.act([1.0, -1.0, 1.0])
+    agent.save(tmp_path / "agent")
+    with pytest.raises(DivergedError, match="agent: td3_bc answers with NaN or infinity"):
+        orl.load_agent(tmp_path / "agent")
+
+
+@pytest.mark.parametrize("noise", [np.zeros(3), np.zeros((2, 2)), np.array([0, np.nan]), np.array([np.inf, 0])])
+def test_noise_that_does_not_fit_is_refused(agent, noise):
+    with pytest.raises(orl.AgentError, match=r"noise is no array \(2,\) of finite numbers"):
+        agent.act_with_noise(np.zeros(3), noise)
+
+
+def test_an_agent_says_what_it_is(agent):
+    agent.provenance = {"dataset": "hopper-demo"}
+    assert repr(agent) == "Agent('td3_bc', 3 observations, 2 actions, seed 7, trained on hopper-demo)"
 
 
 def test_saving_and_loading_gives_the_same_actions(agent, saved):
@@ -308,7 +478,7 @@ def test_unknown_algorithms_get_a_suggestion():
         find_algorithm("td3-bc")
 
 
-HEAVY = ("wandb", "matplotlib", "mujoco", "gymnasium", "minari", "numba", "h5py", "pooch", "tyro", "rich")
+HEAVY = ("pandas", "wandb", "matplotlib", "mujoco", "gymnasium", "minari", "numba", "h5py", "pooch", "tyro", "rich")
 
 
 def run_python(code):
@@ -321,12 +491,14 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_loading_an_agent_needs_torch_numpy_and_safetensors_only(saved):
-    code = f"import offline_rl as orl, sys; orl.load_agent({str(saved)!r}).act([0, 0, 0]); print(*sys.modules)"
+    act = "act({'observation_0': 0, 'observation_1': 0, 'observation_2': 0})"
+    code = f"import offline_rl as orl, sys; orl.load_agent({str(saved)!r}).{act}; print(*sys.modules)"
     assert not set(HEAVY) & set(run_python(code).split())
 
 
 def test_every_public_name_is_there():
     assert all(getattr(orl, name) is not None for name in orl.__all__)
     assert set(orl.__all__) <= set(dir(orl))
+    assert orl.__version__ == importlib.metadata.version("offline-rl-suite")
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         orl.trian  # noqa: B018

@@ -4,15 +4,20 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 
 import offline_rl as orl
 from algos.doc import Config as DoCConfig
 from algos.doc import DoC
+from algos.dt import DT
+from algos.dt import Config as DTConfig
 from algos.td3_bc import TD3BC, Config
+from offline_rl.agent_files import agent_folders
 
 
 @pytest.fixture
@@ -63,6 +68,89 @@ def test_other_sizes_of_networks_are_no_way_around(tmp_path, setting, value):
     DoC(DoCConfig(hidden_dims=[8], width=8, layers=1, candidates=5, latent_size=2), 3, 2).save(folder)
     configure(folder, **{setting: value})
     assert re.search("far larger|at most|does not describe", refusal(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("doc", {"hidden_dims": []}, "hidden_dims is \\[\\]; doc needs"),
+        ("doc", {"heads": 3}, "heads is 3; it must divide width, which is 8"),
+        ("doc", {"future": 2**63}, "future is 9223372036854775808; it must be at most"),
+        ("doc", {"past": 10**12}, "past is 1000000000000; it must be at most"),
+        ("doc", {"candidates": 5_000_000}, "candidates is 5000000; times the widest layer it may be"),
+        ("dt", {"heads": 3}, "heads is 3; it must divide width, which is 8"),
+        ("dt", {"length": 2**63}, "length is 9223372036854775808; it must be at most"),
+        ("dt", {"return_scale": 1e308}, "return_scale is 1e\\+308; it must be at most"),
+        ("dt", {"return_scale": 1e30}, "return_scale is 1e\\+30; it must be at most"),
+        ("dt", {"target_returns": [-1e308]}, "target_returns is .* it must be at least"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused_at_load_not_at_the_first_act(tmp_path, kind, settings, said):
+    small = {"hidden_dims": [8], "width": 8, "layers": 1}
+    folder = tmp_path / "agent"
+    doc = DoC(DoCConfig(**small, candidates=5, latent_size=2), 3, 2)
+    (doc if kind == "doc" else DT(DTConfig(**small), 3, 2)).save(folder)
+    configure(folder, **settings)
+    assert re.search(said, refusal(folder))
+
+
+@pytest.mark.parametrize("problem", [IndexError, TypeError, OverflowError, RuntimeError, KeyError])
+def test_an_agent_that_cannot_act_is_refused_at_load_whatever_it_raises(saved, problem, monkeypatch):
+    def raising(self, observation):
+        raise problem("x")
+
+    monkeypatch.setattr(TD3BC, "policy", raising)
+    assert f"does not describe an agent for cpu ({problem.__name__}" in refusal(saved)
+
+
+def test_loading_leaves_no_trace_of_the_rehearsal(tmp_path):
+    DT(DTConfig(hidden_dims=[8], width=8, layers=1, length=3), 3, 2).save(tmp_path / "agent")
+    one, other = orl.load_agent(tmp_path / "agent"), orl.load_agent(tmp_path / "agent").twin()
+    assert len(one.history.time) == len(other.history.time)
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    assert np.array_equal(one.act(rows), other.act(rows))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_weights_that_are_no_finite_numbers_are_refused(saved, value, kind):
+    file = saved / "weights.safetensors"
+    weights = {name: weight.numpy().astype(kind) for name, weight in load_file(file).items()}
+    for weight in weights.values():
+        weight[...] = value
+    save_numpy(weights, file)
+    assert re.search("holds NaN or infinity in actor|answers with NaN or infinity", refusal(saved))
+
+
+def test_doubles_that_single_precision_cannot_hold_are_refused(saved):
+    file = saved / "weights.safetensors"
+    weights = {name: weight.numpy().astype(np.float64) for name, weight in load_file(file).items()}
+    name = sorted(weights)[0]
+    weights[name].flat[0] = 1e300
+    save_numpy(weights, file)
+    assert f"holds NaN or infinity in {name}" in refusal(saved)
+
+
+LONG = ["a" * 5000, "/" + "a/" * 3000, "x" * 300 + "/agents/seed-0", "hf://" + "a" * 5000]
+
+
+@pytest.mark.parametrize("path", [*LONG, "a\0b", "", "hf://", "hf://x"])
+def test_a_path_that_is_none_is_one_short_sentence(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in (path, Path(path)):
+        assert refusal(given)
+
+
+def test_a_format_of_many_digits_is_cut(saved):
+    describe(saved, format=int("9" * 4000))
+    assert re.search("has format 9{300}\\.\\.\\., this version reads up to 1", refusal(saved))
+
+
+def test_folders_in_a_run_that_are_no_agents_are_no_obstacle(saved, tmp_path):
+    (tmp_path / "run" / "agents" / "seed-x").mkdir(parents=True)
+    saved.rename(tmp_path / "run" / "agents" / "seed-12")
+    assert orl.load_agent(tmp_path / "run").seed == 0
+    assert list(agent_folders(tmp_path / "run")) == [12]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,11 @@ FLOORS = [
     {"offline_rl.sweep"},
     {"offline_rl.cli"},
 ]
-ALLOWED_ON_ONE_FLOOR = {("offline_rl.data", "offline_rl.envs"), ("offline_rl.networks", "offline_rl.data")}
+ALLOWED_ON_ONE_FLOOR = {
+    ("offline_rl.data", "offline_rl.envs"),
+    ("offline_rl.networks", "offline_rl.data"),
+    ("offline_rl.hub", "offline_rl.agent_files"),
+}
 """Pairs of neighbours of which the first may import the second."""
 
 

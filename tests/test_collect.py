@@ -291,7 +291,7 @@ def test_a_learner_that_diverges_is_no_dataset(tmp_path):
         (["random", "--out", "x.hdf5", "--task", "hopper", "--steps", "1e15"], "more than fit into memory"),
         (["random", "--out", "/dev/null/x.hdf5", "--task", "hopper"], "cannot be written"),
         (["agent", "--out", "x.hdf5"], "no agent; give its folder with --agent"),
-        (["agent", "--out", "x.hdf5", "--agent", "nowhere"], "holds no agent.json"),
+        (["agent", "--out", "x.hdf5", "--agent", "nowhere"], "there is no folder nowhere"),
         (["agent", "--out", "x.hdf5", "--agent", "TD3", "--task", "walker2d"], "11 observation entries"),
         (["agent", "--out", "x.hdf5", "--agent", "TD3"], "no task to play; give --task"),
         (["agent", "--out", "x.hdf5", "--agent", "TD3", "--noise", "1", "--deterministic=False"], "leave out one"),

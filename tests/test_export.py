@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -143,6 +144,34 @@ def test_an_onnx_file_acts_as_the_agent_and_says_where_it_comes_from(td3_bc):
     assert json.loads(told["versions"]) == {"torch": torch.__version__}
     assert json.loads(told["inputs"]) == {"observation": export.INPUTS["observation"]}
     assert [file.name for file in path.parent.iterdir()] == ["policy.onnx"]
+
+
+def test_files_say_what_their_entries_are_called(tmp_path):
+    """Broken by names that end with the agent."""
+    names = dataclasses.replace(
+        PREPROCESSING, observation_names=("temp", "flow", "level"), action_names=("valve", "pump")
+    )
+    agent = find_algorithm("bc")(find_algorithm("bc").config_class(hidden_dims=[8]), 3, 2, preprocessing=names)
+    agent.export_onnx(tmp_path / "policy.onnx")
+    told = metadata(tmp_path / "policy.onnx")
+    assert json.loads(told["observation_names"]) == ["temp", "flow", "level"]
+    assert json.loads(told["action_names"]) == ["valve", "pump"]
+    agent.export_program(tmp_path / "policy.pt2")
+    extra = {"metadata.json": ""}
+    torch.export.load(tmp_path / "policy.pt2", extra_files=extra)
+    told = json.loads(extra["metadata.json"])
+    assert json.loads(told["observation_names"]) == ["temp", "flow", "level"]
+
+
+def test_a_file_without_names_says_nothing_of_them(td3_bc):
+    assert not [key for key in metadata(td3_bc[1]) if "names" in key]
+
+
+def test_a_name_of_the_other_format_is_refused(tmp_path):
+    with pytest.raises(orl.AgentError, match=r"policy\.pt2 is a name for a program; export_program writes one"):
+        make("bc").export_onnx(tmp_path / "policy.pt2")
+    with pytest.raises(orl.AgentError, match=r"policy\.onnx is a name for ONNX; export_onnx writes it"):
+        make("bc").export_program(tmp_path / "policy.onnx")
 
 
 def test_a_file_says_nothing_of_the_machine_that_wrote_it(td3_bc, tmp_path):

@@ -1,7 +1,8 @@
+import dataclasses
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hub_server import running_hub
 import offline_rl as orl
 from algos.td3_bc import TD3BC, Config
 from offline_rl.hub import FILES, model_card
+from offline_rl.training.evaluation import RAW_RETURNS, Evaluation
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def python(code, tmp_path, **environment):
     )
 
 
-LOAD = "agent = orl.load_agent('somebody/hopper'{})\nprint(agent.act([1, 2, 3]).tolist())\n"
+LOAD = "agent = orl.load_agent('hf://somebody/hopper'{})\nprint(agent.act([1, 2, 3]).tolist())\n"
 SAY = "try:\n    {}\nexcept orl.AgentError as error:\n    print(error)\n"
 
 
@@ -89,7 +91,7 @@ def test_an_agent_goes_up_and_comes_down_again(hub, agent, tmp_path):
 
     # What was read once is there without a network; what was not gives one sentence.
     offline = python(
-        LOAD.format("") + SAY.format("orl.load_agent('somebody/else')"),
+        LOAD.format("") + SAY.format("orl.load_agent('hf://somebody/else')"),
         tmp_path,
         HF_ENDPOINT=hub.address,
         HF_HUB_OFFLINE="1",
@@ -97,7 +99,7 @@ def test_an_agent_goes_up_and_comes_down_again(hub, agent, tmp_path):
     assert offline.returncode == 0, offline.stderr
     action, said = offline.stdout.splitlines()
     assert action == newest
-    assert said.startswith("somebody/else is no folder here, and not to be had from the Hugging Face Hub: it cannot be")
+    assert said.startswith("hf://somebody/else is not to be had from the Hugging Face Hub: it cannot be")
     assert "HF_HUB_OFFLINE is set" in said
 
 
@@ -105,53 +107,60 @@ def test_what_the_hub_refuses_is_one_sentence(hub, agent, tmp_path):
     agent.save(tmp_path / "mine")
     hub.repositories["somebody/empty"] = [{"README.md": b"nothing"}]
     calls = [
-        "orl.load_agent('somebody/missing')",
-        "orl.load_agent('somebody/empty')",
-        "orl.load_agent('somebody/empty', revision='v9')",
+        "orl.load_agent('hf://somebody/missing')",
+        "orl.load_agent('hf://somebody/empty')",
+        "orl.load_agent('hf://somebody/empty', revision='v9')",
         "orl.load_agent('mine').push_to_hub('somebody/hopper')",
         "orl.load_agent('mine').push_to_hub('hopper')",
+        "orl.load_agent('hf://hopper')",
     ]
     done = python("".join(map(SAY.format, calls)), tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN="hf_bad")
     assert done.returncode == 0, done.stderr
-    missing, empty, revision, refused, unnamed = done.stdout.splitlines()
-    assert missing.startswith(
-        "somebody/missing is no folder here, and not to be had from the Hugging Face Hub: there is"
-    )
-    assert empty == "somebody/empty on the Hugging Face Hub has no agent.json, so it is no agent"
+    missing, empty, revision, refused, unnamed, malformed = done.stdout.splitlines()
+    assert missing.startswith("hf://somebody/missing is not to be had from the Hugging Face Hub: there is")
+    assert empty == "hf://somebody/empty has no agent.json, so it is no agent"
     assert revision.endswith(": it has no such revision")
     assert "the Hugging Face Hub did not take somebody/hopper" in refused
     assert "401" in refused
-    assert unnamed == "'hopper' is no name on the Hugging Face Hub; give user/name"
+    assert unnamed == "'hopper' is no name on the Hugging Face Hub; give hf://user/name"
+    assert malformed == "hf://hopper names no agent on the Hugging Face Hub; give hf://user/name"
 
 
-def test_a_path_that_exists_wins_over_a_name_on_the_hub(agent, tmp_path, monkeypatch):
-    """Broken by asking the Hub first: there is none here."""
+@pytest.mark.parametrize("name", ["agents/seed-0", "nowhere", "a/b/c", "./a/b", "/a/b", "../a", "a/.."])
+def test_a_path_with_a_mistake_in_it_asks_nobody(name, tmp_path, monkeypatch):
+    """Broken by taking any path with one slash for a name on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # who asks fails
+    with pytest.raises(orl.AgentError, match=r"^(there is no folder|.* holds no agent\.json)") as caught:
+        orl.load_agent(name)
+    assert ("give hf://agents/seed-0 for an agent on the Hugging Face Hub" in str(caught.value)) == ("seed" in name)
+
+
+def test_a_folder_is_a_folder_whatever_it_is_called(agent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     agent.save("somebody/hopper")
     assert orl.load_agent("somebody/hopper").seed == 7
+    with pytest.raises(
+        orl.AgentError, match=r"there is no folder somebody/hoper; did you mean hopper, or give hf://some"
+    ):
+        orl.load_agent("somebody/hoper")
     (tmp_path / "somebody" / "nothing").mkdir()
     with pytest.raises(orl.AgentError, match=r"holds no agent\.json"):
         orl.load_agent("somebody/nothing")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "./a/b", "/a/b", "../a", "a/.."])
-def test_other_missing_paths_are_not_looked_up(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(orl.AgentError, match=r"holds no agent\.json"):
-        orl.load_agent(name)
-
-
 def test_without_the_extra_the_sentence_names_it(agent, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     extra = r'huggingface_hub is not installed; pip install "offline-rl-suite\[hub\]"'
-    with pytest.raises(orl.AgentError, match=f"some/where is no folder here, and cannot be looked up .*: {extra}"):
-        orl.load_agent("some/where")
+    for name in ("hf://some/where", Path("hf://some/where")):
+        with pytest.raises(orl.AgentError, match=f"^hf://some/where cannot be looked up: {extra}"):
+            orl.load_agent(name)
     with pytest.raises(orl.AgentError, match=f"^{extra}"):
         agent.push_to_hub("some/where")
 
 
 def test_the_model_card_says_where_an_agent_comes_from_and_what_it_is_worth(agent):
-    played = SimpleNamespace(returns=np.array([100.0, 300.0]), scores=np.array([3.0, 9.0]), lengths=np.array([50, 70]))
+    played = Evaluation(returns=np.array([100.0, 300.0]), scores=np.array([3.0, 9.0]), lengths=np.array([50, 70]))
     card = model_card(agent.description(), "somebody/hopper", played)
     for fact in (
         "| task | hopper-medium-v2 |",
@@ -162,8 +171,22 @@ def test_the_model_card_says_where_an_agent_comes_from_and_what_it_is_worth(agen
         "| seed | 7 |",
         "| updates | 1,234 offline, 0 online |",
         "Normalised score **6.0**, return 200.0 ± 100.0, over 2 episodes of mean length 60.",
-        'orl.load_agent("somebody/hopper")',
+        'orl.load_agent("hf://somebody/hopper")',
     ):
         assert fact in card
     assert card.startswith('---\nlibrary_name: "offline-rl-suite"\ntags: [')
+    raw = dataclasses.replace(played, scores=None, score_name=RAW_RETURNS)
+    told = model_card(agent.description(), "somebody/hopper", raw)
+    assert "Return 200.0 ± 100.0, over 2 episodes of mean length 60; raw returns, no score." in told
+    own = dataclasses.replace(played, score_name="score (set's own)")
+    assert "D4RL's reference returns" not in model_card(agent.description(), "somebody/hopper", own)
     assert "Not evaluated" in model_card(agent.description(), "somebody/hopper")
+
+
+def test_a_card_names_the_entries_and_a_diverged_agent_is_not_uploaded(agent):
+    names = dataclasses.replace(agent.preprocessing, observation_names=("temp", "flow|x", "level"))
+    named = TD3BC(Config(hidden_dims=[8]), 3, 2, preprocessing=names)
+    assert "| observation | temp, flow\\|x, level |" in model_card(named.description(), "somebody/hopper")
+    agent.groups["actor"].flat[0] = np.nan
+    with pytest.raises(orl.AgentError, match="td3_bc holds NaN or infinity in actor"):
+        agent.push_to_hub("somebody/hopper")

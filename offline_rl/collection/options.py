@@ -44,7 +44,7 @@ class AgentOptions(CollectOptions):
     """Options of letting a saved agent play."""
 
     agent: str = ""
-    """Folder of a saved agent, for instance runs/x/agents/seed-0."""
+    """A saved agent: its folder, for instance runs/x/agents/seed-0, a run with one agent, or hf://user/name."""
     deterministic: bool = True
     """Act as well as possible; False acts as the agent explores."""
     noise: float = 0.0

@@ -127,6 +127,7 @@ class Collection:
             weights = {name: weight.numpy() for name, weight in self._agent.acting_weights().items()}
             digest = hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights)))
             record["agent"] = self._agent.description() | {"weights_sha256": digest.hexdigest()}
+            record |= self._agent.preprocessing.names()
         # Data made twice on like machines is the same, whether or not they have a compiler.
         return record | ({"kernel": choose_kernel(built=False)} if self._kind != "random" else {})
 

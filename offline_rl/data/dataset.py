@@ -3,14 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from offline_rl.data.names import FIELDS, Field, Names, checked_names, key_of, labels_of, numbered, places, quoted
 from offline_rl.data.rows import BoolArray, FloatArray, IntArray, Recording, Selection, checked, exact_rows
 from offline_rl.errors import DatasetError
 
@@ -58,6 +59,7 @@ class Dataset:
     def __post_init__(self) -> None:
         for field in (*COLUMNS, "episode_bounds", *EPISODES):
             getattr(self, field).setflags(write=False)
+        _ = self.observation_names, self.action_names  # refuses what does not fit
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -77,6 +79,26 @@ class Dataset:
     def action_size(self) -> int:
         """A, the numbers in an action."""
         return int(self.actions.shape[1])
+
+    @property
+    def observation_names(self) -> Names | None:
+        """Names of the entries of an observation, `(O,)`: a table's columns; None where nobody has named them."""
+        key = key_of("observation")
+        return checked_names(
+            self.metadata.get(key), "observation", self.observation_size, DatasetError, f"{self.name}: "
+        )
+
+    @property
+    def action_names(self) -> Names | None:
+        """Names of the entries of an action, `(A,)`; None where nobody has named them."""
+        key = key_of("action")
+        return checked_names(self.metadata.get(key), "action", self.action_size, DatasetError, f"{self.name}: ")
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """The names of columns as JSON values by their keys in the metadata; those that nobody gave are not there."""
+        found = {key_of(field): getattr(self, key_of(field)) for field in FIELDS}
+        return {key: list(names) for key, names in found.items() if names}
 
     @property
     def action_bounds(self) -> tuple[FloatArray, FloatArray]:
@@ -139,28 +161,32 @@ class Dataset:
     def __add__(self, other: "Dataset") -> "Dataset":
         """Put the rows of another dataset of the same robot after the rows of this one.
 
-        The task is this dataset's, or the other's where this one names none.
+        The task is this dataset's, or the other's where this one names none. Where either has names of columns, the
+        other's columns are brought into the order of this one's; columns without names count as `observation_0`, ….
 
         Raises:
-            DatasetError: The sizes differ, or the two name different robots.
+            DatasetError: The sizes or the names of columns differ, or the two name different robots.
         """
         pair = f"'{self.name}' and '{other.name}' cannot be joined"
+        names = {field: _joined_names(self, other, field, pair) for field in FIELDS}
         for what in ("observation_size", "action_size"):
             if getattr(self, what) != getattr(other, what):
                 sizes = f"{what.replace('_', ' ')}s are {getattr(self, what)} and {getattr(other, what)}"
                 raise DatasetError(f"{pair}: their {sizes}; join data of one robot only")
         if self.task and other.task and _robot(self) != _robot(other):
             raise DatasetError(f"{pair}: their tasks are {self.task} and {other.task}; join data of one robot only")
+        other = _reordered(other, names)
         bounds = _joined_bounds(self, other)
         if bounds is None:
             raise DatasetError(f"{pair}: their action bounds differ; rescale the actions of one of them")
         measured = {MEASURED_BOUNDS: True} if all(MEASURED_BOUNDS in each.metadata for each in (self, other)) else {}
         parts = [self.metadata, other.metadata]
         environment = self.environment or (None if self.task else other.environment)
+        named = {key_of(field): list(own) for field, own in names.items() if own}
         return Dataset(
             name=f"{self.name}+{other.name}",
             episode_bounds=np.concatenate([self.episode_bounds, other.episode_bounds[1:] + len(self)]),
-            metadata={"task": self.task or other.task, "action_bounds": bounds, "parts": parts, **measured}
+            metadata={"task": self.task or other.task, "action_bounds": bounds, "parts": parts, **measured, **named}
             | ({"environment": environment} if environment else {}),
             **{field: np.concatenate([getattr(self, field), getattr(other, field)]) for field in (*COLUMNS, *EPISODES)},
         )
@@ -178,6 +204,8 @@ class Dataset:
         name: str = "arrays",
         task: str | None = None,
         action_bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (-1.0, 1.0),
+        observation_names: Sequence[str] | None = None,
+        action_names: Sequence[str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> "Dataset":
         """Make a dataset of your own arrays, which are copied.
@@ -196,14 +224,24 @@ class Dataset:
             name: What to call it.
             task: What names the task, such as "Hopper-v4" or "hopper-medium-v2".
             action_bounds: Lowest and highest action, one number or `(A,)` each.
+            observation_names: `(O,)`, by default the columns where `observations` is a frame; the agent keeps them.
+                `next_observations` of a frame are then taken by name, with or without "next_" before it.
+            action_names: `(A,)`, likewise.
             metadata: Further JSON values to keep with it.
 
         Returns:
             The dataset.
 
         Raises:
-            DatasetError: The arrays do not fit each other, are not finite numbers, or leave no transition.
+            DatasetError: The arrays do not fit each other, are not finite numbers, or leave no transition; or names do
+                not fit.
         """
+        names: dict[Field, Any] = {
+            "observation": _names_given(observation_names, observations),
+            "action": _names_given(action_names, actions),
+        }
+        if names["observation"] is not None and next_observations is not None:
+            next_observations = _following(name, next_observations, names["observation"])
         arrays = {
             "observations": observations,
             "actions": actions,
@@ -214,6 +252,9 @@ class Dataset:
         }
         recording = checked(name, arrays, action_bounds=action_bounds)
         described = {**(metadata or {}), "action_bounds": [np.asarray(bound).tolist() for bound in action_bounds]}
+        for field, size in zip(FIELDS, (recording.observations.shape[1], recording.actions.shape[1]), strict=True):
+            if found := checked_names(names[field], field, size, DatasetError, f"{name}: "):
+                described[key_of(field)] = list(found)
         if task:
             described["task"] = task
         return cls.assemble(recording, exact_rows(recording), name=name, metadata=described)
@@ -329,6 +370,62 @@ def _robot(dataset: Dataset) -> object:
     if dataset.environment:
         return [dataset.environment[key] for key in ("id", "kwargs", "max_episode_steps", "wrappers")]
     return re.split(r"[-_]", (dataset.task or "").lower())[0]
+
+
+def _names_given(names: Sequence[str] | None, values: npt.ArrayLike) -> Sequence[str] | None:
+    """Return the names of columns: as given, or those of a frame; None if there are none."""
+    if names is not None:
+        return names
+    labels = labels_of(values) if not isinstance(values, Mapping) else None
+    return labels if labels and all(isinstance(label, str) for label in labels) else None
+
+
+def _following(source: str, values: npt.ArrayLike, names: Sequence[str]) -> npt.ArrayLike:
+    """Return next observations in the order of the observations, if both are frames."""
+    labels = _names_given(None, values)
+    if labels is None:
+        return values
+    plain = [label if label in names else label.removeprefix("next_") for label in labels]
+    order = places(plain, tuple(names), "observation", DatasetError, f"{source}: next_observations", "observations")
+    return np.asarray(values)[:, order]
+
+
+def _joined_names(one: Dataset, other: Dataset, field: Field, pair: str) -> Names | None:
+    """Return the names of the columns of two datasets that are joined; None if neither has any."""
+    found = [getattr(each, key_of(field)) for each in (one, other)]
+    if found == [None, None]:
+        return None
+    sizes = [getattr(each, f"{field}_size") for each in (one, other)]
+    first, second = (own or numbered(field, size) for own, size in zip(found, sizes, strict=True))
+    if set(first) != set(second):
+        pairs = ((one, first, set(second)), (other, second, set(first)))
+        faults = [
+            f"only '{each.name}' has {quoted(alone)}"
+            for each, own, others in pairs
+            if (alone := [name for name in own if name not in others])
+        ]
+        unnamed = "" if all(found) else " (a part without names has numbered ones)"
+        raise DatasetError(f"{pair}: {' and '.join(faults)}{unnamed}; name the columns of both alike")
+    return tuple(first)
+
+
+def _reordered(dataset: Dataset, names: Mapping[Field, Names | None]) -> Dataset:
+    """Return a dataset whose columns, which have these names, are in their order."""
+    columns: dict[str, Any] = {}
+    metadata = dict(dataset.metadata)
+    for field, order in names.items():
+        own = getattr(dataset, key_of(field)) or numbered(field, getattr(dataset, f"{field}_size"))
+        if order is None or own == order:
+            continue
+        at = {name: place for place, name in enumerate(own)}
+        place = [at[name] for name in order]
+        for column in (f"{field}s", f"next_{field}s"):
+            if column in COLUMNS:
+                columns[column] = np.ascontiguousarray(getattr(dataset, column)[:, place])
+        metadata[key_of(field)] = list(order)
+        if field == "action":
+            metadata["action_bounds"] = [bound[place].tolist() for bound in dataset.action_bounds]
+    return replace(dataset, metadata=metadata, **columns) if columns else dataset
 
 
 def _joined_bounds(one: Dataset, other: Dataset) -> list[list[float]] | None:

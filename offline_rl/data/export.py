@@ -87,7 +87,7 @@ def _write_d4rl(dataset: Dataset, path: Path) -> Path:
         "timeouts": _flags(dataset),
     }
     attributes = {
-        **_facts(dataset),
+        **{name: value for name, value in _facts(dataset).items() if name not in dataset.names},
         "action_bounds": [bound.tolist() for bound in dataset.action_bounds],
         "last_episode_cut": not bool(dataset.episode_complete[-1]),
     }
@@ -102,6 +102,8 @@ def _write_d4rl(dataset: Dataset, path: Path) -> Path:
             with contextlib.suppress(TypeError, ValueError):  # nested facts are no attributes of HDF5
                 if len(json.dumps(value)) <= ATTRIBUTE_LENGTH:
                     file.attrs[name] = value
+        for name, names in dataset.names.items():
+            file.attrs[name] = json.dumps(names)  # as one text, because a list of them has a limit
     return path
 
 

@@ -98,6 +98,8 @@ def from_table(
         name=name,
         task=task,
         action_bounds=action_bounds or _bounds(source, names, actions),
+        observation_names=_of(names, "observation"),
+        action_names=_of(names, "action"),
         metadata=described,
     )
 

@@ -1,24 +1,31 @@
 """What an agent is worth: episodes in the simulator, as a pure function of (weights, seed, step)."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 
-from offline_rl.agent import Agent, AgentConfig
+from offline_rl.agent import Agent, AgentConfig, load_agent
 from offline_rl.draws import derived_seed
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
-from offline_rl.envs.tasks import Task, find_task, normalized_score
-from offline_rl.errors import AgentError
+from offline_rl.envs.foreign import checked_environment, play_episode, registered
+from offline_rl.envs.tasks import D4RL, SCORE_NAMES, Task, find_task, normalized_score
+from offline_rl.errors import AgentError, TaskError
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from offline_rl.envs.vector import Watcher
 
 BLOCK = 10
 """Episodes that are stepped together. Fixed, because a policy's last bits can depend on the size of its batch."""
+
+RAW_RETURNS = "raw returns, no score"
+"""What to call the scores of an environment that is no task: there are none."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +35,21 @@ class Evaluation:
     Attributes:
         returns: ``(E,)``.
         lengths: ``(E,)``, in steps.
-        scores: ``(E,)``, the normalised returns.
+        scores: ``(E,)``, the normalised returns; None where nothing says which returns score 0 and 100.
         by_condition: The same under each of the agent's conditions, of which the first is this one; empty for an agent
             that knows one way to act.
+        task: What was played: a task, or a Gymnasium environment.
+        dynamics: A task's; None for a Gymnasium environment that is no task.
+        score_name: What the scores are, in words, or that there are none.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None
     by_condition: Mapping[str, "Evaluation"] = field(default_factory=dict)
+    task: str = ""
+    dynamics: Dynamics | None = None
+    score_name: str = SCORE_NAMES[D4RL]
 
 
 def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
@@ -97,9 +110,24 @@ def trace(agent: Agent, task: str | Task, *, dynamics: Dynamics | None = None, s
     return values
 
 
+def task_of(agent: Agent, task: str | Task | None = None) -> Task:
+    """Return the task that is named, by default the one that an agent was trained for.
+
+    Raises:
+        TaskError: The task is unknown.
+        AgentError: None is named, and the agent was trained without one.
+    """
+    trained_for, recovered = (agent.provenance.get(key) for key in ("task", "recovered_task"))
+    if task is None and trained_for is None:
+        raise AgentError(f"{agent!r} was trained without a task; give one, for instance --task hopper or task='hopper'")
+    if recovered is not None and task in (None, trained_for):
+        return Task.from_json(recovered)
+    return find_task(str(trained_for) if task is None else task)
+
+
 def evaluate(
-    agent: Agent,
-    task: str | Task,
+    agent: Agent | str | os.PathLike[str],
+    task: "str | Task | gymnasium.Env[Any, Any] | None" = None,
     *,
     dynamics: Dynamics | None = None,
     episodes: int = 100,
@@ -110,42 +138,111 @@ def evaluate(
     """Score an agent in this process.
 
     Args:
-        agent: Whom to score.
-        task: A task or its name, see :func:`offline_rl.envs.find_task`.
-        dynamics: ``"d4rl"`` or ``"plain"``; by default those that the task's data was recorded with.
+        agent: Whom to score: an agent, or what :func:`offline_rl.load_agent` takes.
+        task: A task or its name, see :func:`offline_rl.envs.find_task`; by default the one the agent was trained for.
+            Or any Gymnasium environment with boxes, or its id: then there are returns, but no scores.
+        dynamics: ``"d4rl"`` or ``"plain"``; by default, where the task is left out, those of the agent's training,
+            else those that the task's data was recorded with.
         episodes: How many episodes to play.
         seed: Decides the initial states.
         video: MP4 or GIF file for a film of the first episodes, those that are scored, under the first condition.
         video_episodes: How many to film.
 
     Raises:
-        TaskError: The task is unknown or cannot be scored.
-        AgentError: There is no episode, or the agent's actions are not finite.
+        TaskError: The task is unknown or cannot be scored, or an environment is not one for such agents.
+        AgentError: There is no episode, no task, or no such agent; or the agent's actions are not finite.
         VideoError: The film cannot be made; most reasons are found before anything is played.
     """
+    agent = agent if isinstance(agent, Agent) else load_agent(agent)
     if episodes < 1:
         raise AgentError(f"episodes is {episodes}; it must be at least 1")
-    found_task = find_task(task)
-    chosen = dynamics_of(found_task, dynamics)
+    found = _task_or_environment(agent, task)
+    if not isinstance(found, Task):
+        if dynamics is not None or video is not None:
+            name = "dynamics" if dynamics is not None else "video"
+            raise TaskError(f"{name} is for tasks, not for a Gymnasium environment of one's own; leave it out")
+        try:
+            return _raw_returns(agent, found, episodes, seed)
+        finally:
+            if found is not task:
+                found.close()
+    trained_with = agent.provenance.get("dynamics")
+    if task is None and dynamics is None and trained_with in get_args(Dynamics):
+        dynamics = trained_with
+    return _scores(agent, found, dynamics_of(found, dynamics), episodes, seed, video, video_episodes)
+
+
+def _task_or_environment(agent: Agent, task: Any) -> "Task | gymnasium.Env[Any, Any]":
+    """Return the task, or else the environment, that is meant."""
+    if task is not None and not isinstance(task, (str, Task)):
+        return task  # type: ignore[no-any-return]
+    try:
+        return task_of(agent, task)
+    except TaskError:
+        environment = registered(task) if isinstance(task, str) else None
+        if environment is None:
+            raise
+    return environment
+
+
+def _raw_returns(agent: Agent, environment: "gymnasium.Env[Any, Any]", episodes: int, seed: int) -> Evaluation:
+    """Play one episode after the other, of each condition the same ones."""
+    bounds = agent.preprocessing.action_low, agent.preprocessing.action_high
+    name = checked_environment(environment, agent.observation_size, bounds)
+    seeds = [reset for block in blocks(seed, 0, episodes) for reset in block]
+    found: dict[str, Evaluation] = {}
+    for place, condition in enumerate(agent.conditions(agent.config)):
+        played = []
+        for reset in seeds:
+            agent.reset(condition=np.array([place]))
+            played.append(play_episode(environment, agent.act, reset))
+        returns, lengths = (np.array(values) for values in zip(*played, strict=True))
+        found[condition] = Evaluation(returns, lengths, None, task=name, score_name=RAW_RETURNS)
+    return _with_conditions(found)
+
+
+def _with_conditions(found: Mapping[str, Evaluation]) -> Evaluation:
+    first = next(iter(found.values()))
+    return replace(first, by_condition=found) if len(found) > 1 else first
+
+
+def _scores(  # noqa: PLR0917 (as evaluate)
+    agent: Agent,
+    task: Task,
+    dynamics: Dynamics,
+    episodes: int,
+    seed: int,
+    video: str | Path | None,
+    video_episodes: int,
+) -> Evaluation:
+    """Play a task in blocks of episodes."""
+    normalized_score(task, 0.0)  # refuses, before anything is played, what cannot be scored
     film = None
     if video is not None:
         from offline_rl.envs.film import Film
 
-        about = {"task": found_task.name, "dynamics": chosen, "seed": seed}
+        about = {"task": task.name, "dynamics": dynamics, "seed": seed}
         film = Film(video, min(episodes, video_episodes), about=about)
     played = []
     for number, block in enumerate(blocks(seed, 0, episodes)):
         # In the block of the score, because another size of the batch can change a policy's last bits.
         watcher = film.watcher(range(number * BLOCK, number * BLOCK + len(block))) if film else None
-        played.append(play(agent, found_task, chosen, block, watcher))
+        played.append(play(agent, task, dynamics, block, watcher))
     if film:
         film.write()
     returns, lengths = (
         by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
     )
-    found = {
-        name: Evaluation(own, lengths[name].astype(np.int64), np.asarray(normalized_score(found_task, own)))
-        for name, own in returns.items()
-    }
-    first = next(iter(found.values()))
-    return replace(first, by_condition=found) if len(found) > 1 else first
+    return _with_conditions(
+        {
+            name: Evaluation(
+                own,
+                lengths[name].astype(np.int64),
+                np.asarray(normalized_score(task, own)),
+                task=task.name,
+                dynamics=dynamics,
+                score_name=task.robot.score_name,
+            )
+            for name, own in returns.items()
+        }
+    )

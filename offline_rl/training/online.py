@@ -17,6 +17,7 @@ from offline_rl.draws import Stream
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import OnlineEnvironment, RandomActions, Transition
 from offline_rl.envs.tasks import Task
+from offline_rl.errors import DivergedError
 from offline_rl.training.checkpoint import prefixed, select
 
 
@@ -56,9 +57,10 @@ class Interaction:
         if step <= self._random_steps:
             return self._random.at(step)
         noise = self._noise.at(step).standard_normal(self._agent.action_size, np.float32)
-        # An agent that has diverged stands still instead of ending the run of its neighbours.
-        action: NDArray[np.float32] = np.nan_to_num(self._agent.act_with_noise(self._environment.observation, noise))
-        return action
+        try:
+            return self._agent.act_with_noise(self._environment.observation, noise)
+        except DivergedError:  # it stands still instead of ending the run of its neighbours
+            return np.zeros(self._agent.action_size, np.float32)
 
     def metrics(self) -> dict[str, float]:
         """Return what the log says of the episodes so far."""

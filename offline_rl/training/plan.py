@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, new_agent
+from offline_rl.agent_files import brief
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.d4rl import DATASETS
+from offline_rl.data.names import FIELDS, key_of
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
@@ -140,6 +142,7 @@ class Plan:
                 "name": self.dataset.name,
                 "source": self.source,
                 "fingerprint": self.dataset.fingerprint,
+                **names_of(self.dataset),
                 "mode": self.dataset.metadata.get("mode", self.options.data_mode),
                 "rows": len(self.dataset),
                 "episodes": len(self.dataset.episode_returns),
@@ -222,6 +225,11 @@ class Plan:
         }
 
 
+def names_of(dataset: Dataset) -> dict[str, list[str] | None]:
+    """Return the names of a dataset's columns, which are part of its agents; runs of older versions recorded none."""
+    return {key_of(field): dataset.names.get(key_of(field)) for field in FIELDS}
+
+
 def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     """Return, in words, the settings of a stored ``config.json`` that a new run does not share.
 
@@ -230,6 +238,7 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     new = plan.record()
     pairs = [(name, old.get(name), new[name]) for name in ("algorithm", "task", "dynamics")]
     pairs.append(("dataset", old["dataset"]["fingerprint"][:12], new["dataset"]["fingerprint"][:12]))
+    pairs += [(name, old["dataset"].get(name, names), names) for name, names in names_of(plan.dataset).items()]
     pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
     kernels = [record["compute"]["kernel"] for record in (old, new)]
     precisions = [kernel if kernel in ("tf32", "bf16") else "float32" for kernel in kernels]
@@ -239,7 +248,11 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     for section in ("config", "options"):
         names = {**old[section], **new[section]}
         pairs += [(name, old[section].get(name), new[section].get(name)) for name in names]
-    return [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
+    return [
+        f"{name} was {brief(repr(before))}, now {brief(repr(after))}"
+        for name, before, after in pairs
+        if before != after
+    ]
 
 
 def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

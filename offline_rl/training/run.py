@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,31 @@ class Run:
         return {row["seed"]: math.nan if row["score"] is None else row["score"] for row in final}
 
     @property
-    def agents(self) -> dict[int, Agent]:
-        """The trained agents by seed, loaded for acting."""
-        return {seed: load_agent(self.path / "agents" / f"seed-{seed}") for seed in self.config["options"]["seeds"]}
+    def agents(self) -> Mapping[int, Agent]:
+        """The trained agents by seed, each loaded for acting when it is asked for; one that has diverged is refused."""
+        return _Agents({seed: self.path / "agents" / f"seed-{seed}" for seed in self.config["options"]["seeds"]})
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+class _Agents(Mapping[int, Agent]):
+    """Agents that are loaded one by one, so that one that cannot be loaded is no obstacle to the others."""
+
+    def __init__(self, folders: Mapping[int, Path]) -> None:
+        self._folders = folders
+
+    def __getitem__(self, seed: int) -> Agent:
+        return load_agent(self._folders[seed])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+    def __repr__(self) -> str:
+        return f"agents of the seeds {', '.join(map(str, self._folders))}"
 
 
 def train(

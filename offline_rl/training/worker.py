@@ -16,6 +16,7 @@ from offline_rl.data.packed import PackedRows
 from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import Transition
 from offline_rl.envs.tasks import Task
+from offline_rl.errors import DivergedError
 from offline_rl.launch import Message, serve
 from offline_rl.networks.kernels import Kernel, use_kernel
 from offline_rl.training.captured import CapturedUpdates
@@ -217,13 +218,16 @@ class Worker:
 
         An agent whose training has diverged cannot act; its returns are NaN, and its neighbours go on.
         """
+        diverged: Reply = {"returns": [[math.nan]] * len(seeds), "lengths": [[math.nan]] * len(seeds)}, {}
         if not all(bool(weight.isfinite().all()) for weight in tensors.values()):
-            return {"returns": [[math.nan]] * len(seeds), "lengths": [[math.nan]] * len(seeds)}, {}
+            return diverged
         # Episodes are played the same way in every process: which one plays a block hangs on the moment.
         use_kernel("default", 1)
         try:
             agent = agent_from_description(description, tensors)
             returns, lengths = play(agent, Task.from_json(task), dynamics, seeds)
+        except DivergedError:  # its weights are finite, but too large
+            return diverged
         finally:
             use_kernel(*self._arithmetic)
         return {"returns": returns, "lengths": lengths}, {}

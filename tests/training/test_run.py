@@ -103,6 +103,22 @@ def test_a_diverged_agent_ends_with_no_score_and_a_warning(tmp_path, tiny):
         run = orl.train("td3_bc", "hopper-demo", out=str(tmp_path / "x"), critic_learning_rate=1e38, **settings)
     assert np.isnan(run.scores[0])
     assert run.rows[-1]["return"] is None
+    with pytest.raises(orl.AgentError, match=r"seed-0: td3_bc holds NaN or infinity in .*its training has diverged"):
+        run.agents[0].act(np.zeros(11))
+
+
+def test_an_agent_that_has_diverged_is_no_obstacle_to_the_others(tmp_path, tiny):
+    """Broken by loading all at once."""
+    settings = {**tiny, "steps": 40, "log_every": 10, "eval_every": 0, "final_episodes": 2}
+    each = {"critic_learning_rate": [1e38, 3e-4]}
+    with pytest.warns(UserWarning, match="seed-0 has diverged"):
+        run = orl.train("td3_bc", "hopper-demo", seeds=[0, 1], each=each, out=str(tmp_path / "x"), **settings)
+    assert list(run.agents) == [0, 1]
+    assert np.isfinite(run.agents[1].act(np.zeros(11))).all()
+    with pytest.raises(orl.AgentError, match="diverged"):
+        run.agents[0]
+    with pytest.raises(KeyError):
+        run.agents[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

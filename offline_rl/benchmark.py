@@ -21,6 +21,7 @@ from offline_rl.agent import find_algorithm
 from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.results import Result, read_result, read_results, results_of
 from offline_rl.analysis.tables import table
+from offline_rl.data.kinds import stem
 from offline_rl.errors import RunError, RunInUseError, suggestion
 from offline_rl.files import sealed, write_bytes, write_json
 from offline_rl.training.options import TrainOptions
@@ -220,9 +221,8 @@ def _words(text: str) -> str:
 
 def _stem(dataset: str) -> str:
     """Return the name by which results know a dataset."""
-    return "+".join(
-        Path(part).stem if part.endswith((".hdf5", ".h5", ".csv", ".parquet")) else part for part in dataset.split("+")
-    )
+    parts = dataset.split("+")
+    return "+".join(part if stem(part) == part else stem(Path(part).name) for part in parts)
 
 
 def _settings(suite: Suite, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 
 from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, merged, presets
 from offline_rl.data import Dataset, load_dataset
-from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.data.preprocessing import D4RL_SCALE, OWN_SCALE, Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
@@ -78,7 +78,7 @@ class Plan:
         published = presets(found, task.robot.name, task.robot.name if joined else task.name) if task else {}
         config = found.config_class(**{**merged(published), **overrides})
         _check_each(found, options, overrides)
-        preprocessing = Preprocessing.fit(data, normalize=config.normalize)
+        preprocessing = Preprocessing.fit(data, normalize=config.normalize, d4rl=bool(task and task.robot.d4rl))
         device = _device(options.device)
         _check_compute(found, options, device)
         plan = cls(found, config, tuple(published), options, data, source, task, dynamics, preprocessing, device)
@@ -135,6 +135,8 @@ class Plan:
                 "source": self.source,
                 "fingerprint": self.dataset.fingerprint,
                 "mode": self.dataset.metadata.get("mode", self.options.data_mode),
+                "ends": self.dataset.ends,
+                "normalisation": self._normalisation(),
                 "rows": len(self.dataset),
                 "episodes": len(self.dataset.episode_returns),
                 "mean_return": self.dataset.mean_return,
@@ -151,6 +153,12 @@ class Plan:
                 "gpu": _gpu(self.device),
             },
         }
+
+    def _normalisation(self) -> str | None:
+        """Return what observations are divided by, in words; None if they stay as they are."""
+        if not self.config.normalize:
+            return None
+        return D4RL_SCALE if self.task and self.task.robot.d4rl else OWN_SCALE
 
     @property
     def kernel(self) -> str:
@@ -200,6 +208,7 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     new = plan.record()
     pairs = [(name, old.get(name), new[name]) for name in ("algorithm", "task", "dynamics")]
     pairs.append(("dataset", old["dataset"]["fingerprint"][:12], new["dataset"]["fingerprint"][:12]))
+    pairs.append(("normalisation", normalisation(old), normalisation(new)))
     pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
     kernels = [record["compute"]["kernel"] for record in (old, new)]
     precisions = [kernel if kernel in ("tf32", "bf16") else "float32" for kernel in kernels]
@@ -210,6 +219,12 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
         names = {**old[section], **new[section]}
         pairs += [(name, old[section].get(name), new[section].get(name)) for name in names]
     return [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
+
+
+def normalisation(record: dict[str, Any]) -> str | None:
+    """Return what a ``config.json`` says of observations' scale; before it said so, all were divided by D4RL's."""
+    said: str | None = record["dataset"].get("normalisation", D4RL_SCALE if record["config"]["normalize"] else None)
+    return said
 
 
 def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

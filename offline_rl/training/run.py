@@ -15,6 +15,7 @@ from typing import Any
 
 from offline_rl.agent import Agent, load_agent
 from offline_rl.data import Dataset
+from offline_rl.data.kinds import stem
 from offline_rl.errors import RunError, RunInUseError
 from offline_rl.files import remove_leftovers, write_json
 from offline_rl.training.checkpoint import Checkpoint
@@ -235,4 +236,4 @@ def _new_folder(name: str) -> Path:
 
 
 def _short(dataset: str) -> str:
-    return "+".join(Path(part.replace("/", "-")).stem for part in dataset.split("+"))
+    return "+".join(stem(part.replace("/", "-")) for part in dataset.split("+"))

@@ -148,10 +148,10 @@ def _note_counted(recording: Recording, metadata: dict[str, Any], *, quiet: bool
                     stacklevel=3,
                 )
         return
-    ends = np.flatnonzero(np.append(recording.terminated, True))
-    lengths = np.diff(ends, prepend=-1)
+    bounds = np.concatenate([[-1], np.flatnonzero(recording.terminated), [len(recording) - 1]])
+    lengths = np.diff(bounds)
     if lengths.max() >= TIME_LIMIT - 1:  # D4RL's own count finds a limit one row early
-        row = int(ends[lengths.argmax()] - lengths.max() + 1)
+        row = int(bounds[lengths.argmax()] + 1)
         raise DatasetError(
             f"{recording.source} has no 'timeouts', and 'terminals' marks no end for {lengths.max():,} rows from row "
             f"{row} on, so nothing says where its episodes end; add 'timeouts' (1 where an episode was cut), or ask "

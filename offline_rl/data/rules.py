@@ -24,7 +24,7 @@ FINEST_RANGE = 1e-6
 """Range of an action, as a part of its size, below which single precision holds hardly ten steps of it."""
 ACTION_TOLERANCE = 1e-4
 """How far an action may lie outside its bounds, as a part of half their distance: rounding."""
-NOISE = 1e-10
+NOISE = 1e-11
 """Spread, as a part of a number's size, that is taken for the rounding of double precision and may be lost."""
 FAINT_REWARD = 1e-6
 """Size of all rewards below which a warning is due: Adam adds 1e-8 to the size of a gradient."""

@@ -9,8 +9,9 @@ One row is one step, in the order of time, one episode after the other. The colu
 * ``terminated``, ``truncated`` (1 or 0): the episode ended here for good; it was cut here, but could have gone on; the
   first if both. And ``episode``, any value that is the same in all rows of an episode and in no others. At least one of
   the three must be there, because nothing else says where episodes end;
-* ``next_observation_…``, optional, with the names of the observations: what was seen after the step; its cells
-  may be empty where ``terminated`` is 1, for they mean nothing there. Without them it is the next row's observation, and the last row of an episode that did not end for good is left out.
+* ``next_observation_…``, optional, with the names of the observations: what was seen after the step; cells may be
+  empty where ``terminated`` is 1, for they mean nothing there. Without them it is the next row's observation, and the
+  last row of an episode that did not end for good is left out.
 
 Cells are plain numbers, or the words true and false for 1 and 0. Other columns are ignored, unless their name looks
 like one of these misspelt.

@@ -7,7 +7,7 @@ Srinivas, Igor Mordatch. Decision Transformer: Reinforcement Learning via Sequen
 ``--encoder mlp`` makes it the perceptron of one state and a return of RvS (Scott Emmons et al., ICLR 2022, arXiv
 2112.10751): enough where the state says all, and quick.
 
-Deviations: observations are normalised as for every algorithm here, by the standard deviation + 1e-3 instead of 1e-6;
+Deviations: observations are normalised as for every algorithm here, on D4RL's tasks by std + 1e-3 instead of 1e-6;
 the attention's first weights begin at N(0, 0.02²) like all others, as in the authors' code, but not in CORL's.
 """
 

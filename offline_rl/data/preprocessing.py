@@ -136,8 +136,8 @@ def _own_scale(dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.floa
     if faint.any():
         entry = int(np.argmax(faint))
         raise DatasetError(
-            f"{dataset.name}: observation {_entry(dataset, entry)} varies by {spread[entry]:.3g} only, with which single "
-            "precision cannot compute; give it in a smaller unit"
+            f"{dataset.name}: observation {_entry(dataset, entry)} varies by {spread[entry]:.3g} only, with which "
+            "single precision cannot compute; give it in a smaller unit"
         )
     return np.where(constant, np.maximum(1, ROUNDING * size), spread)
 

@@ -4,6 +4,7 @@ Each rule raises a sentence that names the source, the field or column, the row 
 them all; no loader has rules of its own.
 """
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -257,31 +258,51 @@ def episode_numbers(words: Words, values: npt.NDArray[Any]) -> IntArray:
     """
     if values.ndim != 1:
         raise DatasetError(f"{words.entry('episode')} has shape {values.shape}; one value in each row is needed")
-    kind = values.dtype.kind
-    missing = np.isnat(values) if kind in "mM" else np.isnan(values) if kind == "f" else None
-    names: list[Any] = (values.astype(np.int64) if kind in "mM" else values).tolist()
-    if missing is None:
-        missing = np.array([is_missing(name) for name in names], bool)
+    missing = _missing(values)
     if missing.any():
         row = int(np.argmax(missing))
         raise DatasetError(f"{words.entry('episode')} has no value in row {row}; say which episode that row is of")
-    numbered: dict[Any, int] = {}
-    found = np.empty(len(names), np.int64)
-    last: Any = object()  # like no name
-    for row, name in enumerate(names):
+    starts = np.flatnonzero(np.append(True, _changes(words, values)))[: len(values)]
+    seen = set()
+    for start, name in zip(starts.tolist(), values[starts].tolist(), strict=True):
         try:
-            new, again = name != last, name in numbered
-        except (TypeError, ValueError):
+            again = name in seen
+        except TypeError:  # it is a list, or the like
+            raise _no_name(words, start, name) from None
+        if again:
             raise DatasetError(
-                f"{words.entry('episode')} has {quoted(name)} in row {row}; one number or word in each row is needed"
-            ) from None
-        if new and again:
-            raise DatasetError(
-                f"{words.entry('episode')} has {quoted(name)} again in row {row}; sort the rows by episode and time"
+                f"{words.entry('episode')} has {quoted(name)} again in row {start}; sort the rows by episode and time"
             )
-        found[row] = numbered.setdefault(name, len(numbered))
-        last = name
-    return found
+        seen.add(name)
+    return np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
+
+
+def _missing(values: npt.NDArray[Any]) -> BoolArray:
+    if values.dtype.kind in "mM":
+        return np.isnat(values)
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype.kind in "biu":
+        return np.zeros(len(values), bool)
+    return np.array([is_missing(value) for value in values.tolist()], bool)
+
+
+def _changes(words: Words, values: npt.NDArray[Any]) -> BoolArray:
+    """Return where a row `(N - 1,)` has another name than the row before."""
+    if values.dtype != object:
+        return np.asarray(values[1:] != values[:-1])
+    names = values.tolist()
+    try:
+        return np.array([bool(one != other) for one, other in itertools.pairwise(names)], bool)
+    except (TypeError, ValueError):
+        row = next(row for row, name in enumerate(names) if np.ndim(name))
+        raise _no_name(words, row, names[row]) from None
+
+
+def _no_name(words: Words, row: int, name: object) -> DatasetError:
+    return DatasetError(
+        f"{words.entry('episode')} has {quoted(name)} in row {row}; one number or word in each row is needed"
+    )
 
 
 def is_missing(value: object) -> bool:

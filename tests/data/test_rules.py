@@ -1,12 +1,15 @@
 """Rules that hold whoever brings the data: the same fault has the same fate in every loader."""
 
+import json
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas
 import pytest
 
+from offline_rl.cli import main
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.errors import DatasetError
 
@@ -381,3 +384,21 @@ def test_a_file_whose_episodes_all_end_needs_no_count(make_arrays, write):
 def test_d4rls_own_data_is_counted_without_a_word_but_recorded(make_arrays, write):
     dataset = load_dataset(write(recorded(make_arrays, 2500), "hopper_medium.hdf5"))
     assert (dataset.task, dataset.ends) == ("hopper-medium-v0", "counted, every 1,000 steps")
+
+
+def test_the_command_line_announces_counted_ends_and_a_run_records_them(
+    make_arrays, write, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    path = write(recorded(make_arrays, 1500))
+    assert main(["datasets", str(path)]) == 2
+    assert "ask for the mode 'd4rl'" in capsys.readouterr().err
+    assert main(["datasets", str(path), "--mode", "d4rl"]) == 0
+    said = capsys.readouterr()
+    assert "episode ends      counted, every 1,000 steps" in said.out
+    assert "warning: " in said.err
+    assert "taken to be cut every 1,000 steps" in said.err
+    flags = ["--steps=2", "--eval_every=0", "--final_episodes=0", "--hidden_dims=[8]", "--batch_size=8", "--quiet"]
+    assert main(["train", "bc", "--dataset", str(path), "--data_mode", "d4rl", "--out", "run", *flags]) == 0
+    assert "taken to be cut every 1,000 steps" in capsys.readouterr().err
+    assert json.loads(Path("run/config.json").read_text())["dataset"]["ends"] == "counted, every 1,000 steps"

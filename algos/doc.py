@@ -141,7 +141,8 @@ class DoC(Agent):
         self.rows = complete_rows(rows)
         reward = rows.columns().reward.to(self.dtype)
         self.model.reward_mean.copy_(reward.mean())
-        self.model.reward_std.copy_(reward.std(correction=0) + 1e-3)
+        unit = reward.abs().max().clamp(1e-12, 1)  # small rewards have a scale of their own
+        self.model.reward_std.copy_(reward.std(correction=0) + 1e-3 * unit)
         self.model.return_scale.fill_(float(np.abs(rows.episode_returns).max()) or 1.0)
 
     def view(self, batch: WindowBatch) -> View:

@@ -11,7 +11,7 @@ it, this follows CORL.
 Deviations from the authors' code, the first two CORL's: GELU instead of ReLU; the loss is a mean over all steps of the
 windows, padded ones too, instead of the valid ones, so shorter windows count less; all weights begin at N(0, 0.02²),
 where theirs leaves embeddings and heads at PyTorch's own start (and CORL's leaves the attention there); observations
-are divided by the standard deviation + 1e-3 instead of 1e-6, as for every algorithm here.
+are normalised as for every algorithm here, on D4RL's tasks by the standard deviation + 1e-3 instead of 1e-6.
 """
 
 import dataclasses

@@ -24,6 +24,7 @@ from offline_rl.analysis.report import report, write_report
 from offline_rl.analysis.results import Result, is_run, read_result, read_results, results_of
 from offline_rl.analysis.tables import table
 from offline_rl.data import d4rl
+from offline_rl.data.kinds import stem
 from offline_rl.errors import RunError, RunInUseError, suggestion
 from offline_rl.files import sealed, write_bytes, write_json
 from offline_rl.training.options import TrainOptions
@@ -253,10 +254,8 @@ def _words(text: str) -> str:
 
 def _stem(dataset: str) -> str:
     """Return the name by which results know a dataset."""
-    return "+".join(
-        Path(part).stem if part.endswith((".hdf5", ".h5", ".csv", ".parquet")) else d4rl.find_id(part) or part
-        for part in dataset.split("+")
-    )
+    parts = dataset.split("+")
+    return "+".join(d4rl.find_id(part) or part if stem(part) == part else stem(Path(part).name) for part in parts)
 
 
 def _settings(suite: Suite, dataset: str, method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -618,6 +618,7 @@ def _describe_dataset(name: str, mode: str | None) -> None:
         f"deciles {', '.join(f'{value:.0f}' for value in np.quantile(returns, (0.1, 0.5, 0.9)))} (10, 50, 90 %)",
         "terminated": f"{int(dataset.terminated.sum()):,} rows",
         "truncated": f"{int(dataset.truncated.sum()):,} rows",
+        "episode ends": dataset.ends,
         "sizes": f"{dataset.observation_size} observation entries, {dataset.action_size} action entries",
         "task": dataset.task or "none named",
         "fingerprint": dataset.fingerprint,

@@ -243,6 +243,8 @@ def test_algos_and_datasets_describe(capsys):
     assert main(["datasets"]) == 0
     assert "walker2d-full-replay-v2" in capsys.readouterr().out
     assert main(["datasets", "hopper-demo"]) == 0
+    assert "episode ends      as recorded" in capsys.readouterr().out
+    assert main(["datasets", "hopper-demo"]) == 0
     assert "normalised score" in capsys.readouterr().out
 
 

@@ -1,7 +1,9 @@
 """Datasets: D4RL's, Minari's, your own files and arrays.
 
 * `dataset`: transitions and their episodes.
-* `rows`: checks, and the rules that say which recorded rows become transitions.
+* `rules`: what every dataset must keep, whoever brings it.
+* `rows`: recorded rows, checked, and which of them become transitions.
+* `kinds`: what a file is, by its first bytes.
 * `hdf5`: files in D4RL's layout, read safely.
 * `d4rl`: D4RL's ids, and their download.
 * `minari`: Minari's datasets.
@@ -19,6 +21,7 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+from offline_rl.data import kinds
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.rows import check_mode
 from offline_rl.errors import DatasetError
@@ -27,7 +30,6 @@ __all__ = ["Dataset", "dataset_names", "load_dataset"]
 
 DEMO = "hopper-demo"
 DEMO_FILE = Path(__file__).with_name("assets") / "hopper-demo.hdf5"
-FILE_SUFFIXES = (".hdf5", ".h5", ".hdf", ".csv", ".parquet")
 
 
 def dataset_names() -> list[str]:
@@ -63,7 +65,7 @@ def load_dataset(name: str | os.PathLike[str], mode: str | None = None) -> Datas
 
 
 def _load_one(name: str, mode: str | None) -> Dataset:
-    from offline_rl.data import d4rl, hdf5, minari, tables
+    from offline_rl.data import d4rl, hdf5, minari
 
     known = d4rl.find_id(name)
     if known and (name == known or not _is_file(Path(name))):
@@ -71,13 +73,19 @@ def _load_one(name: str, mode: str | None) -> Dataset:
     if name == DEMO:
         return hdf5.load(DEMO_FILE, mode or "exact", name=DEMO)
     path = Path(name).expanduser()
-    if _is_file(path) and path.suffix in tables.SUFFIXES:
-        return tables.load(path, mode)
-    if not _is_file(path) and minari.is_id(name) and ("/" in name or minari.is_local(name)):
+    if _is_file(path):
+        return _load_file(path, mode)
+    if minari.is_id(name) and ("/" in name or minari.is_local(name)):
         return minari.load(name, mode)
-    if not _is_file(path):
-        raise DatasetError(_why_not(name, path))
-    return hdf5.load(path, mode, d4rl_id=d4rl.id_of_file(path))
+    raise DatasetError(_why_not(name, path))
+
+
+def _load_file(path: Path, mode: str | None) -> Dataset:
+    from offline_rl.data import d4rl, hdf5, tables
+
+    if kinds.kind_of(path) == "hdf5":
+        return hdf5.load(path, mode, d4rl_id=d4rl.id_of_file(path))
+    return tables.load(path, mode)
 
 
 def _is_file(path: Path) -> bool:
@@ -87,14 +95,34 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _within(folder: Path) -> str:
+    """Return an example of a dataset's file in a folder, as the end of a sentence."""
+    try:
+        found = sorted(file for file in folder.iterdir() if file.suffix.lower() in kinds.FILE_SUFFIXES)
+    except OSError:
+        return " in it"
+    return f" in it, such as '{found[0]}'" if found else "; it holds none with a suffix such as .hdf5 or .csv"
+
+
 def _why_not(name: str, path: Path) -> str:
     """Return the sentence for a name that is neither a dataset's nor a file's."""
     from offline_rl.envs.tasks import UNSUPPORTED_FAMILIES
 
     if name.partition("-")[0] in UNSUPPORTED_FAMILIES:
         return f"dataset '{name}' is not supported yet; supported are D4RL's gym-mujoco datasets, Minari's and files"
-    if path.suffix in FILE_SUFFIXES or path.parent != Path():
-        beside = [file.name for file in path.parent.glob("*") if file.suffix in FILE_SUFFIXES]
+    if name and _exists(path):
+        if not path.is_dir():
+            return f"'{name}' is no regular file but a pipe, a socket or a device; give the path of a file"
+        return f"'{name}' is a folder; give the path of a file{_within(path)}"
+    if path.suffix.lower() in kinds.FILE_SUFFIXES or path.parent != Path():
+        beside = [file.name for file in path.parent.glob("*") if file.suffix.lower() in kinds.FILE_SUFFIXES]
         nearest = difflib.get_close_matches(path.name, beside, n=1)
         hint = f"did you mean '{path.with_name(nearest[0])}'?" if nearest else "check the path"
         return f"there is no file '{name}'; {hint}"

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.data.names import FIELDS, Field, Names, checked_names, key_of, labels_of, numbered, places, quoted
-from offline_rl.data.rows import BoolArray, FloatArray, IntArray, Recording, Selection, checked, exact_rows
+from offline_rl.data.rows import Recording, Selection, checked, exact_rows
+from offline_rl.data.rules import BoolArray, FloatArray, IntArray
 from offline_rl.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
 EPISODES = ("episode_returns", "episode_lengths", "episode_complete")
+RECORDED_ENDS = "as recorded"
 MEASURED_BOUNDS = "action_bounds_measured"
 """Key of the metadata where nobody has stated the bounds of actions, and the data's own lowest and highest stand in."""
 
@@ -116,6 +118,13 @@ class Dataset:
         named = (self.metadata.get(key) for key in ("task", "env_id", "dataset"))
         first = next((name for name in named if isinstance(name, str) and name), None)
         return first or (self.environment or {}).get("id")
+
+    @property
+    def ends(self) -> str:
+        """How the ends of episodes are known: "as recorded", or in words what was made of rows without any."""
+        parts = self.metadata.get("parts", [self.metadata])
+        said = [part.get("ends") for part in parts if isinstance(part, dict)]
+        return " + ".join(dict.fromkeys(text[:200] if isinstance(text, str) else RECORDED_ENDS for text in said))
 
     @property
     def environment(self) -> dict[str, Any] | None:
@@ -322,10 +331,9 @@ class Dataset:
         """
         rows = selection.rows
         if len(rows) == 0:
-            raise DatasetError(
-                f"{recording.source} has no usable transition among its {len(recording)} rows; "
-                "record longer episodes, or use the mode 'exact' with next_observations"
-            )
+            raise DatasetError(_why_no_rows(recording))
+        if recording.ends:
+            metadata = {**metadata, "ends": recording.ends}
         ends = recording.terminated | recording.truncated
         bounds = np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1, [len(recording)]])
         complete = np.ones(len(bounds) - 1, bool)
@@ -346,6 +354,17 @@ class Dataset:
             episode_complete=complete[used],
             metadata=metadata,
         )
+
+
+def _why_no_rows(recording: Recording) -> str:
+    """Return the sentence for a recording of which no row can be used."""
+    said = f"{recording.source} has no usable transition among its {len(recording)} rows"
+    if recording.next_observations is None and recording.truncated[:-1].all() and not recording.terminated.any():
+        return (
+            f"{said}: each of its episodes has one step, none is marked terminated and no next observations are given; "
+            "one-step episodes need terminated = 1, or next observations"
+        )
+    return f"{said}; record longer episodes, or use the mode 'exact' with next_observations"
 
 
 def _environment(value: Any) -> dict[str, Any] | None:

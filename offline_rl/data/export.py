@@ -14,7 +14,7 @@ import numpy as np
 
 from offline_rl.data import minari
 from offline_rl.data.dataset import Dataset
-from offline_rl.data.rows import BoolArray
+from offline_rl.data.rules import BoolArray
 from offline_rl.envs.dynamics import make_env
 from offline_rl.errors import DatasetError
 from offline_rl.files import new_file, replace_folder

@@ -25,8 +25,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from offline_rl.data import kinds
 from offline_rl.data.dataset import Dataset
-from offline_rl.data.rows import MODES, OPTIONAL, REQUIRED, check_mode, checked
+from offline_rl.data.rows import MODES, OPTIONAL, REQUIRED, Recording, check_mode, checked
 from offline_rl.errors import DatasetError
 from offline_rl.interpreter import child_environment, python_module
 
@@ -36,6 +37,9 @@ LABELS = {"terminated": "terminals", "truncated": "timeouts"}
 
 TIME_LIMIT = 1000
 """Steps of an episode in D4RL's gym-mujoco tasks, for files that do not say where episodes were cut."""
+
+COUNTED_ENDS = f"counted, every {TIME_LIMIT:,} steps"
+"""What a dataset says of its episodes where that limit has cut some."""
 
 MEMORY_LIMIT = 4 << 30
 """Address space of the child; the arrays do not count, they pass through it in blocks."""
@@ -77,7 +81,8 @@ def load(
 
     The file has `observations` `(N, O)`, `actions` `(N, A)`, `rewards` and `terminals` `(N,)`, and optionally
     `timeouts` `(N,)` and `next_observations` `(N, O)`; numbers of any type. Episodes of a file without `timeouts` are
-    taken to be cut after 1000 steps. Actions are within [-1, 1], or what the attribute `action_bounds` says.
+    taken to be cut after 1000 steps if its task is D4RL's, or the mode "d4rl" is asked for; a file of another task
+    that has longer ones is refused. Actions are within [-1, 1], or what the attribute `action_bounds` says.
 
     Args:
         path: The file.
@@ -95,6 +100,7 @@ def load(
         DatasetError: The file cannot be read, or its arrays cannot be used.
     """
     check_mode(mode)
+    limited = mode == "d4rl" or bool(d4rl_id)
     contents = read(path, KEYS if mode == "d4rl" else (*KEYS, "next_observations"))
     if d4rl_id and not {"env_id", "environment"} & set(contents.attributes):
         task, mode = d4rl_id, mode or "d4rl"
@@ -104,14 +110,19 @@ def load(
         mode = "exact" if "next_observations" in contents.arrays else "d4rl"
     fields = {field: contents.arrays.get(LABELS.get(field, field)) for field in REQUIRED + OPTIONAL}
     bounds = contents.attributes.get("action_bounds", [-1.0, 1.0])
-    recording = checked(str(path), fields, labels=LABELS, time_limit=TIME_LIMIT, action_bounds=bounds)
     metadata = {**contents.attributes, "path": str(path), "mode": mode, "action_bounds": bounds}
     if task:
         metadata["task"] = task
+    limited = limited or _is_d4rls(metadata)
+    recording = checked(
+        str(path), fields, labels=LABELS, time_limit=TIME_LIMIT if limited else None, action_bounds=bounds
+    )
+    if fields["truncated"] is None:
+        _note_counted(recording, metadata, quiet=bool(task))
     return Dataset.assemble(
         recording,
         MODES[mode](recording),
-        name=name or path.stem,
+        name=name or kinds.stem(path.name),
         metadata=metadata,
         last_episode_cut=contents.attributes.get("last_episode_cut") is True,
     )
@@ -139,6 +150,40 @@ def _check_own(path: Path, d4rl_id: str, attributes: dict[str, Any], *, loaded_b
             f" does, so it is not read as {d4rl_id}"
             + ("" if mode else f"; --task {d4rl_id} --data_mode d4rl makes of it what the id would"),
             stacklevel=4,
+        )
+
+
+def _is_d4rls(metadata: dict[str, Any]) -> bool:
+    """Say whether a file's task is one of D4RL's robots."""
+    from offline_rl.envs.tasks import is_d4rls
+
+    return any(is_d4rls(metadata.get(key)) for key in ("task", "env_id", "dataset"))
+
+
+def _note_counted(recording: Recording, metadata: dict[str, Any], *, quiet: bool) -> None:
+    """Record, and warn unless the rule is that of D4RL's own data, that ends were counted.
+
+    Raises:
+        DatasetError: They were not, but there are stretches without an end that are as long.
+    """
+    if recording.counted_limit is not None:
+        if recording.truncated.any():
+            metadata["ends"] = COUNTED_ENDS
+            if not quiet:
+                warnings.warn(
+                    f"{recording.source} has no 'timeouts', so episodes are taken to be cut every {TIME_LIMIT:,} steps "
+                    "as in D4RL's tasks; add 'timeouts' if that is not so",
+                    stacklevel=3,
+                )
+        return
+    bounds = np.concatenate([[-1], np.flatnonzero(recording.terminated), [len(recording) - 1]])
+    lengths = np.diff(bounds)
+    if lengths.max() >= TIME_LIMIT - 1:  # D4RL's own count finds a limit one row early
+        row = int(bounds[lengths.argmax()] + 1)
+        raise DatasetError(
+            f"{recording.source} has no 'timeouts', and 'terminals' marks no end for {lengths.max():,} rows from row "
+            f"{row} on, so nothing says where its episodes end; add 'timeouts' (1 where an episode was cut), or ask "
+            f"for the mode 'd4rl', which cuts every {TIME_LIMIT:,} steps"
         )
 
 

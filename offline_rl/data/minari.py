@@ -29,11 +29,14 @@ FOLDER_VARIABLE = "MINARI_DATASETS_PATH"
 """Environment variable that names the folder of local datasets, Minari's own."""
 
 CACHE = ".offline_rl.npz"
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 INSTALL = 'pip install "offline-rl-suite[minari]"'
 ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 OWN_KEY = "offline_rl"
 """Under which `export` puts into Minari's metadata what Minari has no word for."""
+
+LABELS = {"terminated": "terminations", "truncated": "truncations", "episode": "episode in Minari's order"}
+"""Minari's words for our fields."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -215,21 +218,21 @@ def _flat(dataset_id: str, episodes: Iterable[Any]) -> Arrays:
                 parts.setdefault(name, []).append(getattr(episode, name))
     if not lengths:
         raise DatasetError(f"'{dataset_id}' has no steps; record or download another version")
-    seen = np.concatenate(parts["observations"], dtype=np.float32, casting="unsafe")
+    seen = np.concatenate(parts["observations"])
     ends = np.cumsum(lengths)
     # One observation more than steps in each episode: the last one, which only follows.
     is_last = np.zeros(len(seen), bool)
     is_last[ends + np.arange(len(ends))] = True
-    terminated, truncated = (np.concatenate(parts[name]).astype(bool) for name in ("terminations", "truncations"))
-    ended = (terminated | truncated)[ends - 1]
-    truncated[ends - 1] |= ~ended
+    terminated, truncated = (np.concatenate(parts[name]) for name in ("terminations", "truncations"))
+    ended = ((terminated != 0) | (truncated != 0))[ends - 1]
     return {
         "observations": seen[~is_last],
         "next_observations": seen[np.flatnonzero(~is_last) + 1],
-        "actions": np.concatenate(parts["actions"], dtype=np.float32, casting="unsafe"),
-        "rewards": np.concatenate(parts["rewards"], dtype=np.float32, casting="unsafe"),
+        "actions": np.concatenate(parts["actions"]),
+        "rewards": np.concatenate(parts["rewards"]),
         "terminated": terminated,
         "truncated": truncated,
+        "episode": np.repeat(np.arange(len(lengths)), lengths),
         "cut_rows": (ends - 1)[~ended],
     }
 
@@ -265,7 +268,7 @@ def _dataset(dataset_id: str, contents: _Contents) -> Dataset:
     arrays = dict(contents.arrays)
     cut_rows = arrays.pop("cut_rows")
     bounds = contents.description["action_bounds"]
-    recording: Recording = checked(f"'{dataset_id}'", arrays, action_bounds=tuple(bounds))
+    recording: Recording = checked(f"'{dataset_id}'", arrays, labels=LABELS, action_bounds=tuple(bounds))
     metadata = {**contents.description, "minari_id": dataset_id, "mode": "exact"}
     dataset = Dataset.assemble(recording, exact_rows(recording), name=dataset_id, metadata=metadata)
     # No row is dropped, so rows of the recording are the dataset's.

@@ -14,7 +14,7 @@ import torch
 from offline_rl.data import labels
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.data.rows import ACTION_TOLERANCE
+from offline_rl.data.rules import ACTION_TOLERANCE
 from offline_rl.data.segments import Segments, segment_rows
 from offline_rl.data.teacher import Teacher
 from offline_rl.draws import Stream

@@ -8,13 +8,19 @@ from numpy.typing import NDArray
 
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.names import FIELDS, Names, checked_names, key_of
-from offline_rl.errors import AgentError
+from offline_rl.data.rules import LARGEST
+from offline_rl.envs.tasks import is_d4rls
+from offline_rl.errors import AgentError, DatasetError
 
 FloatArray = NDArray[np.float32]
 
 VECTORS = ("observation_mean", "observation_std", "action_low", "action_high")
-LARGEST = 1e12
-"""Mean, spread or bound beyond which, or below whose inverse, single precision is at its end."""
+D4RL_SCALE = "std + 1e-3"
+OWN_SCALE = "std"
+"""What a run's record says observations were divided by."""
+
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Spread, as a part of an entry's size, that is nothing but rounding: such an entry is constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +67,21 @@ class Preprocessing:
         )
 
     @classmethod
-    def fit(cls, dataset: Dataset, *, normalize: bool) -> "Preprocessing":
-        """Normalise by mean and standard deviation + 1e-3 of the dataset's observations, as TD3+BC does."""
+    def fit(cls, dataset: Dataset, *, normalize: bool, d4rl: bool | None = None) -> "Preprocessing":
+        """Normalise by the mean and the standard deviation of the dataset's observations.
+
+        For D4RL's tasks 1e-3 is added to the deviation, as TD3+BC does. That number has a unit, so other data, of
+        whatever scale, goes by its own deviation; an entry that does not vary becomes 0.
+
+        Args:
+            dataset: The data.
+            normalize: False leaves observations as they are.
+            d4rl: Whether it is used for one of D4RL's tasks; by default if the dataset's own task is one.
+
+        Raises:
+            DatasetError: An observation varies so little, or a next one lies so far away, that single precision is at
+                its end.
+        """
         result = replace(
             cls.identity(dataset.observation_size, dataset.action_size),
             observation_names=dataset.observation_names,
@@ -71,7 +90,11 @@ class Preprocessing:
         if normalize:
             observations = dataset.observations.astype(np.float64)
             result.observation_mean[:] = observations.mean(0)
-            result.observation_std[:] = observations.std(0) + 1e-3
+            spread = observations.std(0)
+            by_d4rl = _is_d4rls(dataset) if d4rl is None else d4rl
+            result.observation_std[:] = spread + 1e-3 if by_d4rl else _own_scale(dataset, spread)
+            if not by_d4rl:
+                _check_distance(dataset, result)
         result.action_low[:], result.action_high[:] = dataset.action_bounds
         return result
 
@@ -121,3 +144,41 @@ class Preprocessing:
     @property
     def _action_scale(self) -> FloatArray:
         return (self.action_high - self.action_low) * np.float32(0.5)
+
+
+def _is_d4rls(dataset: Dataset) -> bool:
+    """Say whether a dataset's own task is one of D4RL's; one that brings its own environment has another."""
+    return dataset.environment is None and is_d4rls(dataset.task)
+
+
+def _own_scale(dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what divides each entry ``(O,)``: its spread, or what leaves one that does not vary near 0."""
+    size = np.maximum(dataset.observations.max(0), -dataset.observations.min(0)).astype(np.float64)
+    constant = spread <= ROUNDING * size
+    faint = ~constant & (spread < 1 / LARGEST)
+    if faint.any():
+        entry = int(np.argmax(faint))
+        raise DatasetError(
+            f"{dataset.name}: observation {_entry(dataset, entry)} varies by {spread[entry]:.3g} only, with which "
+            "single precision cannot compute; give it in a smaller unit"
+        )
+    return np.where(constant, np.maximum(1, ROUNDING * size), spread)
+
+
+def _check_distance(dataset: Dataset, fitted: Preprocessing) -> None:
+    """Refuse a next observation whose distance from all observations is beyond any scale of theirs."""
+    following = dataset.next_observations
+    mean, std = (values.astype(np.float64) for values in (fitted.observation_mean, fitted.observation_std))
+    farthest = np.maximum(following.max(0) - mean, mean - following.min(0)) / std
+    if (farthest > LARGEST).any():
+        entry = int(np.argmax(farthest > LARGEST))
+        row = int(np.argmax(np.abs(following[:, entry] - mean[entry])))
+        raise DatasetError(
+            f"{dataset.name}: next observation {_entry(dataset, entry)} is {following[row, entry]:g} in row {row}, "
+            f"{farthest[entry]:g} times the spread of all observations away from them; repair that row"
+        )
+
+
+def _entry(dataset: Dataset, entry: int) -> str:
+    names = getattr(dataset, "observation_names", None)
+    return f"'{names[entry]}'" if names else f"entry {entry}"

@@ -7,25 +7,21 @@ A *mode* turns recorded rows into transitions.
   the last row and the truncated ones, and takes the following row as successor even where a new episode starts there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from offline_rl.data import rules
+from offline_rl.data.rules import BoolArray, FloatArray, IntArray, Words
 from offline_rl.errors import DatasetError
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 REQUIRED = ("observations", "actions", "rewards", "terminated")
 OPTIONAL = ("truncated", "next_observations")
 MATRICES = ("observations", "actions", "next_observations")
 FLAGS = ("terminated", "truncated")
-
-ACTION_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +35,10 @@ class Recording:
         rewards: `(N,)`.
         terminated: `(N,)`, the episode ended in a terminal state.
         truncated: `(N,)`, the episode was cut, by a time limit for instance.
+        action_bounds: Lowest and highest action, `(A,)` each.
         next_observations: `(N, O)`, or None where the source has none.
         counted_limit: The time limit with which `truncated` was counted, None where the source recorded it.
+        ends: In words, what was made of rows of which none is marked as an end; None if one is.
     """
 
     source: str
@@ -49,8 +47,10 @@ class Recording:
     rewards: FloatArray
     terminated: BoolArray
     truncated: BoolArray
+    action_bounds: tuple[FloatArray, FloatArray]
     next_observations: FloatArray | None = None
     counted_limit: int | None = None
+    ends: str | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -77,103 +77,108 @@ def checked(
     source: str,
     arrays: Mapping[str, npt.ArrayLike | None],
     *,
-    labels: Mapping[str, str] | None = None,
-    action_bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (-1.0, 1.0),
+    labels: Mapping[str, str | Sequence[str]] | None = None,
+    action_bounds: tuple[npt.ArrayLike, npt.ArrayLike] | None = (-1.0, 1.0),
     time_limit: int | None = None,
 ) -> Recording:
-    """Check arrays that somebody hands us and bring them into one form.
+    """Check arrays that somebody hands us by the rules of `offline_rl.data.rules`, and bring them into one form.
 
     Args:
         source: What error messages call the arrays: a file or a name.
         arrays: `observations` `(N, O)`, `actions` `(N, A)`, `rewards` and `terminated` `(N,)` or `(N, 1)`, and
-            optionally `truncated` and `next_observations`. Any numeric type.
-        labels: The source's own words for these fields, for error messages.
-        action_bounds: Lowest and highest action, one number or `(A,)` each.
+            optionally `truncated`, `next_observations` (NaN where there is none, after an end), and `episode` `(N,)`,
+            any value that all rows of an episode share. Any numeric type.
+        labels: The source's own words for these fields, for error messages; for matrices also one for each column.
+        action_bounds: Lowest and highest action, one number or `(A,)` each; None for those in the data.
         time_limit: Without `truncated`, an episode that reaches this many steps counts as truncated.
 
     Returns:
         The rows as float32 and bool arrays.
 
     Raises:
-        DatasetError: A field is missing, misshapen, not numeric or not finite, or an action is out of bounds.
+        DatasetError: A rule is broken: a field is missing, misshapen, not numeric, not finite or out of bounds, a flag
+            is neither 0 nor 1, or an episode goes on after its end.
     """
-    label = {field: (labels or {}).get(field, field) for field in REQUIRED + OPTIONAL}
-    columns: dict[str, npt.NDArray[Any]] = {}
+    words = Words(source, labels or {})
+    given: dict[str, npt.NDArray[Any]] = {}
     for field in REQUIRED + OPTIONAL:
         value = arrays.get(field)
         if value is not None:
-            columns[field] = _column(f"{source}: '{label[field]}'", value, field)
+            given[field] = _column(words, value, field)
         elif field in REQUIRED:
-            needed = ", ".join(label[name] for name in REQUIRED)
-            raise DatasetError(f"{source} has no '{label[field]}'; a dataset needs {needed}")
-    _check_shapes(source, columns, label)
-    _check_actions(source, columns["actions"], action_bounds)
+            needed = ", ".join(words.field(name) for name in REQUIRED)
+            raise DatasetError(f"{source} has no '{words.field(field)}'; a dataset needs {needed}")
+    _check_shapes(words, given)
+    columns: dict[str, Any] = {field: rules.flags(words, field, given[field]) for field in FLAGS if field in given}
+    _fill_after_ends(given, columns["terminated"])
+    columns |= {field: rules.numbers(words, field, given[field]) for field in given if field not in FLAGS}
+    actions: FloatArray = columns["actions"]
+    asked = (actions.min(axis=0), actions.max(axis=0)) if action_bounds is None else action_bounds
+    bounds = rules.action_bounds(words, actions, asked, measured=action_bounds is None)
+    episodes = arrays.get("episode")
+    if episodes is not None:
+        numbers = rules.episode_numbers(words, np.asarray(episodes))
+        columns["truncated"] = rules.episode_cuts(words, numbers, columns["terminated"], columns.get("truncated"))
     counted_limit = time_limit if "truncated" not in columns else None
     if "truncated" not in columns:
         columns["truncated"] = time_limits(columns["terminated"], time_limit)
-    return Recording(source, **columns, counted_limit=counted_limit)
+    rules.note_codes(words, actions)
+    ends = rules.note_ends(words, columns["terminated"], columns["truncated"])
+    return Recording(source, **columns, action_bounds=bounds, counted_limit=counted_limit, ends=ends)
 
 
-def _column(where: str, value: npt.ArrayLike, field: str) -> npt.NDArray[Any]:
+def _column(words: Words, value: npt.ArrayLike, field: str) -> npt.NDArray[Any]:
+    where = f"{words.source}: '{words.field(field)}'"
     try:
         array = np.asarray(value)
+        if isinstance(value, np.ma.MaskedArray):
+            array = np.where(np.ma.getmaskarray(value), np.nan, array)
     except ValueError as error:
         raise DatasetError(f"{where} is not an array; give rows of equal length") from error
     if array.dtype.kind not in "biuf":
         raise DatasetError(f"{where} has type {array.dtype}; only numbers and booleans can be used")
     if field in MATRICES:
         if array.ndim != 2 or array.shape[1] == 0:
-            raise DatasetError(f"{where} has shape {array.shape}; one row per step and one column per number is needed")
-    else:
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1:
-            raise DatasetError(f"{where} has shape {array.shape}; one number per step is needed")
-    return _finite(where, array).astype(bool) if field in FLAGS else _finite(where, array)
+            hint = f", {(*array.shape, 1)} for a single one" if array.ndim == 1 else ""
+            codes = "; codes of discrete actions are not supported" if hint and field == "actions" else ""
+            raise DatasetError(
+                f"{where} has shape {array.shape}; one row per step and one column per number is needed{hint}{codes}"
+            )
+        return array
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DatasetError(f"{where} has shape {array.shape}; one number per step is needed")
+    return array
 
 
-def _finite(where: str, array: npt.NDArray[Any]) -> FloatArray:
-    with np.errstate(over="ignore"):
-        numbers = array.astype(np.float32, copy=False)
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        row = int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
-        found = "NaN" if np.isnan(numbers[row]).any() else "an infinite number"
-        raise DatasetError(f"{where} has {found} in row {row}; remove or repair that episode")
-    return numbers
+def _fill_after_ends(given: dict[str, npt.NDArray[Any]], terminated: BoolArray) -> None:
+    """Put the observation where no next one is given because the episode has ended: it means nothing there."""
+    following = given.get("next_observations")
+    if following is None or following.dtype.kind != "f":
+        return
+    empty = np.flatnonzero(terminated)
+    empty = empty[np.isnan(following[empty]).any(axis=1)]
+    if len(empty):
+        given["next_observations"] = following.copy()
+        given["next_observations"][empty] = given["observations"][empty]
 
 
-def _check_shapes(source: str, columns: Mapping[str, npt.NDArray[Any]], label: Mapping[str, str]) -> None:
-    rows = len(columns["observations"])
+def _check_shapes(words: Words, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    source, rows = words.source, len(columns["observations"])
     for field, column in columns.items():
         if len(column) != rows:
             raise DatasetError(
-                f"{source}: '{label[field]}' has {len(column)} rows but '{label['observations']}' has {rows}; "
-                "every field needs one row per step"
+                f"{source}: '{words.field(field)}' has {len(column)} rows but '{words.field('observations')}' has "
+                f"{rows}; every field needs one row per step"
             )
     if rows == 0:
         raise DatasetError(f"{source} has no rows; a dataset needs at least one transition")
     following = columns.get("next_observations", columns["observations"])
     if following.shape != columns["observations"].shape:
         raise DatasetError(
-            f"{source}: '{label['next_observations']}' has shape {following.shape} but '{label['observations']}' has "
-            f"{columns['observations'].shape}; both need the same columns"
-        )
-
-
-def _check_actions(source: str, actions: FloatArray, bounds: tuple[npt.ArrayLike, npt.ArrayLike]) -> None:
-    try:
-        low, high = (np.broadcast_to(np.asarray(bound, np.float32), actions.shape[1:]) for bound in bounds)
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{source}: action_bounds do not fit {actions.shape[1]} actions; give one number or one per action for each"
-        ) from error
-    outside = (actions < low - ACTION_TOLERANCE) | (actions > high + ACTION_TOLERANCE)
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        raise DatasetError(
-            f"{source}: 'actions' has {actions[row, column]:.6g} in row {row}, outside "
-            f"[{low[column]:g}, {high[column]:g}]; rescale the actions to these bounds"
+            f"{source}: '{words.field('next_observations')}' has shape {following.shape} but "
+            f"'{words.field('observations')}' has {columns['observations'].shape}; both need the same columns"
         )
 
 

@@ -185,6 +185,11 @@ def find_task(name: str | Task) -> Task:
     return task
 
 
+def is_d4rls(name: object) -> bool:
+    """Say whether a name, of whatever a file holds in its place, leads to one of D4RL's robots."""
+    return isinstance(name, str) and _plain(name) in _TASKS
+
+
 def _why_not(name: str) -> str:
     """Return the sentence for a name that is not a task's."""
     plain = _plain(name)

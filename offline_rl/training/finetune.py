@@ -11,7 +11,7 @@ from offline_rl.errors import RunError
 from offline_rl.files import replace_folder, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
-from offline_rl.training.plan import Plan, names_of, split_settings
+from offline_rl.training.plan import Plan, names_of, normalisation, split_settings
 from offline_rl.training.preset import recorded_preset
 from offline_rl.training.run import Run, train
 
@@ -96,6 +96,11 @@ def _begin(old: Run, out: Path, plan: Plan) -> None:
         raise RunError(f"{plan.dataset.name} is not the data that {old.path} was trained on; give that with --dataset")
     if any(config["dataset"].get(name, names) != names for name, names in names_of(plan.dataset).items()):
         raise RunError(f"{plan.dataset.name} calls its columns otherwise than the data of {old.path}; rename them back")
+    if (before := normalisation(config)) != (now := normalisation(plan.record())):
+        raise RunError(
+            f"{old.path} divided observations by {before}, and this version divides those of other data than D4RL's by "
+            f"{now}; train it anew"
+        )
     if config["options"].get("online_steps"):
         raise RunError(f"{old.path} has an online phase already; start from the offline run before it")
     checkpoint = Checkpoint.load(old.path)

@@ -16,7 +16,7 @@ from offline_rl.agent_files import brief
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.names import FIELDS, key_of
-from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.data.preprocessing import D4RL_SCALE, OWN_SCALE, Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
@@ -82,7 +82,7 @@ class Plan:
         preset = find_preset(found, options.preset, task, data)
         config = found.config_class(**{**preset.settings, **overrides})
         _check_each(found, options, overrides)
-        preprocessing = Preprocessing.fit(data, normalize=config.normalize)
+        preprocessing = Preprocessing.fit(data, normalize=config.normalize, d4rl=bool(task and task.robot.d4rl))
         device = _device(options.device)
         _check_compute(options, device)
         plan = cls(found, config, preset, options, data, source, task, dynamics, preprocessing, device)
@@ -144,6 +144,8 @@ class Plan:
                 "fingerprint": self.dataset.fingerprint,
                 **names_of(self.dataset),
                 "mode": self.dataset.metadata.get("mode", self.options.data_mode),
+                "ends": self.dataset.ends,
+                "normalisation": self._normalisation(),
                 "rows": len(self.dataset),
                 "episodes": len(self.dataset.episode_returns),
                 "mean_return": self.dataset.mean_return,
@@ -171,6 +173,12 @@ class Plan:
                 " d4rl, which --data_mode d4rl takes for a file in D4RL's layout"
             )
         return said
+
+    def _normalisation(self) -> str | None:
+        """Return what observations are divided by, in words; None if they stay as they are."""
+        if not self.config.normalize:
+            return None
+        return D4RL_SCALE if self.task and self.task.robot.d4rl else OWN_SCALE
 
     @property
     def kernel(self) -> str:
@@ -239,6 +247,7 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     pairs = [(name, old.get(name), new[name]) for name in ("algorithm", "task", "dynamics")]
     pairs.append(("dataset", old["dataset"]["fingerprint"][:12], new["dataset"]["fingerprint"][:12]))
     pairs += [(name, old["dataset"].get(name, names), names) for name, names in names_of(plan.dataset).items()]
+    pairs.append(("normalisation", normalisation(old), normalisation(new)))
     pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
     kernels = [record["compute"]["kernel"] for record in (old, new)]
     precisions = [kernel if kernel in ("tf32", "bf16") else "float32" for kernel in kernels]
@@ -253,6 +262,12 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
         for name, before, after in pairs
         if before != after
     ]
+
+
+def normalisation(record: dict[str, Any]) -> str | None:
+    """Return what a ``config.json`` says of observations' scale; before it said so, all were divided by D4RL's."""
+    said: str | None = record["dataset"].get("normalisation", D4RL_SCALE if record["config"]["normalize"] else None)
+    return said
 
 
 def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from offline_rl.agent import Agent, load_agent
 from offline_rl.data import Dataset
+from offline_rl.data.kinds import stem
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, write_json, writing
 from offline_rl.folders import owned_folder
@@ -254,4 +255,4 @@ def _names(name: str) -> Iterator[Path]:
 
 
 def _short(dataset: str) -> str:
-    return "+".join(Path(part.replace("/", "-")).stem for part in dataset.split("+"))
+    return "+".join(stem(part.replace("/", "-")) for part in dataset.split("+"))

@@ -162,10 +162,10 @@ def test_cut_short(write, arrays):
 
 
 def test_not_a_file(tmp_path):
-    assert_refused(tmp_path, "there is no file")
+    assert_refused(tmp_path, "is a folder; give the path of a file")
     fifo = tmp_path / "pipe.hdf5"
     os.mkfifo(fifo)
-    assert_refused(fifo, "there is no file")
+    assert_refused(fifo, "is no regular file but a pipe")
     with pytest.raises(DatasetError, match="is not a file"):
         hdf5.check(fifo)
 

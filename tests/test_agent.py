@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from agents import as_format_1
+
 import offline_rl as orl
 from algos.bc import BC
 from algos.bc import Config as BCConfig
@@ -136,11 +138,6 @@ def test_saving_writes_the_same_bytes_again_and_replaces_an_agent_only(agent, sa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "mine"]
 
 
-def edit(folder, **changes):
-    file = folder / "agent.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
 def test_a_killed_process_leaves_nothing_in_the_way(agent, saved):
     for name in (f".{saved.name}.1.tmp", f".{saved.name}.old"):
         (saved.parent / name).mkdir()
@@ -152,14 +149,14 @@ def test_a_killed_process_leaves_nothing_in_the_way(agent, saved):
 
 def test_huge_sizes_are_refused(saved):
     description = json.loads((saved / "agent.json").read_text())
-    edit(saved, config={**description["config"], "hidden_dims": [10**9, 10**9]})
+    as_format_1(saved, config={**description["config"], "hidden_dims": [10**9, 10**9]})
     with pytest.raises(orl.AgentError, match=r"far larger than its weights|does not describe an agent"):
         orl.load_agent(saved)
 
 
 def test_a_newer_format_is_refused(saved):
-    edit(saved, format=99)
-    with pytest.raises(orl.AgentError, match="format 99, this version reads up to 1; upgrade"):
+    as_format_1(saved, format=99)
+    with pytest.raises(orl.AgentError, match="format 99, this version reads up to 2; upgrade"):
         orl.load_agent(saved)
 
 
@@ -171,6 +168,7 @@ def test_truncated_weights_are_refused(saved):
 
 
 def test_wrong_shapes_are_refused(saved):
+    as_format_1(saved)
     file = saved / "weights.safetensors"
     weights = load_file(file)
     name = sorted(weights)[0]
@@ -180,6 +178,7 @@ def test_wrong_shapes_are_refused(saved):
 
 
 def test_missing_weights_are_refused(saved):
+    as_format_1(saved)
     file = saved / "weights.safetensors"
     weights = load_file(file)
     name = sorted(weights)[0]
@@ -227,7 +226,7 @@ def test_a_damaged_description_is_refused(saved, text, message):
 
 def test_an_unknown_setting_is_refused(saved):
     description = json.loads((saved / "agent.json").read_text())
-    edit(saved, config={**description["config"], "beta": 1})
+    as_format_1(saved, config={**description["config"], "beta": 1})
     with pytest.raises(orl.AgentError, match="td3_bc has no setting 'beta'"):
         orl.load_agent(saved)
 

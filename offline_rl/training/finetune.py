@@ -7,7 +7,7 @@ from typing import Any
 
 from offline_rl.data import Dataset
 from offline_rl.errors import RunError
-from offline_rl.files import replace_folder, write_json
+from offline_rl.files import replace_folder, sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan, split_settings
@@ -98,5 +98,5 @@ def _begin(old: Run, out: Path, plan: Plan) -> None:
         raise RunError(f"{old.path} is not finished; continue it first with --resume")
     with replace_folder(out) as folder:
         shutil.copyfile(old.path / "metrics.jsonl", folder / "metrics.jsonl")
-        write_json(folder / "config.json", plan.record() | {"offline": config})
+        write_json(folder / "config.json", sealed(plan.record() | {"offline": config}))
         dataclasses.replace(checkpoint, finished=False).save(folder)

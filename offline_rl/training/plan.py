@@ -22,7 +22,8 @@ from offline_rl.origin import commit, processor, versions
 from offline_rl.training.compiled import obstacle
 from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``config.json``; since 2 it carries a checksum."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import math
 import os
 import shutil
@@ -14,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.agent import Agent, load_agent
+from offline_rl.analysis.results import CONFIG
 from offline_rl.data import Dataset
+from offline_rl.documents import read_bytes, said
 from offline_rl.errors import RunError, RunInUseError
-from offline_rl.files import remove_leftovers, write_json
-from offline_rl.training.checkpoint import Checkpoint
-from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_rows
+from offline_rl.files import read_record, remove_leftovers, sealed, write_json
+from offline_rl.training.checkpoint import Checkpoint, check_metrics
+from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_metrics, rows_in
 from offline_rl.training.options import TrainOptions
-from offline_rl.training.plan import Plan, differences, split_settings
+from offline_rl.training.plan import FORMAT, Plan, differences, split_settings
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer
 from offline_rl.training.wandb_view import WandbView
@@ -45,8 +46,10 @@ class Run:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows of ``metrics.jsonl``."""
-        return read_rows(self.path / "metrics.jsonl")
+        """The rows of ``metrics.jsonl``, which must be those that the last checkpoint knows."""
+        content = read_metrics(self.path / "metrics.jsonl")
+        check_metrics(self.path, content)
+        return rows_in(self.path / "metrics.jsonl", content)
 
     @property
     def scores(self) -> dict[int, float]:
@@ -122,14 +125,15 @@ def carry_out(
         Interrupted: ``stop`` or a signal asked to stop.
     """
     say = say or functools.partial(print, flush=True)
-    with _opened(out, plan, say) as (record_bytes, checkpoint):
+    with _opened(out, plan, say) as checkpoint:
         if checkpoint is not None and checkpoint.finished:
             say(f"{out} is finished ({checkpoint.step:,} updates); nothing to do")
             if not (out / "curve.png").exists():
                 _draw(out)
             return Run(out)
         compute = _read_config(out)["compute"]
-        record = Record(out / "metrics.jsonl", keep_bytes=record_bytes)
+        known = (checkpoint.metrics_bytes, checkpoint.files.get("metrics.jsonl")) if checkpoint else (0, None)
+        record = Record(out / "metrics.jsonl", (), *known)
         with contextlib.closing(record):
             record.show([*views, *_views(plan, out)])
             Trainer(plan, out, compute, record, checkpoint, crew=crew, stop=stop).run()
@@ -138,8 +142,8 @@ def carry_out(
 
 
 @contextlib.contextmanager
-def _opened(out: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[tuple[int, Checkpoint | None]]:
-    """Lock the folder; give how much of its metrics to keep, and the checkpoint to continue from.
+def _opened(out: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[Checkpoint | None]:
+    """Lock the folder; give the checkpoint to continue from.
 
     A folder made here vanishes again if the run fails before its first checkpoint.
     """
@@ -172,7 +176,7 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
 
-def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
+def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> Checkpoint | None:
     config, record = out / "config.json", plan.record()
     if config.is_file() and (different := differences(_read_config(out), plan)):
         raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
@@ -180,11 +184,11 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Chec
     if checkpoint is None:
         if plan.options.resume:
             say(f"no checkpoint in {out}; starting anew")
-        write_json(config, record)
-        return 0, None
+        write_json(config, sealed(record))
+        return None
     if not checkpoint.finished:
         say(f"resumed at step {checkpoint.step}")
-    return checkpoint.metrics_bytes, checkpoint
+    return checkpoint
 
 
 def _views(plan: Plan, out: Path) -> list[View]:
@@ -215,13 +219,12 @@ def _draw(out: Path) -> None:
 
 
 def _read_config(out: Path) -> dict[str, Any]:
+    path, remedy = out / "config.json", "give the folder of a run, or copy the run again"
     try:
-        config = json.loads((out / "config.json").read_text())
-        if not isinstance(config, dict) or "options" not in config:
-            raise ValueError("it does not describe a run")
+        content = read_bytes(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{out / 'config.json'} cannot be read ({error})") from None
-    return config
+        raise RunError(f"{path} cannot be read ({said(error)}); {remedy}") from None
+    return read_record(path, content, FORMAT, CONFIG, error=RunError, remedy=remedy)
 
 
 def _new_folder(name: str) -> Path:

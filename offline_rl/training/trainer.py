@@ -152,7 +152,7 @@ class Trainer:
         width = 2 * self._plan.dataset.observation_size + self._plan.dataset.action_size + 2
         for seed in self._options.seeds:
             name = f"seed-{seed}"
-            self._replay[name] = ReplayFile(self._out, name, width, count)
+            self._replay[name] = ReplayFile(self._out, name, width, count, self._checkpoint)
             if self._checkpoint and count:
                 self._checkpoint.tensors[f"members/{name}/{REPLAY}"] = self._replay[name].read()
 
@@ -293,8 +293,11 @@ class Trainer:
                 file.append(rows)
         tensors = {**prefixed(members, "members/"), **prefixed(evaluations, "evaluation/")}
         pending, length = self._record.pending(), self._record.sync()
+        files = self._record.checksum()
+        for file in self._replay.values():
+            files |= file.checksum()
         seconds = self._seconds(), round(self._waited, 3)
-        Checkpoint(self._step, length, pending, *seconds, finished, tensors=tensors).save(self._out)
+        Checkpoint(self._step, length, pending, *seconds, finished, files, tensors=tensors).save(self._out)
 
     def _write_profile(self) -> None:
         text, trace = self._team.watched()

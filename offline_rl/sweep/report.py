@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.errors import RunError
+from offline_rl.errors import RunError, brief
 from offline_rl.files import write_json
 from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import command, run_folder
@@ -106,7 +106,7 @@ class Table:
 
 def shown(value: Any) -> str:
     """Return a value as a person reads it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else brief(value, 100)
 
 
 def ranked(sweep: Sweep, trials: Sequence[Trial]) -> list[Trial]:

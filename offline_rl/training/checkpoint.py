@@ -33,8 +33,8 @@ SHAPE = {
         }
     ],
     "seconds": float,
-    "waited": float,
-    "finished": bool,
+    "waited?": float,
+    "finished?": bool,
     "files?": {str: str},
 }
 """Of the metadata."""
@@ -146,7 +146,7 @@ def _values(path: Path, text: str) -> dict[str, Any]:
     if values["format"] > FORMAT or set(values) - known:
         strange = ", ".join(sorted(set(values) - known)) or f"format {values['format']}"
         raise RunError(f"{path} is of a newer version ({brief(strange)}); upgrade offline-rl-suite, or {REMEDY}")
-    check(values, SHAPE if values["format"] > 1 else {**SHAPE, "waited?": float, "finished?": bool})
+    check(values, SHAPE)
     return dict(values)
 
 

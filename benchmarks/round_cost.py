@@ -19,8 +19,8 @@ from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import sealed, write_json
 from offline_rl.networks.kernels import choose_kernel, use_kernel
-from offline_rl.training.sampler import Sampler
 from offline_rl.origin import processor
+from offline_rl.training.sampler import Sampler
 
 STEPS = 1_000_000
 ROUND = 11

@@ -148,7 +148,8 @@ def _mapping(name: str, text: str) -> str:
     with contextlib.suppress(ValueError):
         if isinstance(value := parse_yaml(text), dict):
             return repr(value)
-    raise UsageError(f"--{name} is {quoted(text)}; write names with values, for instance --{name} '{{\"alpha\": [1, 2.5]}}'")
+    example = f"--{name} '{{\"alpha\": [1, 2.5]}}'"
+    raise UsageError(f"--{name} is {quoted(text)}; write names with values, for instance {example}")
 
 
 def _whole(text: str) -> str:

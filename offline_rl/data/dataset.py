@@ -1,7 +1,6 @@
 """Transitions of an offline dataset, and what is known of the episodes they come from."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.data.rows import BoolArray, FloatArray, IntArray, Recording, Selection, checked, exact_rows
+from offline_rl.documents import parse_json
 from offline_rl.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ class Dataset:
 def _environment(value: Any) -> dict[str, Any] | None:
     """Return the description of an environment, or the JSON text of one; None if it is none."""
     try:
-        found = json.loads(value) if isinstance(value, str) else value
+        found = parse_json(value) if isinstance(value, str) else value
         references = found["references"]
         kinds = {"id": str, "kwargs": dict, "max_episode_steps": int | None, "wrappers": list}
         fits = all(isinstance(found[name], kind) for name, kind in kinds.items())

@@ -39,7 +39,7 @@ OWN = ("out", "resume", "workers", "quiet", "config", "each")
 FOR_AGENTS = ("quiet", "wandb")
 """Options among the command's that are there for W&B's agents: here nothing goes to W&B unless --wandb is typed."""
 PARSED = 100
-"""Values that are tried on the command line before the first trial; of more, some here and there, the others in their trial."""
+"""Values that the command line is tried with before the first trial; of more, some, and the others in their trials."""
 IDENTITY = (*(name for name in RESULT_OPTIONS if name not in OWN), "dataset", "task", "dynamics", "data_mode", "device")
 """Options of a run that tell it from another."""
 

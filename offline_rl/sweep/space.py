@@ -314,8 +314,8 @@ def _check_ends(where: str, kind: str, quantile: Callable[[float], float], low: 
     # Nobody searches within a factor of three, or up to 500 millions, or has a thousandth for an exponent.
     if kind.endswith("log_uniform") and low > 0 and (low < 0.1 or high - low < 1 or high > 20):
         warnings.warn(
-            f"{where}: {kind}'s limits are exponents of e, so this searches {ends[0]:.5g} to {ends[1]:.5g}; did you mean"
-            f" {kind}_values?",
+            f"{where}: {kind}'s limits are exponents of e: it searches {ends[0]:.5g} to {ends[1]:.5g}; did you"
+            f" mean {kind}_values?",
             stacklevel=2,
         )
 

@@ -142,7 +142,7 @@ class Trainer:
             share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
             print(f"evaluation: nothing was trained for {share}, while episodes were played", file=sys.stderr)
         if self._watched and not self._options.quiet and (self._out / "profile.txt").exists():
-            print(f"\n{(self._out / 'profile.txt').read_text()}", file=sys.stderr)
+            print(f"\n{(self._out / 'profile.txt').read_text(encoding='utf-8')}", file=sys.stderr)
 
     def _open_replay(self) -> None:
         """Open what members collect online; give a checkpoint back what it left there."""

@@ -45,7 +45,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     with tempfile.TemporaryDirectory() as folder:
         seconds = {name: measured(arguments, Path(folder) / name, name == "on") for name in ("off", "on")}
-        config = json.loads((Path(folder) / "on" / "config.json").read_text())
+        config = json.loads((Path(folder) / "on" / "config.json").read_text(encoding="utf-8"))
     result: dict[str, Any] = {**vars(arguments), "out": None, "seconds": seconds}
     result["ratio"] = round(seconds["on"] / seconds["off"], 3)
     result |= {name: config[name] for name in ("compute", "hardware", "versions")} | {"cores": os.cpu_count()}

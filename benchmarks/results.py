@@ -5,7 +5,6 @@
 
 import hashlib
 import itertools
-import json
 import sys
 import textwrap
 from pathlib import Path
@@ -18,6 +17,7 @@ from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.analysis.tables import markdown, settings_by_dataset, table
 from offline_rl.benchmark import file_name, read_suite, write_table
+from offline_rl.documents import read_json
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 from offline_rl.training.preset import near_preset
@@ -65,7 +65,7 @@ def seal(folders: tuple[Path, ...], /) -> None:
     others = [folder for folder in folders if folder not in runs]
     paths = [sorted(folder.glob("*.json")) if folder.is_dir() else [folder] for folder in others]
     for path in itertools.chain.from_iterable(paths):
-        value = json.loads(path.read_text())
+        value = read_json(path, RunError, "it is no result", {str: object})
         if "checksum" not in value:
             write_json(path, sealed({**value, "format": FORMAT} if "format" in value else value))
 
@@ -97,7 +97,7 @@ def readme(path: Path = README) -> None:
     Args:
         path: The README.
     """
-    results, text = path.parent / "results", path.read_text()
+    results, text = path.parent / "results", path.read_text(encoding="utf-8")
     folder = max((results / name for name in SHOWN), key=lambda folder: len(list(folder.glob("*.json"))))
     tables = {
         "scores": summary(folder) + "\n",

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from algos.tabular import doc as tables
 from benchmarks.make_stochastic import BANDIT_EPISODES, LAKE_EPISODES, LUCKY_EPISODES, lottery_columns
@@ -32,6 +31,7 @@ from offline_rl.analysis.statistics import Estimate
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.documents import read_yaml
 from offline_rl.draws import derived_seed
 from offline_rl.envs import find_task, normalized_score
 from offline_rl.envs.finite import FiniteProblem, bernoulli_bandit, frozen_lake, lucky_arm
@@ -84,7 +84,7 @@ class Job:
 def jobs_of(suite: Path) -> list[Job]:
     """Return the jobs of a suite, in the table's order."""
     jobs = []
-    for group in yaml.safe_load(suite.read_text())["groups"]:
+    for group in read_yaml(suite, RunError, "restore it")["groups"]:
         pairs = itertools.product(group["problems"].items(), group["methods"].items(), range(group["seeds"]))
         for (problem, kind), (method, settings), seed in pairs:
             jobs.append(Job(problem, kind, method, settings, seed, group["episodes"]))

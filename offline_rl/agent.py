@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent_files import FORMAT, agent_folder, brief, read_description, read_weights, within
+from offline_rl.agent_files import FORMAT, agent_folder, read_description, read_weights, within, write
 from offline_rl.data.history import History
 from offline_rl.data.names import Names, in_order, numbered
 from offline_rl.data.packed import PackedRows
@@ -30,8 +30,8 @@ from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
 from offline_rl.data.windows import RecordedSteps, Rows, Steps, Windows
 from offline_rl.draws import Stream
-from offline_rl.errors import AgentError, DivergedError
-from offline_rl.files import replace_folder, write_json
+from offline_rl.errors import AgentError, DivergedError, brief
+from offline_rl.files import replace_folder
 from offline_rl.hub import downloaded, hub_name, model_card, upload
 from offline_rl.settings import conform, require
 
@@ -637,16 +637,11 @@ class Agent:
 
         The folder appears whole or not at all; one that holds an agent already is replaced.
         """
-        from safetensors.torch import save_file
-
         path = Path(path)
         if path.exists() and not (path / "agent.json").is_file():
             raise AgentError(f"{path} exists and holds no agent; choose another place so that nothing is overwritten")
         with replace_folder(path) as folder:
-            save_file(
-                {name: t.contiguous() for name, t in self.acting_weights().items()}, folder / "weights.safetensors"
-            )
-            write_json(folder / "agent.json", self.description())
+            write(folder, self.description(), self.acting_weights())
 
     def export_onnx(self, path: str | Path, *, deterministic: bool = True) -> None:
         """Write the policy to the file ``path`` as ONNX, which runs without PyTorch and without this package.
@@ -916,7 +911,7 @@ def load_agent(
 
 def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
     description = read_description(folder)
-    weights = read_weights(folder)
+    weights = read_weights(folder, description.pop("weights_sha256", None))
     try:
         with within(weights):
             agent = new_agent(description, device)

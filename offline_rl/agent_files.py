@@ -4,7 +4,7 @@ Whoever builds what they describe does so :func:`within` the size of the weights
 """
 
 import contextlib
-import json
+import hashlib
 import os
 import re
 import stat
@@ -16,10 +16,12 @@ from typing import IO, Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from offline_rl.errors import AgentError, suggestion
+from offline_rl.documents import check, said
+from offline_rl.errors import AgentError, brief, suggestion
+from offline_rl.files import read_record, sealed, write_bytes, write_json
 
-FORMAT = 1
-"""Version of the agent folder; a file with a higher one is refused."""
+FORMAT = 2
+"""Version of the agent folder; a file with a higher one is refused. Since 2 both files are known by checksums."""
 DESCRIPTION_LIMIT = 1_000_000
 """Bytes that ``agent.json``, or the header of the weights, may have: a hundred times what they need."""
 WEIGHTS_LIMIT = 2**30
@@ -32,6 +34,35 @@ HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"
 """What a name on the Hugging Face Hub looks like, ``user/name``."""
 LIST_LIMIT = 1000
 """Entries of a list in an algorithm's settings."""
+SHAPE = {
+    "algorithm": str,
+    "config": {str: object},
+    "observation_size": int,
+    "action_size": int,
+    "seed": int,
+    "steps": int,
+    "online_steps": int,
+    "preprocessing": {str: object},
+    "provenance": {str: object},
+    "weights_sha256": str,
+}
+"""Of ``agent.json``; what the values mean is checked by whoever builds the agent."""
+
+
+def write(folder: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write both files of an agent folder.
+
+    Args:
+        folder: A new folder, which is there already.
+        description: What :func:`read_description` will return.
+        weights: The tensors by name.
+    """
+    from safetensors.torch import save
+
+    content = save({name: weight.contiguous() for name, weight in weights.items()})
+    write_bytes(folder / "weights.safetensors", content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_json(folder / "agent.json", sealed({**description, "weights_sha256": digest}))
 
 
 def agent_folders(run: str | os.PathLike[str]) -> dict[int, Path]:
@@ -90,28 +121,31 @@ def read_description(folder: Path) -> dict[str, Any]:
         hint = "; give one of the folders in its agents/" if (folder / "agents").is_dir() else ""
         raise AgentError(f"{folder} holds no agent.json, so it is no agent folder{hint}")
     try:
-        with _opened(file) as opened:
-            content = opened.read(DESCRIPTION_LIMIT + 1)
+        with _opened(file) as source:
+            content = source.read(DESCRIPTION_LIMIT + 1)
         if len(content) > DESCRIPTION_LIMIT:
             raise ValueError(f"it has over {DESCRIPTION_LIMIT:,} bytes")
-        description = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise AgentError(f"{file} cannot be read ({brief(error)}); copy the agent folder again") from None
-    version = description.get("format") if isinstance(description, dict) else None
-    if not isinstance(version, int):
-        raise AgentError(f"{file} has no format number, so it does not describe an agent")
-    if version > FORMAT:
-        shown = brief(version)
-        raise AgentError(f"{file} has format {shown}, this version reads up to {FORMAT}; upgrade offline-rl-suite")
+    except (OSError, ValueError) as error:
+        raise AgentError(f"{file} cannot be read ({said(error)}); copy the agent folder again") from None
+    description = read_record(file, content, FORMAT, {}, error=AgentError, remedy="copy the agent folder again")
+    if description["format"] > 1:
+        try:
+            check(description, SHAPE)
+        except ValueError as error:
+            raise AgentError(f"{file} does not describe an agent ({error}); copy the agent folder again") from None
     config = description.get("config")
     for name, value in config.items() if isinstance(config, dict) else ():
         if isinstance(value, list) and len(value) > LIST_LIMIT:
             raise AgentError(f"{file} lists {len(value):,} values of {brief(name)}; at most {LIST_LIMIT:,} make sense")
-    return description  # type: ignore[no-any-return]
+    return description
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, sha256: str | None) -> dict[str, Tensor]:
     """Return the tensors in ``weights.safetensors`` by name.
+
+    Args:
+        folder: The agent folder.
+        sha256: What ``agent.json`` says of the file; None for one of format 1, which says nothing.
 
     Raises:
         AgentError: The file is missing, damaged or too large.
@@ -126,6 +160,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 raise ValueError(f"it has over {WEIGHTS_LIMIT:,} bytes")
             if int.from_bytes(file.read(8), "little") > DESCRIPTION_LIMIT:
                 raise ValueError(f"its header has over {DESCRIPTION_LIMIT:,} bytes")
+            file.seek(0)
+            if sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() != sha256:  # type: ignore[arg-type]
+                raise ValueError("its content does not fit its checksum in agent.json")
             weights: dict[str, Tensor] = load_file(f"/dev/fd/{file.fileno()}")
     except (SafetensorError, OSError, ValueError) as error:
         raise AgentError(f"{path} is damaged ({brief(error)}); copy the agent folder again") from None
@@ -158,12 +195,6 @@ def within(weights: Mapping[str, Tensor]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def brief(said: object) -> str:
-    """Return the beginning of what an error says, which may quote a file at any length."""
-    said = " ".join(str(said).split()) or type(said).__name__
-    return said if len(said) <= 300 else f"{said[:300]}..."
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offline_rl.errors import OfflineRLError, suggestion
+from offline_rl.documents import check, parse_yaml, read_bytes, said
+from offline_rl.errors import OfflineRLError, quoted, suggestion
+
+RUN = {
+    "config": {str: object},
+    "options": {"each?": {str: object}, str: object},
+    "dataset": {"source": (str, None), "mode": (str, None)},
+    "task": (str, None),
+    "dynamics": str,
+}
+"""What repeating a run needs of its ``config.json``; what the values mean is checked like that of any option."""
 
 
 class UsageError(OfflineRLError):
@@ -139,12 +149,11 @@ def _spelled(kind: Any, text: str) -> str:
 
 def _mapping(name: str, text: str) -> str:
     """Return names with values, written as JSON, YAML or Python, as the parser reads them."""
-    import yaml
-
-    with contextlib.suppress(yaml.YAMLError):
-        if isinstance(value := yaml.safe_load(text), dict):
+    with contextlib.suppress(ValueError):
+        if isinstance(value := parse_yaml(text), dict):
             return repr(value)
-    raise UsageError(f"--{name} is {text!r}; write names with values, for instance --{name} '{{\"alpha\": [1, 2.5]}}'")
+    example = f"--{name} '{{\"alpha\": [1, 2.5]}}'"
+    raise UsageError(f"--{name} is {quoted(text)}; write names with values, for instance {example}")
 
 
 def _whole(text: str) -> str:
@@ -226,13 +235,11 @@ def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
     """Read option values from a YAML or JSON file, or from JSON itself; a run's ``config.json`` will do."""
     if path is None:
         return {}
-    import yaml
-
     text, path = (path, "--config") if path.lstrip().startswith("{") else (None, path)
     try:
-        values = yaml.safe_load(Path(path).read_text() if text is None else text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        values = parse_yaml(read_bytes(Path(path)) if text is None else text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {said(error)}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} holds no options; write one 'name: value' a line")
     options = _options_of_a_run(path, values) if isinstance(values.get("dataset"), dict) else dict(values)
@@ -248,12 +255,13 @@ def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
     from offline_rl.training.preset import recorded_preset
 
     try:
-        dataset = config["dataset"]
-        data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
-        task = {"task": config["task"], "dynamics": config["dynamics"]}
-        differing = config["options"].get("each", {})
-        settings = {name: value for name, value in config["config"].items() if name not in differing}
-        preset = recorded_preset(find_algorithm(config["algorithm"]), config.get("preset"))
-        return {**settings, **config["options"], **data, **task, **({"preset": preset} if preset else {})}
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no whole config.json of a run: {error} is missing") from None
+        check(config, RUN)
+    except ValueError as error:
+        raise UsageError(f"{path} is no whole config.json of a run: {error}") from None
+    dataset = config["dataset"]
+    data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
+    task = {"task": config["task"], "dynamics": config["dynamics"]}
+    differing = config["options"].get("each", {})
+    settings = {name: value for name, value in config["config"].items() if name not in differing}
+    preset = recorded_preset(find_algorithm(config["algorithm"]), config.get("preset"))
+    return {**settings, **config["options"], **data, **task, **({"preset": preset} if preset else {})}

@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from offline_rl.agent import find_algorithm
 from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.report import report, write_report
@@ -25,8 +23,10 @@ from offline_rl.analysis.results import Result, is_run, read_result, read_result
 from offline_rl.analysis.tables import table
 from offline_rl.data import d4rl
 from offline_rl.data.kinds import stem
-from offline_rl.errors import RunError, RunInUseError, suggestion
-from offline_rl.files import sealed, write_bytes, write_json
+from offline_rl.documents import check as check_shape
+from offline_rl.documents import read_yaml
+from offline_rl.errors import OfflineRLError, RunError, RunInUseError, quoted, suggestion
+from offline_rl.files import replace_files, sealed, write_bytes, write_json
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import split_settings
 from offline_rl.training.preset import named_preset
@@ -35,6 +35,10 @@ from offline_rl.training.run import Run, train
 WAIT_SECONDS = 1.0
 """How long a process waits for others when they do all that is left."""
 KEYS = ("datasets", "options", "methods", "metrics")
+SHAPE = {"datasets": [str], "options?": {str: object}, "methods": {str: {"algorithm": str}}, "metrics?": [str]}
+"""Of a suite; what options and settings mean is checked like that of any run."""
+NAME_LIMIT = 200
+"""Bytes of the name of a file of results, to which some are added while it is written."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +72,34 @@ def read_suite(path: Path) -> Suite:
     Raises:
         RunError: The file cannot be read, or something in it is unknown or missing.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    values = read_yaml(path, RunError, "write datasets, options and methods as the suites in benchmarks/ do")
     if not isinstance(values, dict) or not values.get("datasets") or not values.get("methods"):
         raise RunError(f"{path} is no suite; it needs datasets, a list, and methods, each with an algorithm")
     for name in values:
         if name not in KEYS:
-            raise RunError(f"{path}: unknown key {str(name)!r}{suggestion(str(name), KEYS)}")
-    suite = Suite(path.stem, **{"options": {}, "metrics": [], **values})
-    for name, method in suite.methods.items():
-        if not isinstance(method, dict) or "algorithm" not in method:
-            raise RunError(f"{path}: method {name!r} names no algorithm")
-        for dataset in suite.datasets:
-            _settings(suite, dataset, method)
+            raise RunError(f"{path}: unknown key {quoted(str(name))}{suggestion(str(name), KEYS)}")
+    try:
+        check_shape(values, SHAPE)
+        suite = Suite(path.stem, **{"options": {}, "metrics": [], **values})
+        _check_suite(suite)
+    except (ValueError, OfflineRLError) as error:
+        raise RunError(f"{path}: {error}") from None
     return suite
+
+
+def _check_suite(suite: Suite) -> None:
+    """Refuse what no run could be made with, before the first begins."""
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    for name in suite.options:
+        if name not in known:
+            raise RunError(f"options: unknown option {quoted(name)}{suggestion(name, known)}; settings go to methods")
+    TrainOptions(**{**suite.options, "preset": None})
+    for name, method in suite.methods.items():
+        for dataset in suite.datasets:
+            algorithm, settings = _settings(suite, dataset, method)
+            find_algorithm(algorithm).config_class(**split_settings(algorithm, settings)[1])
+            if len(_file_name(_stem(dataset), name, 0).encode()) > NAME_LIMIT:
+                raise RunError(f"the names {quoted(name)} and {quoted(dataset)} are too long for a file of results")
 
 
 def run_suite(suite: Suite, *, data: Path | None, results: Path, runs: Path) -> list[Result]:
@@ -199,9 +215,12 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
                 _check_same(place, read_result(place), result)
             ended = datetime.fromtimestamp(record.stat().st_mtime, UTC).date().isoformat()
             found[place] = path, sealed({**result, "date": ended, "method": method, "note": note})
-    out.mkdir(parents=True, exist_ok=True)
-    for place, (_, result) in found.items():
-        write_json(place, result)
+    try:
+        with replace_files(out) as new:
+            for place, (_, result) in found.items():
+                write_json(new / place.name, result)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error}); choose another place") from None
     return list(found)
 
 

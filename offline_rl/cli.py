@@ -3,7 +3,10 @@
 import dataclasses
 import importlib.metadata
 import inspect
+import io
 import json
+import os
+import signal
 import statistics
 import sys
 import typing
@@ -13,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError, train_settings, training_types, types_of
-from offline_rl.errors import Interrupted, OfflineRLError, suggestion
+from offline_rl.errors import Interrupted, OfflineRLError, brief, quoted, suggestion
 from offline_rl.interpreter import obey_leash
 from offline_rl.launchers import Launcher
 
+TRACEBACK = "OFFLINE_RL_TRACEBACK"
+"""The environment variable that lets an error that nobody has foreseen keep its traceback."""
 Dynamics = typing.Literal["d4rl", "plain"]
 
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
@@ -39,21 +44,25 @@ Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
+    """Run one command; return the exit status: 0, 2 for a mistake of the user's or ours, 128 + signal when stopped.
+
+    What no reader has foreseen ends in one sentence, too; with ``OFFLINE_RL_TRACEBACK`` set it keeps its traceback.
+    """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     obey_leash()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return 0
-    if arguments[0] == "--version":
-        print(importlib.metadata.version("offline-rl-suite"))
+    if not arguments or arguments[0] in ("-h", "--help", "help", "--version"):
+        print(importlib.metadata.version("offline-rl-suite") if arguments[:1] == ["--version"] else USAGE)
         return 0
     name, rest = arguments[0], arguments[1:]
     try:
         if name not in COMMANDS:
-            raise UsageError(f"unknown command {name!r}{suggestion(name, COMMANDS)}")
+            raise UsageError(f"unknown command {quoted(name)}{suggestion(name, COMMANDS)}")
         COMMANDS[name](rest)
+        sys.stdout.flush()
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,7 +71,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stop.signal
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        return _unforeseen(error)
     return 0
+
+
+def _unforeseen(error: Exception) -> int:
+    """Say in a sentence what went wrong where nobody has made one of it; return the exit status."""
+    if os.environ.get(TRACEBACK):
+        raise error
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return 128 + signal.SIGPIPE
+    said = brief(f"{type(error).__name__}: {error}")
+    text = f"{said}; this is a fault of offline-rl: run it again with {TRACEBACK}=1 to see where, and report that"
+    if isinstance(error, MemoryError):
+        text = "there is too little memory for this; take less data, fewer seeds or smaller networks"
+    elif isinstance(error, OSError) and error.strerror:
+        place = brief(error.filename or "a file")
+        text = f"{place} cannot be used ({error.strerror}); look at the path, its permissions and the space left"
+    print(f"error: {text}", file=sys.stderr)
+    return 2
+
+
+def _nobody_reads() -> bool:
+    """Say whether whoever read our output has heard enough, as head does; then nothing more is written to it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
@@ -387,7 +425,7 @@ def report_command(arguments: list[str]) -> None:
     places = [Path(place) for place in given["places"]]
     columns = {"methods": list(order.methods), "metrics": order.metrics} if order else {}
     page = report_of(places, Path(given["out"]) if given["out"] else None, **columns)
-    print((page.parent / "table.md").read_text(), end="")
+    print((page.parent / "table.md").read_text(encoding="utf-8"), end="")
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
 
 

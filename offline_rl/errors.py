@@ -60,6 +60,20 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         self.signal = number
 
 
+def brief(said: object, length: int = 300) -> str:
+    """Return the beginning of what an error says on one line; it may quote a file at any length."""
+    said = " ".join(str(said).split()) or type(said).__name__
+    return said if len(said) <= length else f"{said[:length]}..."
+
+
+def quoted(value: object) -> str:
+    """Return a value from somewhere else as Python writes it, cut short."""
+    try:
+        return brief(repr(value), 100)
+    except (ValueError, RecursionError):  # of a number with thousands of digits, or lists within lists
+        return f"a {type(value).__name__} that is too large to show"
+
+
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return "; did you mean ...?" for the nearest known name, or nothing."""
     near = difflib.get_close_matches(name, sorted(known), n=1)

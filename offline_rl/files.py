@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from offline_rl.errors import RunError
+from offline_rl.documents import Least, check, parse_json, read_json
+from offline_rl.errors import OfflineRLError, RunError, quoted
 
 TEMPORARY = ".tmp"
 """How names of unfinished files and folders end; they begin with a dot."""
@@ -71,7 +72,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (no NaN), indented, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, _as_json(value))
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
@@ -87,15 +92,85 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         RunError: The file cannot be read, is no JSON, or was changed after it was made.
     """
-    try:
-        value = json.loads(path.read_text())
-        if not isinstance(value, dict) or "checksum" not in value:
-            raise ValueError("it has no checksum")
-        if sealed(value)["checksum"] != value["checksum"]:
-            raise ValueError("its content does not fit its checksum, so it was changed after it was made")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove it, or make it anew from its run") from None
+    value = read_json(path, RunError, "it is damaged, or not one of ours: give a folder that holds results alone")
+    if not isinstance(value, dict) or "checksum" not in value:
+        raise RunError(
+            f"{path} cannot be read (it has no checksum, so it is no result); give a folder that holds results alone"
+        )
+    if sealed(value)["checksum"] != value["checksum"]:
+        raise RunError(
+            f"{path} cannot be read (its content does not fit its checksum, so it was changed after it was made);"
+            " restore it, or make it anew from its run"
+        )
     return value
+
+
+def read_record(
+    path: Path, content: bytes, newest: int, shape: Any, *, error: type[OfflineRLError], remedy: str
+) -> dict[str, Any]:
+    """Return the record in a file that :func:`write_json` wrote :func:`sealed`, without its checksum.
+
+    Format 1 had no checksum. Since then each byte counts: the same value spelled otherwise is a change, too.
+
+    Args:
+        path: The file, for messages.
+        content: What is in it.
+        newest: The newest format that is known.
+        shape: What it must be, see :func:`offline_rl.documents.check`.
+        error: What to raise.
+        remedy: What to do about a file that is no such record.
+
+    Raises:
+        OfflineRLError: It is no such record, of a newer format, or was changed after it was made.
+    """
+    try:
+        value = parse_json(content)
+        check(value, {"format": Least(int, 1)})
+        if value["format"] <= newest:
+            if value["format"] > 1 and _as_json(sealed(value)) != content:
+                raise ValueError(
+                    "it is damaged, or was changed after it was made: its content does not fit its checksum"
+                )
+            check(value, shape)
+    except ValueError as problem:
+        raise error(f"{path} cannot be read ({problem}); {remedy}") from None
+    if value["format"] > newest:
+        asked = quoted(value["format"])
+        raise error(f"{path} has format {asked}, this version reads up to {newest}; upgrade offline-rl-suite")
+    return {name: part for name, part in value.items() if name != "checksum"}
+
+
+class Growing:
+    """SHA-256 of a file that is only ever appended to.
+
+    Args:
+        path: The file.
+        length: How many of its bytes count so far.
+        expected: What their SHA-256 must be; None if that is not known.
+
+    Raises:
+        RunError: The file is shorter, or its bytes are others.
+    """
+
+    def __init__(self, path: Path, length: int, expected: str | None) -> None:
+        self._digest = hashlib.sha256()
+        remedy = "start the run anew elsewhere"
+        with path.open("rb") as file:
+            while length and (block := file.read(min(length, 1 << 20))):
+                self._digest.update(block)
+                length -= len(block)
+        if length:
+            raise RunError(f"{path} is shorter than its checkpoint says; it was changed, {remedy}")
+        if expected is not None and self.hexdigest() != expected:
+            raise RunError(f"{path} is damaged (its content does not fit its checksum in the checkpoint); {remedy}")
+
+    def add(self, content: bytes) -> None:
+        """Take note of bytes that were appended."""
+        self._digest.update(content)
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of all bytes so far."""
+        return self._digest.hexdigest()
 
 
 def cache_folder() -> Path:
@@ -135,6 +210,46 @@ def _rename_to_new(folder: Path, path: Path) -> None:
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise FileExistsError(f"{path} exists") from None
+        raise
+
+
+@contextlib.contextmanager
+def replace_files(folder: Path, names: Iterable[str] = ()) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success its files take their places in ``folder``, all of them or none.
+
+    Args:
+        folder: Where they belong; what else lies there stays.
+        names: Files that go if this time there are none of these names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new.", suffix=TEMPORARY, dir=folder) as place:
+        new, old = Path(place) / "new", Path(place) / "old"
+        new.mkdir()
+        old.mkdir()
+        yield new
+        for path in new.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        _exchange(new, old, folder, {path.name for path in new.iterdir()} | set(names))
+
+
+def _exchange(new: Path, old: Path, folder: Path, names: Iterable[str]) -> None:
+    """Move files in and those of the same names out; if one cannot be, put back what was there."""
+    moved: list[str] = []
+    try:
+        for name in sorted(names):
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder has the name of a file", str(folder / name))
+            if (folder / name).exists():
+                (folder / name).rename(old / name)
+            moved.append(name)
+            if (new / name).exists():
+                (new / name).rename(folder / name)
+    except BaseException:
+        for name in moved:
+            (folder / name).unlink(missing_ok=True)
+        for path in old.iterdir():
+            path.rename(folder / path.name)
         raise
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from offline_rl.agent_files import HUB_NAME, brief
+from offline_rl.agent_files import HUB_NAME
 from offline_rl.data.names import FIELDS, key_of
 from offline_rl.envs.tasks import D4RL, SCORE_NAMES
-from offline_rl.errors import AgentError
+from offline_rl.errors import AgentError, brief
 
 FILES = "agent.json", "weights.safetensors"
 """All that is read of a repository."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from offline_rl.errors import RunError
+from offline_rl.documents import parse_yaml
+from offline_rl.errors import RunError, quoted
 from offline_rl.interpreter import python_module, start_leashed
 
 Launcher = Literal["local", "slurm", "ray"]
@@ -54,14 +55,19 @@ class Command:
 
 def read_options(text: str) -> dict[str, Any]:
     """Read ``name=value name=value``; values are numbers, truth values or texts, as YAML reads them."""
-    import yaml
-
     options = {}
-    for pair in shlex.split(text):
+    try:
+        pairs = shlex.split(text)
+    except ValueError as error:
+        raise RunError(f"launcher options are {quoted(text)} ({error}); write name=value name=value") from None
+    for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
             raise RunError(f"launcher option {pair!r} has no value; write {pair}=VALUE")
-        options[name] = yaml.safe_load(value)
+        try:
+            options[name] = parse_yaml(value)
+        except ValueError as error:
+            raise RunError(f"launcher option {name} is {quoted(value)} ({error}); write a number or a text") from None
     return options
 
 

@@ -35,8 +35,8 @@ def commit() -> str | None:
 
 
 def _git(root: Path, *command: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, timeout=10, check=True)
+    return done.stdout.decode().strip()
 
 
 @functools.cache

@@ -9,7 +9,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from offline_rl.errors import OfflineRLError
+from offline_rl.documents import WHOLE_LIMIT
+from offline_rl.errors import OfflineRLError, quoted
 
 
 def conform(settings: Any, error: type[OfflineRLError]) -> None:
@@ -25,7 +26,7 @@ def conform(settings: Any, error: type[OfflineRLError]) -> None:
         try:
             value = _conformed(getattr(settings, name), kind)
         except (TypeError, ValueError) as problem:
-            raise error(f"{name} is {getattr(settings, name)!r}; it must be {problem}") from None
+            raise error(f"{name} is {quoted(getattr(settings, name))}; it must be {problem}") from None
         object.__setattr__(settings, name, value)
 
 
@@ -42,11 +43,11 @@ def require(
         value = getattr(settings, name)
         for number in value if isinstance(value, list) else [] if value is None else [value]:
             if at_least is not None and number < at_least:
-                raise error(f"{name} is {value}; it must be at least {at_least}")
+                raise error(f"{name} is {quoted(value)}; it must be at least {at_least}")
             if above is not None and number <= above:
-                raise error(f"{name} is {value}; it must be above {above}")
+                raise error(f"{name} is {quoted(value)}; it must be above {above}")
             if at_most is not None and number > at_most:
-                raise error(f"{name} is {value}; it must be at most {at_most}")
+                raise error(f"{name} is {quoted(value)}; it must be at most {at_most}")
 
 
 def _conformed(value: Any, kind: Any) -> Any:
@@ -76,16 +77,22 @@ def _boolean(value: Any) -> bool:
 
 def _integer(value: Any) -> int:
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError("a whole number")
+    if not -WHOLE_LIMIT < operator.index(value) < WHOLE_LIMIT:
+        raise ValueError("a whole number of at most 18 digits")
     return operator.index(value)
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # of a whole number with hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
         raise TypeError("a finite number")
-    return float(value)
+    return number
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from agents import as_format_1
 from safetensors.torch import load_file, save_file
 
 import offline_rl as orl
@@ -221,7 +222,7 @@ def test_agents_from_before_names_load_and_write_the_same_bytes(agent, saved, tm
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"], "abc", 5, [1, 2, 3], {"a": 1}])
 def test_names_that_do_not_fit_an_agent_are_refused(saved, names):
     description = json.loads((saved / "agent.json").read_text())
-    edit(saved, preprocessing={**description["preprocessing"], "observation_names": names})
+    as_format_1(saved, preprocessing={**description["preprocessing"], "observation_names": names})
     with pytest.raises(orl.AgentError, match="observation_names"):
         orl.load_agent(saved)
 
@@ -306,11 +307,6 @@ def test_saving_writes_the_same_bytes_again_and_replaces_an_agent_only(agent, sa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "mine"]
 
 
-def edit(folder, **changes):
-    file = folder / "agent.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
 def test_a_killed_process_leaves_nothing_in_the_way(agent, saved):
     for name in (f".{saved.name}.1.tmp", f".{saved.name}.old"):
         (saved.parent / name).mkdir()
@@ -322,14 +318,14 @@ def test_a_killed_process_leaves_nothing_in_the_way(agent, saved):
 
 def test_huge_sizes_are_refused(saved):
     description = json.loads((saved / "agent.json").read_text())
-    edit(saved, config={**description["config"], "hidden_dims": [10**9, 10**9]})
+    as_format_1(saved, config={**description["config"], "hidden_dims": [10**9, 10**9]})
     with pytest.raises(orl.AgentError, match=r"far larger than its weights|does not describe an agent"):
         orl.load_agent(saved)
 
 
 def test_a_newer_format_is_refused(saved):
-    edit(saved, format=99)
-    with pytest.raises(orl.AgentError, match="format 99, this version reads up to 1; upgrade"):
+    as_format_1(saved, format=99)
+    with pytest.raises(orl.AgentError, match="format 99, this version reads up to 2; upgrade"):
         orl.load_agent(saved)
 
 
@@ -341,6 +337,7 @@ def test_truncated_weights_are_refused(saved):
 
 
 def test_wrong_shapes_are_refused(saved):
+    as_format_1(saved)
     file = saved / "weights.safetensors"
     weights = load_file(file)
     name = sorted(weights)[0]
@@ -350,6 +347,7 @@ def test_wrong_shapes_are_refused(saved):
 
 
 def test_missing_weights_are_refused(saved):
+    as_format_1(saved)
     file = saved / "weights.safetensors"
     weights = load_file(file)
     name = sorted(weights)[0]
@@ -397,7 +395,7 @@ def test_a_damaged_description_is_refused(saved, text, message):
 
 def test_an_unknown_setting_is_refused(saved):
     description = json.loads((saved / "agent.json").read_text())
-    edit(saved, config={**description["config"], "beta": 1})
+    as_format_1(saved, config={**description["config"], "beta": 1})
     with pytest.raises(orl.AgentError, match="td3_bc has no setting 'beta'"):
         orl.load_agent(saved)
 

@@ -7,10 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {
-        f"offline_rl.{name}"
-        for name in ("errors", "files", "folders", "cores", "draws", "settings", "interpreter", "launchers", "origin")
-    },
+    {f"offline_rl.{name}" for name in ("errors", "documents", "files", "folders", "cores", "draws", "settings")}
+    | {f"offline_rl.{name}" for name in ("interpreter", "launchers", "origin")},
     {"offline_rl.networks", "offline_rl.data", "offline_rl.envs", "offline_rl.analysis", "offline_rl.launch"},
     {"offline_rl.export", "offline_rl.agent_files", "offline_rl.hub"},
     {"offline_rl.agent"},

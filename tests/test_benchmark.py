@@ -125,7 +125,7 @@ def test_a_files_folder_is_given_when_the_suite_is_run(small, tmp_path, benchmar
     [
         ("metrics:", "metricks:", "unknown key 'metricks'; did you mean metrics?"),
         ("hidden_dims: [8]", "hiden_dims: [8]", "unknown setting 'hiden_dims' for bc; did you mean hidden_dims?"),
-        ("algorithm: bc, hidden_dims: [8]", "hidden_dims: [8]", "method 'a narrow one' names no algorithm"),
+        ("algorithm: bc, hidden_dims: [8]", "hidden_dims: [8]", "methods.a narrow one has no algorithm"),
         ("datasets: [hopper-demo]", "", "is no suite; it needs datasets"),
         ("steps: 30", "steps: [", "cannot be read"),
     ],

@@ -34,6 +34,7 @@ def run(tmp_path_factory):
 def unfinished(run, tmp_path):
     """Give a copy of the run whose record ends before the final evaluation."""
     folder = Path(shutil.copytree(run.path, tmp_path / "unfinished"))
+    shutil.rmtree(folder / "checkpoint")  # which knows how the record must begin
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_text("".join(line for line in lines if '"final"' not in line))
     return folder
@@ -135,7 +136,7 @@ def other(run, tmp_path):
     folder = Path(shutil.copytree(run.path, tmp_path / "other, of a kind"))
     config = json.loads((folder / "config.json").read_text())
     config["config"]["learning_rate"] = 1.0
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(folder / "config.json", sealed(config))
     return folder
 
 
@@ -250,7 +251,8 @@ def test_a_score_edited_by_hand_is_found(run, tmp_path):
 
 
 def test_older_results_get_a_checksum_and_keep_their_numbers(tmp_path):
-    old = {"format": 1, "score_last": 12.345678901234567, "seed": 0}
+    old = {**made()[0], "format": 1, "score_last": 12.345678901234567}
+    del old["checksum"]
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old))
     seal((tmp_path,))

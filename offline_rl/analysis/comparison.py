@@ -21,7 +21,7 @@ def published_rows(groups: Sequence[Group]) -> list[list[str]]:
 
     A file counts as D4RL's by its name, with underscores or hyphens.
     """
-    sources = json.loads(PUBLISHED.read_text())["sources"]
+    sources = json.loads(PUBLISHED.read_text(encoding="utf-8"))["sources"]
     rows = []
     for group in groups:
         scores = [result["score_last"] for result in group.results]

@@ -23,9 +23,12 @@ from offline_rl.analysis.statistics import (
     profile,
 )
 from offline_rl.analysis.tables import Table, markdown, tabulated
-from offline_rl.files import write_bytes
+from offline_rl.errors import RunError
+from offline_rl.files import replace_files
 
 PAGE = Path(__file__).parent / "report.html"
+PROFILES = ("profiles.png", "profiles.svg")
+"""Drawn if there is a method with results on all datasets."""
 THRESHOLDS = [float(threshold) for threshold in range(0, 121, 2)]
 CAVEAT = (
     "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"
@@ -51,7 +54,7 @@ def report(folder: Path, out: Path | None = None, methods: Sequence[str] = (), m
         The page.
 
     Raises:
-        RunError: There are no results, or one was changed after it was made.
+        RunError: There are no results, one was changed after it was made, or the files cannot be written.
     """
     return write_report(read_results(folder), folder.name, out or folder, methods, metrics)
 
@@ -63,7 +66,6 @@ def write_report(
     table = tabulated(results, methods, metrics)
     groups = list({id(group): group for group in table.groups}.values())
     sections, profiles = _sections(groups)
-    out.mkdir(parents=True, exist_ok=True)
     parts = [f"# {title}", str(table), *(f"## {name}\n\n{text}" for name, text in sections.items())]
     texts = {
         "table.md": f"{table}\n",
@@ -72,12 +74,17 @@ def write_report(
         "report.csv": comma_separated(table),
         "report.html": page(title, table, groups, sections),
     }
-    for name, text in texts.items():
-        write_bytes(out / name, text.encode())
-    for ending in ("png", "svg"):
-        draw_comparison(results, out / f"curves.{ending}")
-        if profiles:
-            draw_profiles(profiles, THRESHOLDS, out / f"profiles.{ending}")
+    # All of them or none: tables of one report beside figures of another would not be noticed.
+    try:
+        with replace_files(out, PROFILES) as new:
+            for name, text in texts.items():
+                (new / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+            for ending in ("png", "svg"):
+                draw_comparison(results, new / f"curves.{ending}")
+            for name in PROFILES if profiles else ():
+                draw_profiles(profiles, THRESHOLDS, new / name)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error}); choose another --out") from None
     return out / "report.html"
 
 
@@ -262,4 +269,4 @@ def page(title: str, table: Table, groups: Sequence[Group], sections: dict[str, 
     data |= {"facts": "\n".join(table.facts), "sections": sections}
     # A "<" within would end the script element.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return PAGE.read_text().replace("{{data}}", text)
+    return PAGE.read_text(encoding="utf-8").replace("{{data}}", text)

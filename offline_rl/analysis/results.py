@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.errors import RunError
+from offline_rl.documents import Least, check
+from offline_rl.errors import RunError, quoted
 from offline_rl.files import read_sealed, sealed
 
 FORMAT = 2
@@ -14,6 +15,59 @@ COPIED = ("algorithm", "config", "options", "task", "dynamics", "compute", "vers
 """What a result takes from its run's ``config.json`` as it is."""
 ORIGIN = ("preset", "preset_settings", "preset_reason", "commit")
 """The same, of what runs record since results of format 2 were first made."""
+
+SCORE = (float, None)
+"""None is of an agent that has diverged, or of data without a score."""
+_OPTIONS = {
+    "seeds": [Least(int, 0)],
+    "each?": {str: [float]},
+    **{name: Least(int, 0) for name in ("steps", "online_steps?", "eval_every", "eval_episodes", "final_episodes")},
+}
+_REFERENCE = {"score_name": str, "returns": str, "score_0": float, "score_100": float}
+_DATASET = {
+    "name": str,
+    "source": (str, None),
+    "fingerprint": str,
+    "mode": (str, None),
+    "rows": Least(int, 0),
+    "episodes": Least(int, 0),
+    "mean_return": float,
+    "mean_score": SCORE,
+    "reference?": (None, _REFERENCE),
+}
+_OFFLINE: dict[str, Any] = {
+    "algorithm": str,
+    "config": {str: object},
+    "options": _OPTIONS,
+    "task": (str, None),
+    "dynamics": str,
+    "compute": {"device": str, "kernel": str, "mode?": str},
+    "versions": {str: (str, None)},
+    "hardware": {"machine": str, "cores": (int, None), "gpu": (str, None), "processor?": (str, None)},
+    "preset?": [str],
+    "commit?": (str, None),
+}
+_BEFORE = {**_OFFLINE, "dataset": _DATASET}
+CONFIG = {**_BEFORE, "offline?": _BEFORE}
+"""The shape of a run's ``config.json``."""
+_PLAYED = {"step": Least(int, 0), "episodes": Least(int, 1), "return": SCORE, "return_std": SCORE, "score": SCORE}
+RESULT: dict[str, Any] = {
+    **_BEFORE,
+    "format": int,
+    "offline_run": (None, _OFFLINE),
+    "seed": Least(int, 0),
+    "score_last": SCORE,
+    "score_mean_of_last": {"evaluations": Least(int, 0), "score": SCORE},
+    "score_best": {"step": (int, None), "score": SCORE},
+    "offline?": {**_PLAYED, str: SCORE},
+    "final": {**_PLAYED, str: SCORE},
+    "seconds": Least(float, 0),
+    "updates_per_second": SCORE,
+    "train": (None, {str: SCORE}),
+    "curve": [[Least(int, 0), SCORE, SCORE]],
+    **dict.fromkeys(("method?", "note?", "date?"), (str, None)),
+}
+"""The shape of a result."""
 
 
 def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Result]:
@@ -144,8 +198,13 @@ def is_run(folder: Path) -> bool:
 def read_result(path: Path) -> Result:
     """Read one result, and see that nobody has changed it; see :func:`read_results`."""
     result = read_sealed(path)
-    if result.get("format") != FORMAT or "score_last" not in result:
-        raise RunError(f"{path} cannot be read (it is no result of format {FORMAT}); remove it, or make it anew")
+    if (version := result.get("format")) != FORMAT:
+        what = f"of format {quoted(version)}" if "score_last" in result else "no result"
+        raise RunError(f"{path} cannot be read (it is {what}, not a result of format {FORMAT}); make it from its run")
+    try:
+        check(result, RESULT)
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read ({error}); make it anew from its run") from None
     return result
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from offline_rl.collection.options import AgentOptions, CollectOptions, LearnerO
 from offline_rl.collection.players import Chance, Learner, Player, Recorder, SavedAgent
 from offline_rl.data import hdf5
 from offline_rl.data.writing import write_hdf5
+from offline_rl.documents import parse_json, read_json
 from offline_rl.envs.online import OnlineEnvironment
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
-from offline_rl.errors import AgentError, Interrupted, RunError, TaskError, suggestion
-from offline_rl.files import MAKE_ROOM, write_json, writing
+from offline_rl.errors import AgentError, Interrupted, RunError, TaskError, quoted, suggestion
+from offline_rl.files import MAKE_ROOM, sealed, write_json, writing
 from offline_rl.folders import owned_folder
 from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
 from offline_rl.origin import versions
@@ -170,12 +171,15 @@ class Collection:
             elif isinstance(options, LearnerOptions) and options.snapshots and options.snapshots_folder.exists():
                 raise RunError(f"{options.snapshots_folder} exists; choose another --out, or move it away")
             with writing(settings, "choose another --out"):
-                write_json(settings, self._record)
+                write_json(settings, sealed(self._record))
             return None
-        try:
-            found = json.loads(settings.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{settings} is damaged ({error}); delete {self._partial} to start anew") from None
+        remedy = f"delete {self._partial} to start anew"
+        found = read_json(settings, RunError, remedy, {"settings?": {str: object}})
+        if "checksum" in found and sealed(found) != found:
+            raise RunError(f"{settings} is damaged (its content does not fit its checksum); {remedy}")
+        found.pop("checksum", None)
+        if strange := set(found) - set(self._record):
+            raise RunError(f"{settings} is damaged (it has {quoted(min(strange))}); {remedy}")
         self._check_same(found)
         self._record = found
         print(f"resumed at step {checkpoint.step}", flush=True)
@@ -186,7 +190,7 @@ class Collection:
         recorder = Recorder(self._task, environment.joints, self._options.steps)
         player = self._player(environment, recorder)
         step = checkpoint.step if checkpoint else 0
-        stored = ReplayFile(self._partial, "rows", recorder.width, step)
+        stored = ReplayFile(self._partial, "rows", recorder.width, step, checkpoint)
         if checkpoint is not None:
             recorder.load_rows(stored.read().numpy())
             player.load_state(select(checkpoint.tensors, "player/"))
@@ -234,7 +238,8 @@ class Collection:
     def _save(self, step: int, player: Player, recorder: Recorder, stored: ReplayFile) -> None:
         state = player.state()
         stored.append(torch.from_numpy(recorder.rows(stored.count)))
-        Checkpoint(step, 0, [], 0.0, tensors=prefixed(state, "player/")).save(self._partial)
+        checkpoint = Checkpoint(step, 0, [], 0.0, files=stored.checksum(), tensors=prefixed(state, "player/"))
+        checkpoint.save(self._partial)
 
     def _write(self, recorder: Recorder) -> None:
         statistics, arrays = _statistics(recorder, self._task), recorder.arrays()
@@ -281,7 +286,11 @@ def _newest(recorder: Recorder) -> str:
 
 def _from_attribute(found: Any, value: Any) -> Any:
     """Return an attribute of a file as the value it was made from."""
-    return json.loads(found) if isinstance(value, dict) and isinstance(found, str) else found
+    if not isinstance(value, dict) or not isinstance(found, str):
+        return found
+    with suppress(ValueError):
+        return parse_json(found)
+    return found
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def _verify(path: Path) -> None:
         except DatasetError as error:
             raise DatasetError(f"{path} is no whole HDF5 file; delete it to download it again") from error
         _record(path, path)
-    elif record.read_text(errors="replace").split()[:1] != [_sha256(path)]:
+    elif record.read_text(encoding="utf-8", errors="replace").split()[:1] != [_sha256(path)]:
         raise DatasetError(
             f"{path} has changed since its first use; delete it to download it again, or delete {record.name} to "
             "accept it as it is"

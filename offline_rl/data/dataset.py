@@ -1,7 +1,6 @@
 """Transitions of an offline dataset, and what is known of the episodes they come from."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from offline_rl.data.names import FIELDS, Field, Names, checked_names, key_of, labels_of, numbered, places, quoted
 from offline_rl.data.rows import Recording, Selection, checked, exact_rows
 from offline_rl.data.rules import BoolArray, FloatArray, IntArray
+from offline_rl.documents import parse_json
 from offline_rl.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ def _why_no_rows(recording: Recording) -> str:
 def _environment(value: Any) -> dict[str, Any] | None:
     """Return the description of an environment, or the JSON text of one; None if it is none."""
     try:
-        found = json.loads(value) if isinstance(value, str) else value
+        found = parse_json(value) if isinstance(value, str) else value
         references = found["references"]
         kinds = {"id": str, "kwargs": dict, "max_episode_steps": int | None, "wrappers": list}
         fits = all(isinstance(found[name], kind) for name, kind in kinds.items())

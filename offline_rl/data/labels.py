@@ -10,6 +10,7 @@ public repositories (csmile-1006/PreferenceTransformer, pickxiguapi/Clean-Offlin
 Everywhere here a label is the preference for the second segment: 1 for the second, 0 for the first, 1/2 for neither.
 """
 
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.data import unpickle
-from offline_rl.errors import DatasetError
+from offline_rl.errors import DatasetError, brief
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -36,7 +37,9 @@ The first is Preference Transformer's, the other two Uni-RLHF's, of people and o
 """
 
 SIZE_LIMIT = 2 << 30
-"""Bytes that one array of an ``.npz`` may have."""
+"""Bytes that all arrays of an ``.npz`` may have together, in single precision at least."""
+RATIO_LIMIT, RATIO_BASE = 200, 64 << 20
+"""They may have so many times the file's bytes, and so many more: real observations hardly shrink to a half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,7 @@ def read_contents(path: Path) -> Contents:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            _check_sizes(path, file)
             array = {field: _member(path, file, field) for field in CONTENT_FIELDS}
     except DatasetError:
         raise
@@ -149,22 +153,33 @@ def read_starts(label_file: Path) -> Starts:
     )
 
 
-def _member(path: Path, file: zipfile.ZipFile, field: str) -> FloatArray:
-    """Read one array of numbers of an archive, after a look at what it declares."""
-    try:
-        info = file.getinfo(f"{field}.npy")
-    except KeyError:
-        raise DatasetError(f"{path} has no '{field}'; it needs {', '.join(CONTENT_FIELDS)}") from None
-    with file.open(info) as member:
-        shape, dtype = _header(member)
+def _check_sizes(path: Path, file: zipfile.ZipFile) -> None:
+    """Refuse an archive whose arrays are no numbers, or out of all proportion, before one is read."""
+    limit, together = min(SIZE_LIMIT, RATIO_LIMIT * path.stat().st_size + RATIO_BASE), 0
+    for field in CONTENT_FIELDS:
+        try:
+            info = file.getinfo(f"{field}.npy")
+        except KeyError:
+            raise DatasetError(f"{path} has no '{field}'; it needs {', '.join(CONTENT_FIELDS)}") from None
+        with file.open(info) as member:
+            shape, dtype = _header(member)
         if dtype.kind not in "biuf":
-            raise DatasetError(f"{path}: '{field}' holds no numbers but {dtype}; {unpickle.REMEDY}")
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if size > SIZE_LIMIT or size > info.file_size:
+            raise DatasetError(f"{path}: '{field}' holds no numbers but {brief(dtype, 100)}; {unpickle.REMEDY}")
+        count = math.prod(shape)
+        if min(shape, default=0) < 0 or count * dtype.itemsize > info.file_size:
+            declared = brief(count * dtype.itemsize, 30)
+            raise DatasetError(f"{path}: '{field}' declares {declared} bytes, more than it has; {unpickle.REMEDY}")
+        together += count * max(dtype.itemsize, 4)
+        if together > limit:
             raise DatasetError(
-                f"{path}: '{field}' declares {size} bytes, more than it has or than {SIZE_LIMIT}; {unpickle.REMEDY}"
+                f"{path}: '{field}' declares so much that all arrays come to {together:,} bytes, more than the"
+                f" {limit:,} that a file of this size can hold; {unpickle.REMEDY}"
             )
-    with file.open(info) as member, np.errstate(over="ignore"):  # infinite is refused just below
+
+
+def _member(path: Path, file: zipfile.ZipFile, field: str) -> FloatArray:
+    """Read one array of numbers of an archive that :func:`_check_sizes` has seen."""
+    with file.open(f"{field}.npy") as member, np.errstate(over="ignore"):  # infinite is refused just below
         numbers = np.lib.format.read_array(member, allow_pickle=False).astype(np.float32)
     if not np.isfinite(numbers).all():
         pair = int(np.argwhere(~np.isfinite(numbers))[0][0])

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.rows import Recording, checked, exact_rows
+from offline_rl.documents import parse_json, read_bytes, said
 from offline_rl.errors import DatasetError
 from offline_rl.files import TEMPORARY
 
@@ -179,12 +180,12 @@ def _read(dataset_id: str) -> _Contents:
 def _metadata(dataset_id: str) -> dict[str, Any]:
     path = folder_of(dataset_id) / "data" / "metadata.json"
     try:
-        metadata = json.loads(path.read_text())
+        metadata = parse_json(read_bytes(path))
         # Without its spaces Minari would import whatever module the environment's description names.
         if not {"observation_space", "action_space", "data_format"} <= set(metadata):
             raise ValueError("it does not say what observations and actions are")
     except (OSError, ValueError, TypeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); delete the dataset and download it again") from None
+        raise DatasetError(f"{path} cannot be read ({said(error)}); delete the dataset and download it again") from None
     return dict(metadata)
 
 
@@ -248,7 +249,7 @@ def _described(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _environment(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the data was recorded in, or is meant to be evaluated in, for `envs.recovered`; None if unsaid."""
     try:
-        spec = json.loads(metadata.get("eval_env_spec") or metadata["env_spec"])
+        spec = parse_json(metadata.get("eval_env_spec") or metadata["env_spec"])
         limit = spec.get("max_episode_steps")
         kwargs = {name: value for name, value in spec["kwargs"].items() if name != "render_mode"}
         wrappers = [str(wrapper["name"]) for wrapper in spec.get("additional_wrappers") or ()]

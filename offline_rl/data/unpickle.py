@@ -9,7 +9,7 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +20,12 @@ from offline_rl.errors import DatasetError
 
 SIZE_LIMIT = 8 << 20
 """Bytes a pickle may have."""
+STEP_LIMIT = 2_000_000
+"""Steps that a pickle may have, which is a number each; the largest label files have some ten thousand."""
+CALL_BYTES = 128
+"""Memory that a call takes beside the bytes it returns."""
+BUDGET_FACTOR, BUDGET_BASE = 16, 1 << 20
+"""What calls may return together: so many times the file's size, and so many bytes more; one takes ten of the file."""
 
 TYPES = re.compile(r"[<>=|]?([biuf])([1248])")
 """NumPy's words for the types of numbers that are read."""
@@ -45,8 +51,8 @@ def load(path: Path) -> Any:
     if len(content) > SIZE_LIMIT:
         raise DatasetError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB, which no label file is; {REMEDY}")
     try:
-        _check_memo(content)
-        return _Unpickler(path, io.BytesIO(content)).load()
+        _check_work(content)
+        return _Unpickler(path, io.BytesIO(content), _Budget(BUDGET_FACTOR * len(content) + BUDGET_BASE)).load()
     except DatasetError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
@@ -59,29 +65,52 @@ def as_array(value: Any) -> Numbers | None:
         return value.numbers
     if not isinstance(value, (list, tuple)):
         return None
-    # Entries are looked at one by one: of lists inside lists, a short pickle can make more than any memory holds.
-    entries = [_entry(entry) for entry in value]
-    if any(entry is None or entry.shape != entries[0].shape for entry in entries):  # type: ignore[union-attr]
+    # In one pass, by columns: of lists inside lists, a short pickle can make more than any memory holds.
+    if all(type(entry) in (bool, int, float) for entry in value):
+        return _of_numbers(value)
+    rows = [_row(entry) for entry in value]
+    if any(row is None or type(row) is not type(rows[0]) or len(row) != len(rows[0]) for row in rows):
         return None
-    return np.array(entries)
+    numbers = _of_numbers([number for row in rows for number in row or ()])
+    return numbers if numbers is None or isinstance(rows[0], tuple) else numbers.reshape(len(rows), -1)
 
 
-def _entry(value: Any) -> Numbers | None:
-    if isinstance(value, _Array):
-        return (
-            value.numbers if value.numbers is not None and value.numbers.ndim < 2 and value.numbers.size <= 2 else None
-        )
-    row = value if isinstance(value, (list, tuple)) else [value]
-    if len(row) > 2 or not all(isinstance(number, (bool, int, float)) and abs(number) < 2**63 for number in row):
-        return None
-    return np.array(value)
+def _of_numbers(values: Sequence[Any]) -> Numbers | None:
+    return np.array(values) if all(abs(number) < 2**63 for number in values) else None
 
 
-def _check_memo(content: bytes) -> None:
-    """Refuse numbers of memory places that the file is too short to fill: all below them would be allocated."""
-    for opcode, argument, _ in pickletools.genops(content):
+def _row(value: Any) -> list[Any] | tuple[Any] | None:
+    """Return a row of at most two numbers as a list, a single number as a tuple."""
+    if isinstance(value, _Array) and value.numbers is not None and value.numbers.ndim < 2 and value.numbers.size <= 2:
+        return value.numbers.tolist() if value.numbers.ndim else (value.numbers.item(),)
+    if type(value) in (bool, int, float):
+        return (value,)
+    if isinstance(value, (list, tuple)) and len(value) <= 2 and all(type(one) in (bool, int, float) for one in value):
+        return list(value)
+    return None
+
+
+def _check_work(content: bytes) -> None:
+    """Refuse too many steps, and places in memory beyond the file's size: all below them would be allocated."""
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if number > STEP_LIMIT:
+            raise ValueError(f"over {STEP_LIMIT:,} steps")
         if "PUT" in opcode.name and isinstance(argument, int) and argument > len(content):
             raise ValueError("a place in memory beyond the file's size")
+
+
+class _Budget:
+    """Bytes that may be made by calls, of which one can be asked for again and again by a few bytes of the file."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, value: Any) -> Any:
+        """Count what a call returned."""
+        self.left -= CALL_BYTES + (len(value) if isinstance(value, bytes) else 0)
+        if self.left < 0:
+            raise ValueError("it asks for far more memory than its own size")
+        return value
 
 
 class _Type:
@@ -127,6 +156,10 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+
+    def within(self, budget: _Budget) -> "_Function":
+        """Return the same function, whose returns are counted."""
+        return _Function(lambda *arguments: budget.spend(self._function(*arguments)))
 
     def __call__(self, *arguments: Any) -> Any:
         return self._function(*arguments)
@@ -175,13 +208,13 @@ _KNOWN: dict[tuple[str, str], _Function] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, path: Path, content: io.BytesIO) -> None:
+    def __init__(self, path: Path, content: io.BytesIO, budget: _Budget) -> None:
         super().__init__(content)
-        self._path = path
+        self._path, self._budget = path, budget
 
     def find_class(self, module: str, name: str) -> Any:
         known = _KNOWN.get((module, name))
         if known is None:
             asked = ascii(f"{module}.{name}"[:80])
             raise DatasetError(f"{self._path} asks for {asked}, which labels have no need of; not run; {REMEDY}")
-        return known
+        return known.within(self._budget)

@@ -203,7 +203,7 @@ def _built() -> Path:
 
     compiler, command = _command()
     about = compiler.resolve().stat()
-    identity = [_SOURCE.read_text(), str(about.st_size), str(about.st_mtime_ns), *command]
+    identity = [_SOURCE.read_text(encoding="utf-8"), str(about.st_size), str(about.st_mtime_ns), *command]
     path = cache_folder() / f"native-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.so"
     if path.exists():
         return path
@@ -228,15 +228,15 @@ def _command() -> tuple[Path, list[str]]:
 
 def _processor_flags() -> set[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return set()
     return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
 
 
 def _compile(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=_BUILD_SECONDS, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["nothing"]
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         said = next((line for line in lines if "error" in line), lines[-1])
         raise NativeError(f"the native kernel cannot be built: {command[0]} says {said!r}")

@@ -1,17 +1,18 @@
 """The sweep file: W&B's format, read whole, checked, and refused by name where it asks for what there is not."""
 
+import dataclasses
 import math
 import os
 import re
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from offline_rl.agent import find_algorithm
 from offline_rl.arguments import CommandLine, train_settings, training_types
-from offline_rl.errors import OfflineRLError, SweepError
+from offline_rl.documents import read_yaml
+from offline_rl.errors import OfflineRLError, SweepError, brief, quoted
 from offline_rl.sweep.hyperband import Hyperband
 from offline_rl.sweep.metric import Metric
 from offline_rl.sweep.space import Choice, Parameter, check_keys, number, read_parameters
@@ -38,6 +39,8 @@ OWN = ("out", "resume", "workers", "quiet", "config", "each")
 """Options of a run that the sweep decides."""
 FOR_AGENTS = ("quiet", "wandb")
 """Options among the command's that are there for W&B's agents: here nothing goes to W&B unless --wandb is typed."""
+PARSED = 100
+"""Values that the command line is tried with before the first trial; of more, some, and the others in their trials."""
 IDENTITY = (*(name for name in RESULT_OPTIONS if name not in OWN), "dataset", "task", "dynamics", "data_mode", "device")
 """Options of a run that tell it from another."""
 
@@ -89,16 +92,13 @@ class Sweep:
         return {"algorithm": self.algorithm, "options": chosen, "config": settings}
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     """Read the file.
 
     Raises:
         SweepError: It cannot be read, or holds no sweep.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SweepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    values = read_yaml(path, SweepError, "write a sweep in W&B's format, as those in benchmarks/sweeps/")
     if not isinstance(values, dict):
         raise SweepError(f"{path} is no sweep; it must hold method, metric, parameters and command")
     return values
@@ -106,7 +106,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def algorithm_of(path: Path) -> str:
     """Return the name of the algorithm that a sweep file's command trains."""
-    return _command(str(path), read_yaml(path))[0]
+    return _command(str(path), read_file(path))[0]
 
 
 def read_sweep(path: Path, overrides: dict[str, str] | None = None, run_cap: int | None = None) -> Sweep:
@@ -120,7 +120,7 @@ def read_sweep(path: Path, overrides: dict[str, str] | None = None, run_cap: int
     Raises:
         OfflineRLError: Something in it is unknown, does not fit, or is not supported.
     """
-    return make_sweep(str(path), read_yaml(path), overrides or {}, run_cap)
+    return make_sweep(str(path), read_file(path), overrides or {}, run_cap)
 
 
 def make_sweep(where: str, text: dict[str, Any], overrides: dict[str, str], run_cap: int | None) -> Sweep:
@@ -130,7 +130,7 @@ def make_sweep(where: str, text: dict[str, Any], overrides: dict[str, str], run_
         algorithm, flags = _command(where, text)
         method = text.get("method")
         if method not in ("grid", "random", "bayes"):
-            raise SweepError(f"method is {method!r}; it must be grid, random or bayes")
+            raise SweepError(f"method is {quoted(method)}; it must be grid, random or bayes")
         constants, parameters = read_parameters(text.get("parameters"), method)
         # What is typed is stronger than what the file searches.
         parameters = {name: parameter for name, parameter in parameters.items() if name not in overrides}
@@ -163,14 +163,16 @@ def _command(where: str, text: dict[str, Any]) -> tuple[str, dict[str, str]]:
         if macro is None:
             words.append(re.sub(r"\$\{envvar:(\w+)\}", lambda match: os.environ.get(match[1], ""), word))
         elif macro[1] not in ("env", "interpreter", "program", *ARGUMENTS):
-            raise SweepError(f"{where}: command: {word} is not supported; write ${{args}}")
+            raise SweepError(f"{where}: command: {brief(word, 100)} is not supported; write ${{args}}")
     if not any(f"${{{name}}}" in command for name in ARGUMENTS):
         raise SweepError(f"{where}: command lacks ${{args}}, the trial's parameters; for instance {example}")
     if "train" not in words or words.index("train") + 1 == len(words):
         raise SweepError(f"{where}: command must hold 'train' and the algorithm's name, for instance {example}")
     place = words.index("train")
     if words[:place] not in ([], ["offline-rl"], ["-m", "offline_rl.cli"], ["python", "-m", "offline_rl.cli"]):
-        raise SweepError(f"{where}: command runs {' '.join(words[:place])!r}; only offline-rl train can be run here")
+        raise SweepError(
+            f"{where}: command runs {quoted(' '.join(words[:place]))}; only offline-rl train can be run here"
+        )
     algorithm, *rest = words[place + 1 :]
     flags = CommandLine(rest, training_types(algorithm)).given
     return algorithm, {name: value for name, value in flags.items() if name not in FOR_AGENTS}
@@ -183,8 +185,11 @@ def _metric(text: dict[str, Any], method: str) -> Metric:
     check_keys("metric", entry, ("name", "goal"))
     goal = entry.get("goal", "minimize" if "name" in entry else "maximize")
     if goal not in ("minimize", "maximize"):
-        raise SweepError(f"metric.goal is {goal!r}; it must be minimize or maximize")
-    return Metric(entry.get("name", "score"), goal == "maximize")
+        raise SweepError(f"metric.goal is {quoted(goal)}; it must be minimize or maximize")
+    name = entry.get("name", "score")
+    if not isinstance(name, str):
+        raise SweepError(f"metric.name is {quoted(name)}; it must be a text")
+    return Metric(name, goal == "maximize")
 
 
 def _cap(method: str, parameters: dict[str, Parameter], given: Any) -> int:
@@ -207,10 +212,31 @@ def _check_settings(sweep: Sweep) -> None:
             raise SweepError(f"{name} is decided by the sweep itself; leave it out")
     CommandLine([f"--{name}=0" for name in sweep.parameters], known)
     first = {name: parameter.at(0.5) for name, parameter in sweep.parameters.items()}
-    options, _ = sweep.settings(first)
+    options, settings = sweep.settings(first)
     if sweep.hyperband and not options.eval_every and not sweep.metric.name.startswith("train/"):
         raise SweepError("early_terminate compares evaluations along the way, but eval_every is 0; remove one of them")
+    parsed = [(name, value) for name, p in sweep.parameters.items() for value in _to_parse(p, known[name])]
+    for name, value in parsed[:: -(-len(parsed) // PARSED) or 1]:
+        sweep.settings({**first, name: value})
+    # Numbers, of which there may be many, go without the command line, whose parser takes a tenth of a second.
+    config = find_algorithm(sweep.algorithm).config_class(**settings)
     for name, parameter in sweep.parameters.items():
-        tried = parameter.values if isinstance(parameter, Choice) else [parameter.at(0.0), parameter.at(1 - 1e-9)]
-        for value in tried:
-            sweep.settings({**first, name: value})
+        of = options if hasattr(options, name) else config
+        for value in _numbers(parameter, known[name]):
+            dataclasses.replace(of, **{name: value})
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    kinds = {kind, *typing.get_args(kind)}
+    return type(value) in (int, float) and bool(kinds & {int, float}) and typing.get_origin(kind) is not list
+
+
+def _numbers(parameter: Parameter, kind: Any) -> list[Any]:
+    return [value for value in parameter.values if _is_number(value, kind)] if isinstance(parameter, Choice) else []
+
+
+def _to_parse(parameter: Parameter, kind: Any) -> list[Any]:
+    """Return the values that only the parser of command lines can judge, and for numbers the ends."""
+    if not isinstance(parameter, Choice):
+        return [parameter.at(0.0), parameter.at(1 - 1e-9)]
+    return [value for value in parameter.values if not _is_number(value, kind)]

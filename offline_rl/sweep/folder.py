@@ -6,10 +6,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from offline_rl.documents import read_json
 from offline_rl.errors import SweepError
 from offline_rl.files import write_json
 from offline_rl.folders import owned_folder
-from offline_rl.sweep.file import Sweep, make_sweep, read_yaml
+from offline_rl.sweep.file import Sweep, make_sweep, read_file
 
 FORMAT = 1
 WAIT_SECONDS = 60.0
@@ -22,7 +23,7 @@ def make_folder(path: Path, file: Path, overrides: dict[str, str], run_cap: int 
     Raises:
         OfflineRLError: The sweep cannot be run, or the folder holds another.
     """
-    text = read_yaml(file)
+    text = read_file(file)
     sweep = make_sweep(str(file), text, overrides, run_cap)
     record = {"format": FORMAT, "file": text, "overrides": overrides, "run_cap": run_cap}
     # Owned for a moment only: after that, any number of processes work in it.
@@ -49,12 +50,10 @@ def open_folder(path: Path) -> Sweep:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((path / "sweep.json").read_text())
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise ValueError(f"it is no sweep of format {FORMAT}")
-    except (OSError, ValueError) as error:
-        raise SweepError(f"{path / 'sweep.json'} cannot be read ({error}); choose another --out") from None
+    shape = {"format": int, "file": {str: object}, "overrides": {str: str}, "run_cap": (int, None)}
+    record: dict[str, Any] = read_json(path / "sweep.json", SweepError, "choose another --out", shape)
+    if record["format"] != FORMAT:
+        raise SweepError(f"{path / 'sweep.json'} is no sweep of format {FORMAT}; choose another --out")
     return record
 
 

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offline_rl.errors import SweepError
+from offline_rl.errors import SweepError, quoted
 from offline_rl.sweep.space import check_keys, number
+
+ETA_LIMIT = 1000
+BRACKET_LIMIT = 50
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ class Hyperband:
         where = "early_terminate"
         check_keys(where, entry, ("type", "min_iter", "max_iter", "s", "eta", "strict"))
         if entry.get("type") != "hyperband":
-            raise SweepError(f"{where}.type is {entry.get('type')!r}; only hyperband is supported")
+            raise SweepError(f"{where}.type is {quoted(entry.get('type'))}; only hyperband is supported")
         eta = number(f"{where}.eta", entry.get("eta", 3))
-        if eta <= 1:
-            raise SweepError(f"{where}.eta is {eta}; it must be above 1")
+        if not 1 < eta <= ETA_LIMIT:
+            raise SweepError(f"{where}.eta is {eta}; it must be above 1 and at most {ETA_LIMIT}")
         strict = entry.get("strict", False)
         if not isinstance(strict, bool):
-            raise SweepError(f"{where}.strict is {strict!r}; it must be true or false")
+            raise SweepError(f"{where}.strict is {quoted(strict)}; it must be true or false")
         if ("min_iter" in entry) == ("max_iter" in entry):
             raise SweepError(f"{where} needs either min_iter, or max_iter and s")
         if "min_iter" in entry:
@@ -55,6 +58,8 @@ class Hyperband:
         else:
             last = number(f"{where}.max_iter", entry["max_iter"], integer=True)
             brackets = number(f"{where}.s", entry.get("s"), integer=True)
+            if brackets > BRACKET_LIMIT:
+                raise SweepError(f"{where}.s is {brackets:,}; it must be at most {BRACKET_LIMIT}")
             bands = [int(last / eta**k) for k in range(brackets, 0, -1) if last / eta**k >= 1]
         if not bands or bands[0] < 1:
             raise SweepError(f"{where} leaves no band; choose a larger min_iter or max_iter")

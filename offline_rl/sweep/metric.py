@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offline_rl.errors import SweepError
+from offline_rl.errors import SweepError, quoted
 
 Row = dict[str, Any]
 
@@ -35,8 +35,8 @@ class Metric:
         kind, _, field = self.name.partition("/")
         if self.name not in MEANS and (kind not in ("train", "evaluation", "final") or not field):
             raise SweepError(
-                f"metric.name is {self.name!r}; it must be score, score_mean_10, or a name such as evaluation/score,"
-                " final/return or train/critic_loss"
+                f"metric.name is {quoted(self.name)}; it must be score, score_mean_10, or a name such as"
+                " evaluation/score, final/return or train/critic_loss"
             )
 
     def history(self, rows: Sequence[Row], seeds: int) -> list[float]:

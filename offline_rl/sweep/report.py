@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from offline_rl.errors import RunError, brief
 from offline_rl.files import write_json
 from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import command, run_folder
@@ -98,14 +99,14 @@ class Table:
             self._folders[trial.number] = run_folder(self._folder, self._sweep, trial.point)
         try:
             rows = read_rows(self._folders[trial.number] / "metrics.jsonl")
-        except OSError:
+        except RunError:  # not begun, or just being cut off
             return 0
         return int(rows[-1]["step"]) if rows else 0
 
 
 def shown(value: Any) -> str:
     """Return a value as a person reads it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else brief(value, 100)
 
 
 def ranked(sweep: Sweep, trials: Sequence[Trial]) -> list[Trial]:

@@ -23,6 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from offline_rl.draws import Stream, derived_seed
+from offline_rl.errors import SweepError, brief
 from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.space import Choice, spelled
 
@@ -82,13 +83,18 @@ class Search:
         (self._folder / "locks").mkdir(parents=True, exist_ok=True)
         self._claims = FileLock(self._folder / "locks" / "claims")
         journal = self._folder / "journal.log"
-        self._storage = JournalStorage(JournalFileBackend(str(journal), _JournalLock(journal)))
-        self.study = optuna.create_study(
-            storage=self._storage,
-            study_name=STUDY,
-            direction=StudyDirection.MAXIMIZE if sweep.metric.maximize else StudyDirection.MINIMIZE,
-            load_if_exists=True,
-        )
+        try:
+            self._storage = JournalStorage(JournalFileBackend(str(journal), _JournalLock(journal)))
+            self.study = optuna.create_study(
+                storage=self._storage,
+                study_name=STUDY,
+                direction=StudyDirection.MAXIMIZE if sweep.metric.maximize else StudyDirection.MINIMIZE,
+                load_if_exists=True,
+            )
+            self.trials()
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
+            said = brief(f"{type(error).__name__}: {error}")
+            raise SweepError(f"{journal} is damaged ({said}); choose another --out to search anew") from None
 
     def claim(self) -> Claim | None:
         """Return a trial to run, one that was lost before a new one; None if none is left."""

@@ -3,14 +3,21 @@
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from offline_rl.errors import SweepError, suggestion
+from offline_rl.errors import SweepError, quoted, suggestion
 
 Entry = dict[str, Any]
+VALUE_LIMIT = 10_000
+"""Values of one parameter that are tried one by one."""
+LARGEST_WHOLE = 10**15
+"""What a whole number in a sweep may be: below it, a fraction of a range hits each one."""
+LARGEST = 1e300
+"""What another number may be."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,8 @@ class Choice:
         weights: How probable each value is; they sum to 1.
     """
 
-    values: list[Any]
-    weights: list[float]
+    values: Sequence[Any]
+    weights: Sequence[float]
 
     def at(self, number: float) -> Any:
         """Return the value whose part of [0, 1) holds ``number``."""
@@ -40,11 +47,13 @@ class Range:
 
     Attributes:
         at: The distribution's quantile function.
-        points: All values there are, if they can be counted.
+        count: How many values there are, if they can be counted.
+        point: Returns one of them by its number, from 0.
     """
 
     at: Callable[[float], float]
-    points: list[float] | None = None
+    count: int | None = None
+    point: Callable[[int], float] | None = None
 
 
 Parameter = Choice | Range
@@ -75,9 +84,11 @@ def read_parameters(entries: Any, method: str) -> tuple[dict[str, Any], dict[str
         if method != "random" and "probabilities" in entry:
             raise SweepError(f"{where}.probabilities have no meaning for method {method}; remove them")
         if isinstance(parameter, Range) and method == "grid":
-            if parameter.points is None:
+            if parameter.count is None or parameter.point is None:
                 raise SweepError(f"{where}: a grid needs values that can be counted; give values, or another method")
-            parameter = Choice(parameter.points, [1 / len(parameter.points)] * len(parameter.points))
+            _check_count(where, parameter.count)
+            values = [parameter.point(number) for number in range(parameter.count)]
+            parameter = Choice(values, [1 / len(values)] * len(values))
         if isinstance(parameter, Choice) and len(parameter.values) == 1:
             constants[name] = parameter.values[0]
         else:
@@ -92,11 +103,11 @@ def check_keys(where: str, entry: Any, known: Sequence[str]) -> None:
         SweepError: Names the key and the nearest known one.
     """
     if not isinstance(entry, dict):
-        raise SweepError(f"{where} is {entry!r}; it must hold 'name: value' lines")
+        raise SweepError(f"{where} is {quoted(entry)}; it must hold 'name: value' lines")
     for key in entry:
         if key not in known:
             near = suggestion(str(key), known) or f"; known are {', '.join(known)}"
-            raise SweepError(f"{where}: {str(key)!r} is not supported{near}")
+            raise SweepError(f"{where}: {quoted(str(key))} is not supported{near}")
 
 
 def number(where: str, value: Any, *, integer: bool = False) -> Any:
@@ -108,7 +119,10 @@ def number(where: str, value: Any, *, integer: bool = False) -> Any:
     refuse_text_of_a_number(where, value)
     kind = int if integer else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
-        raise SweepError(f"{where} is {value!r}; it must be a {'whole' if integer else 'finite'} number")
+        raise SweepError(f"{where} is {quoted(value)}; it must be a {'whole' if integer else 'finite'} number")
+    if abs(value) > (LARGEST_WHOLE if integer else LARGEST):
+        bound = f"{LARGEST_WHOLE:,}" if integer else f"{LARGEST:g}"
+        raise SweepError(f"{where} is {quoted(value)}; it must be within -{bound} and {bound}")
     return value
 
 
@@ -136,12 +150,14 @@ def _read(where: str, entry: Any) -> Parameter:
     known = ("value", "values", "probabilities", "distribution", "min", "max", "mu", "sigma", "q")
     check_keys(where, entry, known)
     kind = entry.get("distribution") or _guessed(where, entry)
+    if not isinstance(kind, str):
+        raise SweepError(f"{where}.distribution is {quoted(kind)}; it must be a text")
     if kind in ("constant", "categorical", "categorical_w_probabilities"):
         return _choice(where, kind, entry)
     if kind not in DISTRIBUTIONS:
         names = ["constant", "categorical", *DISTRIBUTIONS]
         near = suggestion(str(kind), names) or f"; supported are {', '.join(names)}"
-        raise SweepError(f"{where}: distribution {kind!r} is not supported{near}")
+        raise SweepError(f"{where}: distribution {quoted(kind)} is not supported{near}")
     return _range(where, kind, entry)
 
 
@@ -164,12 +180,23 @@ def _choice(where: str, kind: str, entry: Entry) -> Choice:
     _refuse_others(where, kind, entry, ("values",), ("probabilities",))
     values = entry["values"]
     if not isinstance(values, list) or not values:
-        raise SweepError(f"{where}.values is {values!r}; it must be a list of at least one value")
-    for place, value in enumerate(values):
+        raise SweepError(f"{where}.values is {quoted(values)}; it must be a list of at least one value")
+    _check_count(f"{where}.values", len(values))
+    before: set[str] = set()
+    for value in values:
         refuse_text_of_a_number(f"{where}.values", value)
-        if spelled(value) in map(spelled, values[:place]):
-            raise SweepError(f"{where}.values holds {value!r} twice; remove one")
+        if spelled(value) in before:
+            raise SweepError(f"{where}.values holds {quoted(value)} twice; remove one")
+        before.add(spelled(value))
     return Choice(values, _weights(where, entry.get("probabilities"), len(values)))
+
+
+def _check_count(where: str, count: int) -> None:
+    if count > VALUE_LIMIT:
+        raise SweepError(
+            f"{where} has {count:,} values, of which a sweep takes at most {VALUE_LIMIT:,}; give fewer, or min and max"
+            " with method random or bayes"
+        )
 
 
 def _weights(where: str, given: Any, count: int) -> list[float]:
@@ -179,7 +206,7 @@ def _weights(where: str, given: Any, count: int) -> list[float]:
         raise SweepError(f"{where}.probabilities must be a list of {count} numbers, one for each value")
     weights = [float(number(f"{where}.probabilities", weight)) for weight in given]
     if min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-        raise SweepError(f"{where}.probabilities are {given}; they must not be negative, and sum to 1")
+        raise SweepError(f"{where}.probabilities are {quoted(given)}; they must not be negative, and sum to 1")
     return weights
 
 
@@ -256,17 +283,41 @@ def _range(where: str, kind: str, entry: Entry) -> Range:
     if kind.endswith("_values") and low <= 0:
         raise SweepError(f"{where}.min is {low}; distribution {kind} needs numbers above 0")
     quantile = DISTRIBUTIONS[kind](low, high)
+    _check_ends(where, kind, quantile, low, high)
     if kind == "int_uniform":
-        return Range(quantile, list(range(low, high + 1)))
+        return Range(quantile, high - low + 1, lambda number: low + number)
     if not rounded:
         return Range(quantile)
     q = number(f"{where}.q", entry.get("q", 1.0))
     if q <= 0:
         raise SweepError(f"{where}.q is {q}; it must be above 0")
-    points = None
-    if kind == "q_uniform":
-        points = [_multiple(q, count) for count in range(round(low / q), round(high / q) + 1)]
-    return Range(lambda u: _multiple(q, round(quantile(u) / q)), points)
+    if not math.isfinite(max(abs(low), abs(high)) / q):
+        raise SweepError(f"{where}.q is {q}; it is too small for numbers up to {max(abs(low), abs(high))}")
+    if kind != "q_uniform":
+        return Range(lambda u: _multiple(q, round(quantile(u) / q)))
+    first, last = round(low / q), round(high / q)
+    return Range(
+        lambda u: _multiple(q, round(quantile(u) / q)), last - first + 1, lambda number: _multiple(q, first + number)
+    )
+
+
+def _check_ends(where: str, kind: str, quantile: Callable[[float], float], low: float, high: float) -> None:
+    """Refuse what has no numbers, and warn of W&B's trap: exponents that look like the values themselves."""
+    try:
+        ends = quantile(1e-9), quantile(1 - 1e-9)
+        if not all(math.isfinite(end) for end in ends):
+            raise OverflowError
+    except OverflowError:
+        raise SweepError(
+            f"{where}: {kind} of {low:g} and {high:g} has numbers beyond all bounds; give others"
+        ) from None
+    # Nobody searches within a factor of three, or up to 500 millions, or has a thousandth for an exponent.
+    if kind.endswith("log_uniform") and low > 0 and (low < 0.1 or high - low < 1 or high > 20):
+        warnings.warn(
+            f"{where}: {kind}'s limits are exponents of e: it searches {ends[0]:.5g} to {ends[1]:.5g}; did you"
+            f" mean {kind}_values?",
+            stacklevel=2,
+        )
 
 
 def _multiple(q: float, count: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from offline_rl.agent import find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.errors import RunError
-from offline_rl.files import replace_folder, write_json
+from offline_rl.files import replace_folder, sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan, names_of, normalisation, split_settings
@@ -110,7 +110,7 @@ def _begin(old: Run, out: Path, plan: Plan) -> None:
     try:
         with replace_folder(out, new=True) as folder:
             shutil.copyfile(old.path / "metrics.jsonl", folder / "metrics.jsonl")
-            write_json(folder / "config.json", plan.record() | {"offline": config})
+            write_json(folder / "config.json", sealed(plan.record() | {"offline": config}))
             going_on.save(folder)
     except FileExistsError:
         raise RunError(f"{out} exists; choose another --out, or continue it with --resume") from None

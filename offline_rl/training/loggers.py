@@ -15,10 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from offline_rl.documents import Least, check, parse_json, said
 from offline_rl.errors import RunError
-from offline_rl.files import MAKE_ROOM, writing
+from offline_rl.files import MAKE_ROOM, Growing, writing
 
 Row = dict[str, Any]
+ROW = {"kind": str, "step": Least(int, 0), "seed": Least(int, 0), "seconds?": float, str: (float, None)}
+"""The shape of a row; one of an evaluation is one of :data:`PLAYED`, too."""
+PLAYED = dict.fromkeys(("return", "return_std", "score", "length"), (float, None)) | {"episodes": Least(int, 1)}
 
 
 class View(Protocol):
@@ -46,14 +50,19 @@ class Record:
         path: The file.
         views: Where else rows are shown. One that fails is dropped with a warning: logging never ends a run.
         keep_bytes: How much of an existing file is kept.
+        checksum: SHA-256 of what is kept, if it is known.
+
+    Raises:
+        RunError: There is less, or it was changed.
     """
 
-    def __init__(self, path: Path, views: Sequence[View] = (), keep_bytes: int = 0) -> None:
+    def __init__(
+        self, path: Path, views: Sequence[View] = (), keep_bytes: int = 0, checksum: str | None = None
+    ) -> None:
         self._path = path
         with writing(path, MAKE_ROOM):
             self._file = path.open("ab")
-        if path.stat().st_size < keep_bytes:
-            raise RunError(f"{path} is shorter than its checkpoint says; it was changed, start the run anew elsewhere")
+        self._checksum = Growing(path, keep_bytes, checksum)
         self._file.truncate(keep_bytes)
         self._views = list(views)
         self._slots: deque[_Slot] = deque()
@@ -93,6 +102,10 @@ class Record:
             os.fsync(self._file.fileno())
         return self._file.tell()
 
+    def checksum(self) -> dict[str, str]:
+        """Return the SHA-256 of what is written, by the file's name, for the checkpoint that counts it."""
+        return {self._path.name: self._checksum.hexdigest()}
+
     def close(self) -> None:
         """Close the file and the views."""
         try:
@@ -106,9 +119,10 @@ class Record:
     def _write(self) -> None:
         while self._slots and self._slots[0].rows is not None:
             for row in self._slots.popleft().rows or []:
-                line = json.dumps(_strict(row), allow_nan=False) + "\n"
+                line = (json.dumps(_strict(row), allow_nan=False) + "\n").encode()
+                self._checksum.add(line)
                 with writing(self._path, MAKE_ROOM):
-                    self._file.write(line.encode())
+                    self._file.write(line)
                 for view in list(self._views):
                     with self._guard(view):
                         view.log(row)
@@ -130,10 +144,39 @@ def _strict(row: Row) -> Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a ``metrics.jsonl``; a last line that is cut off is left out."""
+    """Read a ``metrics.jsonl``; a last line that is cut off is left out.
+
+    Raises:
+        RunError: It cannot be read, or a line is no row; names the line.
+    """
+    return rows_in(path, read_metrics(path))
+
+
+def read_metrics(path: Path) -> bytes:
+    """Return the bytes of a ``metrics.jsonl``.
+
+    Raises:
+        RunError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({said(error)}); copy the whole run folder") from None
+
+
+def rows_in(path: Path, content: bytes) -> list[Row]:
+    """Return the rows of a ``metrics.jsonl`` of this content; see :func:`read_rows`."""
     rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        rows.append(json.loads(line))
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            row = parse_json(line)
+            check(row, ROW)
+            if row["kind"] != "train":
+                check(row, PLAYED)
+        except ValueError as error:
+            remedy = "copy the run again, or train it anew"
+            raise RunError(f"{path} is damaged in line {number} ({error}); {remedy}") from None
+        rows.append(row)
     return rows
 
 

@@ -5,13 +5,14 @@ learning rate that falls to 0 at its last update, would have trained otherwise f
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from offline_rl.errors import RunError
-from offline_rl.training.checkpoint import Checkpoint
+from offline_rl.training.checkpoint import Checkpoint, check_metrics
 from offline_rl.training.plan import Plan
 
 LENGTHS = ("steps", "online_steps")
@@ -53,14 +54,12 @@ def made_longer(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, o
         return None
     if checkpoint.total != total:
         _check(checkpoint, config, plan, out, changed)
-    at_end = checkpoint.step == checkpoint.total and plan.options.final_episodes > 0
-    return dataclasses.replace(
-        checkpoint,
-        total=total,
-        finished=False,
-        metrics_bytes=_bytes_before_final(out, checkpoint) if at_end else checkpoint.metrics_bytes,
-        due=at_end or checkpoint.due,
-    )
+    longer = dataclasses.replace(checkpoint, total=total, finished=False)
+    if checkpoint.step != checkpoint.total or not plan.options.final_episodes:
+        return longer
+    kept = _before_final(out, checkpoint)
+    files = {**checkpoint.files, "metrics.jsonl": hashlib.sha256(kept).hexdigest()}
+    return dataclasses.replace(longer, metrics_bytes=len(kept), files=files, due=True)
 
 
 def _check(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, out: Path, changed: list[str]) -> None:
@@ -86,15 +85,17 @@ def _check(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, out: P
         )
 
 
-def _bytes_before_final(out: Path, checkpoint: Checkpoint) -> int:
-    """Return how long the record is before the final evaluation at the checkpoint's step, which comes last."""
+def _before_final(out: Path, checkpoint: Checkpoint) -> bytes:
+    """Return the record before the final evaluation at the checkpoint's step, which comes last."""
     path, length = out / "metrics.jsonl", 0
     try:
-        for line in path.read_bytes()[: checkpoint.metrics_bytes].splitlines(keepends=True):
+        content = path.read_bytes()[: checkpoint.metrics_bytes]
+        check_metrics(out, content)
+        for line in content.splitlines(keepends=True):
             row = json.loads(line)
             if (row["kind"], row["step"]) == ("final", checkpoint.step):
-                return length
+                break
             length += len(line)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}); it was changed, start the run anew elsewhere") from None
-    return checkpoint.metrics_bytes
+    return content[:length]

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from offline_rl.errors import RunError
+from offline_rl.errors import RunError, quoted
 from offline_rl.settings import conform, require
 
 Mode = Literal["eager", "compile", "cudagraph"]
 """How updates are made: operation after operation, by compiled programs, or as CUDA graphs."""
+SEED_LIMIT = 1000
+"""Agents of one run, which are trained side by side."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ class TrainOptions(LoopOptions):
         require(self, RunError, "online_steps", "seeds", at_least=0)
         if not self.seeds:
             raise RunError("seeds is empty; give at least one, for instance --seeds 0")
+        if len(self.seeds) > SEED_LIMIT:
+            raise RunError(f"seeds are {len(self.seeds):,} numbers; a run trains at most {SEED_LIMIT:,} agents at once")
         if len(set(self.seeds)) < len(self.seeds):
-            raise RunError(f"seeds are {self.seeds}; they must be different numbers")
+            raise RunError(f"seeds are {quoted(self.seeds)}; they must be different numbers")
         for name, values in self.each.items():
             if len(values) != len(self.seeds):
                 raise RunError(

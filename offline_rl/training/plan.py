@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, new_agent
-from offline_rl.agent_files import brief
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.names import FIELDS, key_of
@@ -20,7 +19,7 @@ from offline_rl.data.preprocessing import D4RL_SCALE, OWN_SCALE, Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
-from offline_rl.errors import OfflineRLError, RunError, TaskError, suggestion
+from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, suggestion
 from offline_rl.networks.kernels import bf16_is_faster, choose_kernel
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.compiled import obstacle
@@ -28,7 +27,8 @@ from offline_rl.training.contract import UNDECLARED
 from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
 from offline_rl.training.preset import Preset, find_preset
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``config.json``; since 2 it carries a checksum."""
 WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
 """Modes of making updates, in words."""
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import json
 import math
 import os
 import threading
@@ -14,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.agent import Agent, load_agent
+from offline_rl.analysis.results import CONFIG
 from offline_rl.data import Dataset
 from offline_rl.data.kinds import stem
+from offline_rl.documents import read_bytes, said
 from offline_rl.errors import RunError
-from offline_rl.files import MAKE_ROOM, write_json, writing
+from offline_rl.files import MAKE_ROOM, read_record, sealed, write_json, writing
 from offline_rl.folders import owned_folder
-from offline_rl.training.checkpoint import PLACE, Checkpoint
-from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_rows
+from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
+from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_metrics, rows_in
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
 from offline_rl.training.options import TrainOptions
-from offline_rl.training.plan import Plan, differences, split_settings
+from offline_rl.training.plan import FORMAT, Plan, differences, split_settings
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer, stopped_by_signals
 from offline_rl.training.wandb_view import WandbView
@@ -48,8 +49,10 @@ class Run:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows of ``metrics.jsonl``."""
-        return read_rows(self.path / "metrics.jsonl")
+        """The rows of ``metrics.jsonl``, which must be those that the last checkpoint knows."""
+        content = read_metrics(self.path / "metrics.jsonl")
+        check_metrics(self.path, content)
+        return rows_in(self.path / "metrics.jsonl", content)
 
     @property
     def scores(self) -> dict[int, float]:
@@ -152,14 +155,15 @@ def carry_out(
     stop = stop or Stop()
     with contextlib.ExitStack() as signals:
         signals.enter_context(stopped_by_signals(stop))
-        with _opened(out, plan, say) as (path, record_bytes, checkpoint):
+        with _opened(out, plan, say) as (path, checkpoint):
             if checkpoint is not None and checkpoint.finished:
                 say(f"{path} is finished ({checkpoint.step:,} updates); nothing to do")
                 if not (path / "curve.png").exists():
                     _draw(path)
                 return Run(path)
             compute = _read_config(path)["compute"]
-            record = Record(path / "metrics.jsonl", keep_bytes=record_bytes)
+            known = (checkpoint.metrics_bytes, checkpoint.files.get("metrics.jsonl")) if checkpoint else (0, None)
+            record = Record(path / "metrics.jsonl", (), *known)
             with contextlib.closing(record):
                 record.show([*views, *_views(plan, path)])
                 Trainer(plan, path, compute, record, checkpoint, crew=crew, stop=stop).run()
@@ -171,10 +175,10 @@ def carry_out(
 @contextlib.contextmanager
 def _opened(
     out: Path | Iterable[Path], plan: Plan, say: Callable[[str], None]
-) -> Iterator[tuple[Path, int, Checkpoint | None]]:
-    """Own the folder; give it, how much of its metrics to keep, and the checkpoint to continue from."""
+) -> Iterator[tuple[Path, Checkpoint | None]]:
+    """Own the folder; give it, and the checkpoint to continue from."""
     with owned_folder(out, keep=PLACE, check=lambda path: _check_folder(path, plan.options.resume)) as folder:
-        yield (folder.path, *_begin(folder.path, plan, say))
+        yield folder.path, _begin(folder.path, plan, say)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
@@ -184,7 +188,7 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
 
-def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
+def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> Checkpoint | None:
     config = out / "config.json"
     old = _read_config(out) if config.is_file() else None
     different, other_lengths = (differences(old, plan), changed_lengths(old, plan)) if old else ([], [])
@@ -195,17 +199,17 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[int, Chec
         if plan.options.resume:
             say(f"no checkpoint in {out}; starting anew")
         with writing(config, "choose another --out"):
-            write_json(config, plan.record())
-        return 0, None
+            write_json(config, sealed(plan.record()))
+        return None
     if old and (longer := made_longer(checkpoint, old, plan, out)):
         # The checkpoint first: with it alone, the same command does the rest.
         checkpoint = longer
         checkpoint.save(out)
         with writing(config, MAKE_ROOM):
-            write_json(config, {**old, "options": {**old["options"], **lengths_of(plan)}})
+            write_json(config, sealed({**old, "options": {**old["options"], **lengths_of(plan)}}))
     if not checkpoint.finished:
         say(f"resumed at step {checkpoint.step}")
-    return checkpoint.metrics_bytes, checkpoint
+    return checkpoint
 
 
 def _views(plan: Plan, out: Path) -> list[View]:
@@ -236,13 +240,12 @@ def _draw(out: Path) -> None:
 
 
 def _read_config(out: Path) -> dict[str, Any]:
+    path, remedy = out / "config.json", "give the folder of a run, or copy the run again"
     try:
-        config = json.loads((out / "config.json").read_text())
-        if not isinstance(config, dict) or "options" not in config:
-            raise ValueError("it does not describe a run")
+        content = read_bytes(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{out / 'config.json'} cannot be read ({error})") from None
-    return config
+        raise RunError(f"{path} cannot be read ({said(error)}); {remedy}") from None
+    return read_record(path, content, FORMAT, CONFIG, error=RunError, remedy=remedy)
 
 
 def _names(name: str) -> Iterator[Path]:

@@ -143,7 +143,7 @@ class Trainer:
             share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
             print(f"evaluation: nothing was trained for {share}, while episodes were played", file=sys.stderr)
         if self._watched and not self._options.quiet and (self._out / "profile.txt").exists():
-            print(f"\n{(self._out / 'profile.txt').read_text()}", file=sys.stderr)
+            print(f"\n{(self._out / 'profile.txt').read_text(encoding='utf-8')}", file=sys.stderr)
 
     def _open_replay(self) -> None:
         """Open what members collect online; give a checkpoint back what it left there."""
@@ -153,7 +153,7 @@ class Trainer:
         width = 2 * self._plan.dataset.observation_size + self._plan.dataset.action_size + 2
         for seed in self._options.seeds:
             name = f"seed-{seed}"
-            self._replay[name] = ReplayFile(self._out, name, width, count)
+            self._replay[name] = ReplayFile(self._out, name, width, count, self._checkpoint)
             if self._checkpoint and count:
                 self._checkpoint.tensors[f"members/{name}/{REPLAY}"] = self._replay[name].read()
 
@@ -304,12 +304,15 @@ class Trainer:
                 file.append(rows)
         tensors = {**prefixed(members, "members/"), **prefixed(evaluations, "evaluation/")}
         pending, length = self._record.pending(), self._record.sync()
+        files = self._record.checksum()
+        for file in self._replay.values():
+            files |= file.checksum()
         seconds = self._seconds(), round(self._waited, 3)
         lengths_known = sorted(self._lengths) if self._lengths_known else None
         total = self._options.total_steps
-        Checkpoint(self._step, length, pending, *seconds, finished, total, lengths_known, tensors=tensors).save(
-            self._out
-        )
+        Checkpoint(
+            self._step, length, pending, *seconds, finished, total, lengths_known, files=files, tensors=tensors
+        ).save(self._out)
 
     def _write_profile(self) -> None:
         text, trace = self._team.watched()

@@ -62,7 +62,7 @@ class SeedRun:
 def main() -> None:
     """Follow the file until the end, or until W&B fails."""
     # W&B's service inherits 1 and 2; nobody shall wait for it to close them.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
 
     def answer(**message: str) -> None:

@@ -152,7 +152,7 @@ def _run_id(out: Path) -> str:
     """Return what the ids of the folder's W&B runs begin with, so that a resumed run goes on in the same ones."""
     path = out / "wandb.json"
     try:
-        return str(json.loads(path.read_text())["id"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
     except (OSError, ValueError, KeyError, TypeError):
         name = secrets.token_hex(5)
         write_json(path, {"id": name})

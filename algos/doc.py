@@ -85,7 +85,7 @@ class Config(SequenceConfig):
         if not self.hidden_dims:
             raise AgentError("hidden_dims is []; doc needs at least one hidden layer")
         if self.candidates * max(self.latent_size, *self.hidden_dims) > LARGEST_CHOICE:
-            raise AgentError(f"candidates is {self.candidates}; times the widest layer it may be {LARGEST_CHOICE}")
+            raise AgentError(f"candidates is {self.candidates}; times the widest layer at most {LARGEST_CHOICE}")
 
 
 class DoC(Agent):

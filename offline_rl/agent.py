@@ -35,6 +35,9 @@ from offline_rl.files import replace_folder
 from offline_rl.hub import downloaded, hub_name, model_card, upload
 from offline_rl.settings import conform, require
 
+LARGEST_WEIGHT = 1e18
+"""Largest weight of an agent that can act: the product of two fits into single precision."""
+
 Metrics = dict[str, Tensor]
 Phase = Literal["offline", "online"]
 Loss = Callable[[Any], tuple[Tensor, Metrics]]
@@ -590,7 +593,8 @@ class Agent:
         return raw
 
     def _act(self, raw: np.ndarray, policy: Callable[[Tensor], Tensor]) -> np.ndarray:
-        rows = torch.from_numpy(np.atleast_2d(self.preprocessing.normalized(raw)))
+        with np.errstate(over="ignore"):
+            rows = torch.from_numpy(np.atleast_2d(self.preprocessing.normalized(raw)))
         with torch.inference_mode():
             action = policy(rows.to(self.device, self.dtype)).cpu().float().numpy()
         if not np.isfinite(action).all():
@@ -614,16 +618,18 @@ class Agent:
         return self.act(observation, deterministic=deterministic), None
 
     def refuse_divergence(self) -> None:
-        """Do nothing if every weight that acting needs is a finite number.
+        """Do nothing if every weight that acting needs is a number to compute with.
 
         Raises:
-            DivergedError: One is not; the message names it.
+            DivergedError: One is not finite, or so large that two of them multiplied are not; the message names it.
         """
         for name, weight in self.acting_weights().items():
-            if not bool(weight.isfinite().all()):
+            largest = float(weight.abs().max()) if weight.numel() else 0.0
+            if not largest <= LARGEST_WEIGHT:
+                found = f"numbers up to {largest:.1g}" if math.isfinite(largest) else "NaN or infinity"
                 raise DivergedError(
-                    f"{self.name} holds NaN or infinity in {name}, because its training has diverged; train anew with "
-                    "lower learning rates"
+                    f"{self.name} holds {found} in {name}, because its training has diverged; train anew with lower "
+                    "learning rates"
                 )
 
     def rehearse(self) -> None:

@@ -269,13 +269,20 @@ def test_an_agent_that_has_diverged_gives_no_action(agent, value, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["agent"]
 
 
-def test_finite_weights_that_are_too_large_give_no_action(agent, tmp_path):
+def test_finite_weights_that_are_too_large_are_refused_before_they_act(agent, tmp_path):
     agent.groups["actor"].flat.fill_(3e38)
-    with pytest.raises(DivergedError, match="td3_bc answers with NaN or infinity: its weights, or the numbers"):
-        agent.act([1.0, -1.0, 1.0])
+    message = r"td3_bc holds numbers up to 3e\+38 in actor"
+    with pytest.raises(DivergedError, match=message):
+        agent.export_onnx(tmp_path / "policy.onnx")
     agent.save(tmp_path / "agent")
-    with pytest.raises(DivergedError, match="agent: td3_bc answers with NaN or infinity"):
+    with pytest.raises(DivergedError, match=f"agent: {message}"):
         orl.load_agent(tmp_path / "agent")
+
+
+def test_an_observation_that_is_too_large_gives_no_action(agent):
+    agent.groups["actor"].flat.mul_(1e3)
+    with pytest.raises(DivergedError, match="td3_bc answers with NaN or infinity: its weights, or the numbers"):
+        agent.act([3e38, 3e38, 3e38])
 
 
 @pytest.mark.parametrize("noise", [np.zeros(3), np.zeros((2, 2)), np.array([0, np.nan]), np.array([np.inf, 0])])

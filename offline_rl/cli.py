@@ -4,8 +4,10 @@ import dataclasses
 import importlib.metadata
 import inspect
 import json
+import signal
 import statistics
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a mistake of the user's, 128 + signal when stopped."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     obey_leash()
+    _hear_ctrl_c()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -63,8 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _hear_ctrl_c() -> None:
+    """Answer SIGINT from the first moment on; scripts start what they put in the background deaf to it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

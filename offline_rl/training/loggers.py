@@ -55,6 +55,7 @@ class Record:
         if path.stat().st_size < keep_bytes:
             raise RunError(f"{path} is shorter than its checkpoint says; it was changed, start the run anew elsewhere")
         self._file.truncate(keep_bytes)
+        self._file.seek(keep_bytes)  # cut off or not, it still stood at the old end, which ``sync`` would report
         self._views = list(views)
         self._slots: deque[_Slot] = deque()
 

@@ -8,22 +8,34 @@ import pytest
 import yaml
 
 from offline_rl.errors import SweepError
+from offline_rl.sweep import folder
 from offline_rl.sweep.folder import make_folder
 
 
-def sweep_file(folder, values):
-    path = folder / f"{len(values)}.yaml"
+def sweep_file(place, values):
+    path = place / f"{len(values)}.yaml"
     text = {"method": "grid", "parameters": {"alpha": {"values": values}}}
-    path.write_text(yaml.safe_dump({**text, "command": ["offline-rl", "train", "td3_bc", "--dataset=hopper-demo"]}))
+    path.write_text(
+        yaml.safe_dump({**text, "command": ["offline-rl", "train", "td3_bc", "--dataset=hopper-demo", "${args}"]})
+    )
     return path
 
 
-def test_of_two_sweeps_that_begin_in_one_folder_one_is_refused(tmp_path):
+def test_of_two_sweeps_that_begin_in_one_folder_one_is_refused(tmp_path, monkeypatch):
     """Broken by looking whether the folder is free, and writing later: both would run in it, as one of them."""
     files, barrier = [sweep_file(tmp_path, [1.0]), sweep_file(tmp_path, [1.0, 2.0])], threading.Barrier(2)
 
-    def begin(file, out):
+    make, parsing = folder.make_sweep, threading.Lock()
+
+    def make_alone(*arguments):
+        with parsing:  # the parser of command lines is not made for several threads
+            made = make(*arguments)
         barrier.wait()
+        return made
+
+    monkeypatch.setattr(folder, "make_sweep", make_alone)
+
+    def begin(file, out):
         try:
             return make_folder(out, file, {}, None)
         except SweepError as error:
@@ -31,7 +43,7 @@ def test_of_two_sweeps_that_begin_in_one_folder_one_is_refused(tmp_path):
             return None
 
     with ThreadPoolExecutor(2) as pool:
-        for number in range(30):
+        for number in range(10):
             out = tmp_path / f"sweep-{number}"
             found = [made for made in pool.map(begin, files, [out, out]) if made]
             assert len(found) == 1

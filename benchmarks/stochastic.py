@@ -28,6 +28,7 @@ from algos.tabular import doc as tables
 from benchmarks.make_stochastic import BANDIT_EPISODES, LAKE_EPISODES, LUCKY_EPISODES, lottery_columns
 from offline_rl.agent import Agent, find_algorithm
 from offline_rl.analysis.statistics import Estimate
+from offline_rl.cores import available_cores
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -257,7 +258,7 @@ def main() -> int:
     )
     parser.add_argument("--suite", type=Path, default=SUITE)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes side by side")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="processes side by side")
     options = parser.parse_args()
     jobs = jobs_of(options.suite)
     try:

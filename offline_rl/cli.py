@@ -9,6 +9,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # a terminal may know no ±
+    _hear_ctrl_c()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help", "--version"):
         print(importlib.metadata.version("offline-rl-suite") if arguments[:1] == ["--version"] else USAGE)
@@ -70,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         return 130
     except Exception as error:
         return _unforeseen(error)
@@ -101,6 +104,12 @@ def _nobody_reads() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
+
+
+def _hear_ctrl_c() -> None:
+    """Answer SIGINT from the first moment on; scripts start what they put in the background deaf to it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -46,17 +46,17 @@ class Child:
         self.name, self.threads, self.owed = name, threads, 0
         ours, theirs = socket.socketpair()
         environment = child_environment(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-        self._process = subprocess.Popen(
-            [*python_module(module), str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            # Ctrl-C in the terminal is for the parent, which tells its children what to do.
-            start_new_session=True,
-        )
-        theirs.close()
-        self.connection = Connection(ours.detach())
+        with theirs, ours:
+            self._process = subprocess.Popen(
+                [*python_module(module), str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Ctrl-C in the terminal is for the parent, which tells its children what to do.
+                start_new_session=True,
+            )
+            self.connection = Connection(ours.detach())
 
     @property
     def alive(self) -> bool:

@@ -108,7 +108,7 @@ def test_of_two_of_which_both_fail_each_clears_away_its_own_alone(tmp_path):
 
     def ask(path):
         barrier.wait()
-        with contextlib.suppress(ZeroDivisionError, RunInUseError), owned(path) as folder:
+        with contextlib.suppress(ZeroDivisionError, orl.RunError), owned(path) as folder:
             assert inside.acquire(blocking=False), "two owners"
             (folder.path / "mine").mkdir()
             time.sleep(0.001)

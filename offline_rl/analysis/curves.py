@@ -1,8 +1,11 @@
 """The learning curve of a run, and an episode of an agent, as pictures."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from offline_rl.files import MAKE_ROOM, write_bytes, writing
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], path: Path) -> None:
@@ -14,6 +17,9 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
         rows: The rows of ``metrics.jsonl``.
         config: The run's ``config.json``.
         path: Where the PNG goes; nothing is written if there is no score.
+
+    Raises:
+        RunError: The disk is full, or does not let us write.
     """
     played = [row for row in rows if row["kind"] in ("evaluation", "final") and row["score"] is not None]
     if not played:
@@ -43,7 +49,10 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
     axes.set_title(f"{config['algorithm']} on {config['dataset']['name']}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    with writing(path, MAKE_ROOM):
+        write_bytes(path, picture.getvalue())
 
 
 def draw_signals(signals: Mapping[str, Sequence[float]], title: str, path: Path) -> None:

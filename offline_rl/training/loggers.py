@@ -64,6 +64,7 @@ class Record:
             self._file = path.open("ab")
         self._checksum = Growing(path, keep_bytes, checksum)
         self._file.truncate(keep_bytes)
+        self._file.seek(keep_bytes)  # cut off or not, it still stood at the old end, which ``sync`` would report
         self._views = list(views)
         self._slots: deque[_Slot] = deque()
 

@@ -203,6 +203,12 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> Checkpoint | No
         return None
     if old and (longer := made_longer(checkpoint, old, plan, out)):
         # The checkpoint first: with it alone, the same command does the rest.
+        say(
+            f"{out} is made longer, to {plan.options.total_steps:,} updates; agents and final evaluation of step"
+            f" {checkpoint.step:,} are replaced"
+            if checkpoint.finished
+            else f"{out} is made longer, to {plan.options.total_steps:,} updates"
+        )
         checkpoint = longer
         checkpoint.save(out)
         with writing(config, MAKE_ROOM):

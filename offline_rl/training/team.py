@@ -173,7 +173,14 @@ def take_players(plan: Plan, crew: Crew) -> list[Child]:
         return []
     spare = available_cores() - len(_groups(plan.options.seeds, plan))
     count = max(1, min(len(plan.options.seeds), spare))
-    return [crew.take("a process playing evaluation episodes") for _ in range(count)]
+    players: list[Child] = []
+    try:
+        for _ in range(count):
+            players.append(crew.take("a process playing evaluation episodes"))
+    except BaseException:
+        crew.give_back(players)
+        raise
+    return players
 
 
 def _groups(names: Sequence[T], plan: Plan) -> list[list[T]]:

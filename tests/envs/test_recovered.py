@@ -61,7 +61,7 @@ def test_what_cannot_be_played_is_refused():
     with pytest.raises(TaskError, match="no D4RL dynamics"):
         make_env(pendulum(), "d4rl")
     with pytest.raises(TaskError, match="cannot be made"):
-        make_env(pendulum(id="Nowhere-v1"))
+        make_env(pendulum(id="Nowhere-v1", kwargs={}))
     with pytest.raises(TaskError, match="no MuJoCo environment"):
         check_playable(pendulum(), "plain", online=True)
     with pytest.raises(TaskError, match=r"shapes \(2,\) and \(1,\) here, but the data has 3 and 1"):

@@ -47,8 +47,11 @@ def straight(tmp_path_factory):
     return content(train(tmp_path_factory.mktemp("straight") / "run", 100))
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("ends", [[60], [50, 75], [33]])
+@pytest.mark.parametrize("ends", [[50, 75], pytest.param([60], marks=SLOW), pytest.param([33], marks=SLOW)])
 def test_a_finished_run_goes_on_to_what_a_longer_one_is(straight, tmp_path, ends):
     train(tmp_path / "run", ends[0])
     for steps in (*ends[1:], 100):
@@ -56,11 +59,13 @@ def test_a_finished_run_goes_on_to_what_a_longer_one_is(straight, tmp_path, ends
     assert content(run) == straight
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_what_a_longer_one_is(straight, tmp_path):
     stopped(tmp_path / "run", 60)
     assert content(train(tmp_path / "run", 100, resume=True)) == straight
 
 
+@pytest.mark.slow
 def test_without_final_episodes_no_evaluation_is_made_twice(tmp_path):
     train(tmp_path / "run", 30, "bc", final_episodes=0)
     run = train(tmp_path / "run", 40, "bc", final_episodes=0, resume=True)
@@ -82,10 +87,11 @@ def test_killed_while_it_is_made_longer_a_run_goes_on(straight, tmp_path, monkey
     assert content(train(tmp_path / "run", 100, resume=True)) == straight
 
 
+@pytest.mark.slow
 def test_stopped_while_it_goes_on_a_run_goes_on(straight, tmp_path):
     train(tmp_path / "run", 60)
     stopped(tmp_path / "run", 100, resume=True)
-    assert Checkpoint.load(tmp_path / "run").step < 100
+    assert not Checkpoint.load(tmp_path / "run").finished
     assert content(train(tmp_path / "run", 100, resume=True)) == straight
 
 
@@ -103,7 +109,7 @@ def test_fewer_steps_are_refused(tmp_path):
     ("algorithm", "more"),
     [
         ("iql", {}),
-        ("dt", {"width": 8, "layers": 1, "length": 4}),
+        pytest.param("dt", {"width": 8, "layers": 1, "length": 4}, marks=pytest.mark.slow),
         ("doc", {"width": 8, "layers": 1, "past": 4, "future": 3, "negatives": 5, "candidates": 10}),
     ],
 )

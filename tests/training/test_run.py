@@ -474,3 +474,15 @@ def test_a_disk_that_fills_up_during_training_is_one_sentence(tmp_path, checkpoi
             carry_out(plan, tmp_path / "run", crew, views=[Filling()])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_record_that_was_cut_knows_its_length_before_anything_is_written(tmp_path):
+    """Broken by reporting the old end: what a checkpoint then keeps of the record ends within a row."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kept": 1}\n{"step": 2}\n')
+    record = Record(path, keep_bytes=12)
+    assert record.sync() == 12
+    record.add([{"step": 3}])
+    assert record.sync() == path.stat().st_size
+    record.close()
+    assert path.read_bytes() == b'{"kept": 1}\n{"step": 3}\n'

@@ -94,9 +94,10 @@ def model_card(description: Mapping[str, Any], name: str, evaluation: Any = None
     task = f" for {_cell(origin['task'])}" if origin.get("task") else ""
     score = "Not evaluated when it was uploaded."
     if evaluation is not None:
+        spread = f"{evaluation.returns.std():.1f}" if len(evaluation.returns) > 1 else "–"
         score = (
             f"Normalised score **{evaluation.scores.mean():.1f}**, return {evaluation.returns.mean():.1f} ±"
-            f" {evaluation.returns.std():.1f}, over {len(evaluation.returns)} episodes of mean length"
+            f" {spread}, over {len(evaluation.returns)} episodes of mean length"
             f" {evaluation.lengths.mean():.0f}. The score is 100 · (return − random) / (expert − random) with D4RL's"
             " reference returns; ± is the standard deviation over episodes of this one agent."
         )

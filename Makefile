@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?= td3_bc --dataset hopper-demo --steps 10000 --eval_every 2500
 RELEASE := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-all lint docs bench report scores
+.PHONY: train test test-all lint docs floors bench report scores
 
 train: .venv/run.stamp
 	$(BIN)/offline-rl train $(ARGS)
@@ -24,6 +24,10 @@ lint: .venv/dev.stamp
 # Never --quiet: what is not said does not count as a warning, and --strict would let it pass.
 docs: .venv/dev.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The lowest versions that setup.cfg permits, in an environment of their own: its floors are what passes here.
+floors: .venv-lowest/lowest.stamp
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # The competitors live in an environment of their own: their pins exclude ours. BENCH="--data FILE" measures PRDC on it.
 bench: .venv/dev.stamp .venv-peers/peers.stamp
@@ -51,6 +55,12 @@ scores: .venv/dev.stamp
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	touch .venv/run.stamp $@
+
+.venv-lowest/lowest.stamp: $(RELEASE)
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[test]"
+	touch $@
 
 .venv-peers/peers.stamp: benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-peers

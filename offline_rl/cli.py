@@ -184,7 +184,7 @@ def print_report(run: Any) -> None:
         print(_score_line("mean of the data", data["mean_return"], None, data["mean_score"]))
         if untrained:
             row = untrained[0]
-            print(_score_line("untrained agent", row["return"], row["return_std"], row["score"]))
+            print(_score_line("untrained agent", row["return"], _spread(row), row["score"]))
         if not reference["returns"].startswith("D4RL's"):
             print(f"  this score is not D4RL's; {_meaning(reference)}")
     curve = ", curve.png" if (run.path / "curve.png").exists() else ""
@@ -201,7 +201,7 @@ def _print_final(rows: list[dict[str, Any]], options: dict[str, Any]) -> None:
         place = options["seeds"].index(row["seed"])
         about = [f"{name} {values[place]:g}" for name, values in each.items()] or [f"{row['episodes']} episodes"]
         what = f"seed {row['seed']}, {', '.join(about)}"
-        print(_score_line(what, row["return"], row["return_std"], row["score"]))
+        print(_score_line(what, row["return"], _spread(row), row["score"]))
         for name in (key.removeprefix("return/") for key in row if key.startswith("return/")):
             print(_score_line(f"  asked for {name}", row[f"return/{name}"], None, row[f"score/{name}"]))
     if len(rows) > 1 and not each and all(row["score"] is not None for row in rows):
@@ -209,10 +209,15 @@ def _print_final(rows: list[dict[str, Any]], options: dict[str, Any]) -> None:
         print(_score_line("mean of seeds", mean["return"], None, mean["score"]))
 
 
-def _score_line(what: str, mean: float | None, spread: float | None, score: float | None) -> str:
+def _spread(row: dict[str, Any]) -> str:
+    """Return the standard deviation of the returns of several episodes; of one there is none."""
+    return "–" if row["episodes"] < 2 or row["return_std"] is None else f"{row['return_std']:.1f}"
+
+
+def _score_line(what: str, mean: float | None, spread: str | None, score: float | None) -> str:
     if mean is None or score is None:
         return f"  {what:22}{'has diverged':>18}"
-    returns = f"{mean:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+    returns = f"{mean:.1f}" + (f" ± {spread}" if spread is not None else "")
     return f"  {what:22}{returns:>18}  {score:>17.1f}"
 
 
@@ -304,8 +309,9 @@ def _print_evaluation(result: dict[str, Any]) -> None:
         who = f"{result['agent']}, asked for {asked}" if asked else result["agent"]
         score = result.get("score_is", "score") + (f" {means['score']:.1f}" if "score" in means else "")
         dynamics = f", {result['dynamics']} dynamics" if result["dynamics"] else ""
+        spread = _spread({**means, "episodes": result["episodes"]})
         print(
-            f"{who}: return {means['return']:.1f} ± {means['return_std']:.1f}, {score}"
+            f"{who}: return {means['return']:.1f} ± {spread}, {score}"
             f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']}{dynamics})"
         )
 

@@ -157,8 +157,9 @@ Weights are safetensors and settings JSON: loading runs no code from this reposi
 
 def _score(evaluation: Any) -> str:
     """Return what an agent is worth, in words."""
+    scatter = f"{evaluation.returns.std():.1f}" if len(evaluation.returns) > 1 else "–"
     returns = (
-        f"return {evaluation.returns.mean():.1f} ± {evaluation.returns.std():.1f}, over {len(evaluation.returns)}"
+        f"return {evaluation.returns.mean():.1f} ± {scatter}, over {len(evaluation.returns)}"
         f" episodes of mean length {evaluation.lengths.mean():.0f}"
     )
     spread = "± is the standard deviation over episodes of this one agent"

@@ -7,14 +7,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.robustness.bases import base
 from benchmarks.robustness.classes import CLASSES
 from benchmarks.robustness.pool import fuzz
 
 
 def counts_of(inputs: int, only: list[str] | None = None) -> dict[str, int]:
     """Share inputs among classes."""
-    shares = {name: kind.share for name, kind in CLASSES.items() if not only or name in only}
-    whole = sum(shares.values())
+    shares = {name: kind.share for name, kind in CLASSES.items() if (name in only if only else kind.share)}
+    whole = sum(shares.values()) or 1
     return {name: max(1, round(inputs * share / whole)) for name, share in shares.items()}
 
 
@@ -33,6 +34,7 @@ def main() -> int:
             case, verdict, seconds = tried(given.one[0], given.seed, int(given.one[1]), Path(scratch))
         print(case, verdict, f"{seconds:.2f} s", sep="\n")
         return 0
+    base()
     tallies = fuzz(counts_of(given.inputs, given.classes), given.seed, workers=given.workers, say=lambda t: print(t, file=sys.stderr))
     for name, tally in tallies.items():
         print(name, tally.counts(), f"{tally.slowest:.1f} s")

@@ -30,7 +30,9 @@ def as_yaml(tree: Tree) -> str:
     """Return YAML, with the aliases and the nesting that no writer writes."""
     text = yaml.safe_dump(tree, default_flow_style=True, width=10**9, allow_unicode=True)
     laughs = "[&l0 [x, x]" + "".join(f", &l{i + 1} [{', '.join([f'*l{i}'] * 9)}]" for i in range(12)) + "]"
-    return text.replace(DEEP, "[" * 20_000 + "]" * 20_000).replace(LAUGHS, laughs).replace(f"'{LOOP}'", "&loop [*loop]").replace(LOOP, "&loop [*loop]").replace(f"'{laughs}'", laughs)
+    for mark, written in ((DEEP, "[" * 20_000 + "]" * 20_000), (LAUGHS, laughs), (LOOP, "&loop [*loop]")):
+        text = text.replace(f"'{mark}'", written)
+    return text
 
 
 class _Once(yaml.SafeLoader):

@@ -193,7 +193,7 @@ def _other_weights(rng: random.Random, agent: Path) -> tuple[str, str]:
             ("whole numbers as weights", tensors[name].long(), "refuse"),
             ("a tensor left out", None, "refuse"),
             ("weights of float64", tensors[name].double(), "either"),
-            ("a tensor too many", tensors[name], "refuse"),
+            ("a tensor too many", tensors[name].clone(), "refuse"),
         ]
     )
     if new is None:

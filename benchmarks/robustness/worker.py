@@ -98,7 +98,11 @@ def main() -> None:
             job = json.loads(line)
             for number in job["numbers"]:
                 print(json.dumps({"begun": number}), file=answers)
-                case, verdict, seconds = tried(job["class"], job["seed"], number, Path(scratch))
+                try:
+                    case, verdict, seconds = tried(job["class"], job["seed"], number, Path(scratch))
+                except Exception as error:  # ours, not that of what is tried
+                    print(json.dumps({"error": f"{job['class']} {number}: {type(error).__name__}: {error}"}), file=answers)
+                    continue
                 answer = {"number": number, "kind": case.kind, "must": case.must, "outcome": verdict.outcome}
                 print(json.dumps({**answer, "said": verdict.said, "seconds": round(seconds, 3)}), file=answers)
             print(json.dumps({"done": True}), file=answers)

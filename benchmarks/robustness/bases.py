@@ -41,7 +41,10 @@ def base() -> Path:
 def timeless(run: Path) -> None:
     """Take out of a run what differs each time it is made, so that its bytes are the same wherever it is made."""
     config = json.loads((run / "config.json").read_text())
-    config |= {"commit": "0" * 40, "hardware": {**config["hardware"], "processor": "abacus", "machine": "m", "cores": 2}}
+    config |= {
+        "commit": "0" * 40,
+        "hardware": {**config["hardware"], "processor": "abacus", "machine": "m", "cores": 2},
+    }
     write_record(run / "config.json", config)
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -87,11 +90,26 @@ def agent_folder(name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="robustness-agent-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     algorithm = find_algorithm(name)
-    known = {field for field in algorithm.config_class.__dataclass_fields__}
-    small = {"hidden_dims": [4], "width": 8, "heads": 2, "layers": 1, "length": 3, "past": 3, "future": 2, "negatives": 2, "candidates": 3}
+    known = set(algorithm.config_class.__dataclass_fields__)
+    small = {
+        "hidden_dims": [4],
+        "width": 8,
+        "heads": 2,
+        "layers": 1,
+        "length": 3,
+        "past": 3,
+        "future": 2,
+        "negatives": 2,
+        "candidates": 3,
+    }
     config = algorithm.config_class(**{key: value for key, value in small.items() if key in known})
     given = Preprocessing.from_json(
-        {"observation_mean": [0.5, -1.0, 2.0], "observation_std": [1.0, 2.0, 0.5], "action_low": [-1.0, -2.0], "action_high": [1.0, 2.0]}
+        {
+            "observation_mean": [0.5, -1.0, 2.0],
+            "observation_std": [1.0, 2.0, 0.5],
+            "action_low": [-1.0, -2.0],
+            "action_high": [1.0, 2.0],
+        }
     )
     agent = algorithm(config, 3, 2, seed=0, steps=10, preprocessing=given)
     agent.provenance = {"task": None, "dynamics": "d4rl", "dataset": "mine", "versions": {"torch": "0"}}

@@ -2,7 +2,15 @@
 
 import random
 
-KINDS = ("a bit flipped", "bits flipped", "cut short", "a stretch twice", "bytes put in", "a stretch lost", "overwritten")
+KINDS = (
+    "a bit flipped",
+    "bits flipped",
+    "cut short",
+    "a stretch twice",
+    "bytes put in",
+    "a stretch lost",
+    "overwritten",
+)
 
 
 def flipped(content: bytes, position: int, bit: int) -> bytes:

@@ -3,7 +3,6 @@
 import copy
 import functools
 import random
-
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,15 @@ def valid_sweep(rng: random.Random) -> Tree:
         "method": method,
         "metric": {"name": "score", "goal": "maximize"},
         "parameters": parameters,
-        "command": ["offline-rl", "train", "td3_bc", "--dataset=hopper-demo", "--steps=40", "--eval_every=10", "${args}"],
+        "command": [
+            "offline-rl",
+            "train",
+            "td3_bc",
+            "--dataset=hopper-demo",
+            "--steps=40",
+            "--eval_every=10",
+            "${args}",
+        ],
         "run_cap": 4,
     }
     if rng.random() < 0.3:
@@ -148,47 +155,102 @@ SWEEP_CHANGES: list[Change] = [
     ("a parameter whose name is long", ("parameters", "x" * 3000), [{"values": [1, 2]}], REFUSE),
     ("an option the sweep decides", ("parameters", "out"), [{"values": ["a", "b"]}], REFUSE),
     ("values", (*_ALPHA, "values"), [*NO_LIST, [], "abc", None], REFUSE),
-    ("values of the wrong type", (*_ALPHA, "values"), [["a", "b"], [[1], [2]], [{"a": 1}], [None, 1], [1, True]], REFUSE),
+    (
+        "values of the wrong type",
+        (*_ALPHA, "values"),
+        [["a", "b"], [[1], [2]], [{"a": 1}], [None, 1], [1, True]],
+        REFUSE,
+    ),
     ("values that are not finite", (*_ALPHA, "values"), [[float("nan"), 1.0], [float("inf")], [1e400, 1]], REFUSE),
     ("values twice", (*_ALPHA, "values"), [[1, 1], [2.5, 2.5, 1]], REFUSE),
     ("values twice, spelt otherwise", (*_ALPHA, "values"), [[1, 1.0]], EITHER),
     ("values in words", (*_ALPHA, "values"), [["1e-3", "1e-4"]], REFUSE),
     ("many values", (*_ALPHA, "values"), [list(range(1, 20_001)), list(range(1, 200))], EITHER),
     ("values of many digits", (*_ALPHA, "values"), [[HUGE, 1]], REFUSE),
-    ("probabilities", (*_ALPHA, "probabilities"), [[0.5, 0.5], [1, -1, 1], "abc", [float("nan")] * 3, 5, LAUGHS], REFUSE),
+    (
+        "probabilities",
+        (*_ALPHA, "probabilities"),
+        [[0.5, 0.5], [1, -1, 1], "abc", [float("nan")] * 3, 5, LAUGHS],
+        REFUSE,
+    ),
     ("distribution", (*_ALPHA, "distribution"), [["a"], 5, "categoricl", "beta", {"a": 1}, LAUGHS, LOOP], REFUSE),
     ("a key that is not known", (*_ALPHA, "valuess"), [[1]], REFUSE),
     ("min above max", (*_RATE, "min"), [0.1, 0.001], REFUSE),
     ("min below 0", (*_RATE, "min"), [-1.0, 0], REFUSE),
-    ("min of the wrong type", (*_RATE, "min"), ["a", "1e-4", None, [1], True, float("nan"), -float("inf"), LAUGHS, LOOP], REFUSE),
+    (
+        "min of the wrong type",
+        (*_RATE, "min"),
+        ["a", "1e-4", None, [1], True, float("nan"), -float("inf"), LAUGHS, LOOP],
+        REFUSE,
+    ),
     ("max beyond all", (*_RATE, "max"), [HUGE, float("inf")], REFUSE),
     ("max far away", (*_RATE, "max"), [1e300], EITHER),
     ("a range of many", (*_BATCH, "max"), [10**12, 10**15], EITHER),
     ("a range of more than all", (*_BATCH, "max"), [HUGE], REFUSE),
     ("log_uniform to 800", _RATE, [{"distribution": "log_uniform", "min": 0, "max": 800}], REFUSE),
     ("log_uniform of values", _RATE, [{"distribution": "log_uniform", "min": 0.0001, "max": 0.001}], EITHER),
-    ("q", _RATE, [{"distribution": "q_uniform", "min": 0.0001, "max": 0.001, "q": q} for q in (0, -1, "a", None, LAUGHS)], REFUSE),
-    ("a small q", _RATE, [{"distribution": "q_uniform", "min": 0.001, "max": 1.0, "q": q} for q in (1e-12, 1e-300)], EITHER),
-    ("sigma", _RATE, [{"distribution": "log_normal", "mu": 0, "sigma": s} for s in (0, -1, "a", HUGE, float("nan"))], REFUSE),
+    (
+        "q",
+        _RATE,
+        [{"distribution": "q_uniform", "min": 0.0001, "max": 0.001, "q": q} for q in (0, -1, "a", None, LAUGHS)],
+        REFUSE,
+    ),
+    (
+        "a small q",
+        _RATE,
+        [{"distribution": "q_uniform", "min": 0.001, "max": 1.0, "q": q} for q in (1e-12, 1e-300)],
+        EITHER,
+    ),
+    (
+        "sigma",
+        _RATE,
+        [{"distribution": "log_normal", "mu": 0, "sigma": s} for s in (0, -1, "a", HUGE, float("nan"))],
+        REFUSE,
+    ),
     ("a wide normal", _RATE, [{"distribution": "log_normal", "mu": 0, "sigma": 500.0}], REFUSE),
-    ("group", ("parameters", "group"), [{"parameters": {"alpha": {"value": 1}}}, {"parameters": LOOP}, {"parameters": 5}], REFUSE),
+    (
+        "group",
+        ("parameters", "group"),
+        [{"parameters": {"alpha": {"value": 1}}}, {"parameters": LOOP}, {"parameters": 5}],
+        REFUSE,
+    ),
     ("run_cap", ("run_cap",), [0, -1, 1.5, "4", [4], True, float("nan"), LAUGHS, LOOP], REFUSE),
     ("a large run_cap", ("run_cap",), [10**18, HUGE], EITHER),
     ("command", ("command",), [*NO_LIST, [], GONE, None, "offline-rl train td3_bc ${args}", [1, 2], [None]], REFUSE),
     ("another program", ("command", 0), ["rm", "bash"], REFUSE),
     ("an unknown algorithm", ("command", 2), ["td3bc", "", "../x", "x" * 3000], REFUSE),
-    ("a wrong option", ("command", 4), ["--stpes=5", "--steps=", "--steps=abc", "--steps=-1", "--steps=1e400", "--steps"], REFUSE),
+    (
+        "a wrong option",
+        ("command", 4),
+        ["--stpes=5", "--steps=", "--steps=abc", "--steps=-1", "--steps=1e400", "--steps"],
+        REFUSE,
+    ),
     ("an option of many digits", ("command", 4), ["--steps=" + "9" * 4000], REFUSE),
     ("an unknown macro", ("command", 6), ["${argz}", "${env}", "args"], REFUSE),
     ("early_terminate", ("early_terminate",), [*NO_MAPPING, {}, {"type": "median"}, {"type": "hyperband"}], REFUSE),
-    ("hyperband", ("early_terminate",), [{"type": "hyperband", "min_iter": v} for v in (0, -1, "a", 1.5, None, [1])], REFUSE),
-    ("a large hyperband", ("early_terminate",), [{"type": "hyperband", "max_iter": 10**15, "s": 10**9}, {"type": "hyperband", "min_iter": 10**18}], EITHER),
+    (
+        "hyperband",
+        ("early_terminate",),
+        [{"type": "hyperband", "min_iter": v} for v in (0, -1, "a", 1.5, None, [1])],
+        REFUSE,
+    ),
+    (
+        "a large hyperband",
+        ("early_terminate",),
+        [{"type": "hyperband", "max_iter": 10**15, "s": 10**9}, {"type": "hyperband", "min_iter": 10**18}],
+        EITHER,
+    ),
     ("a key that is not known", ("parameter",), [{"a": 1}, None], REFUSE),
     ("a key that is no text", (5,), [1], REFUSE),
     ("nothing", ("name",), ["mine"], ACCEPT),
     ("nothing", ("name",), ["mine"], ACCEPT),
 ]
 SWEEP_CHANGES += [SWEEP_CHANGES[-1]] * 12
+
+
+SWEEP_KEYS = {"method", "metric", "parameters", "command", "run_cap", "early_terminate", "name"}
+SWEEP_KEYS |= {"program", "description", "project", "entity"}
+"""What a sweep may hold."""
 
 
 def sweep_case(rng: random.Random, folder: Path) -> Case:
@@ -199,7 +261,15 @@ def sweep_case(rng: random.Random, folder: Path) -> Case:
     file.write_bytes(content)
     given, twice = parsed(content)
     names = (r"sweep\.yaml",)
-    return Case(kind, lambda: read_sweep(file), len(content), must, names, lambda sweep: _judge_sweep(sweep, given, twice), f"{kind} at {path}")
+    return Case(
+        kind,
+        lambda: read_sweep(file),
+        len(content),
+        must,
+        names,
+        lambda sweep: _judge_sweep(sweep, given, twice),
+        f"{kind} at {path}",
+    )
 
 
 def _judge_sweep(sweep: Sweep, tree: Any, twice: bool) -> str | None:
@@ -209,16 +279,20 @@ def _judge_sweep(sweep: Sweep, tree: Any, twice: bool) -> str | None:
         return None if tree is None else "it holds no sweep"
     if sweep.method != tree.get("method"):
         return "another method"
-    if unknown := set(tree) - {"method", "metric", "parameters", "command", "run_cap", "early_terminate", "name", "program", "description", "project", "entity"}:
+    if unknown := set(tree) - SWEEP_KEYS:
         return f"unknown keys {unknown}"
-    for name, entry in tree["parameters"].items():
-        if name not in sweep.parameters and name not in sweep.constants and "parameters" not in entry:
-            return f"{name} is lost"
-        parameter = sweep.parameters.get(name)
-        if parameter and not isinstance(entry.get("distribution"), str) and "values" not in entry and not entry["min"] <= parameter.at(0.5) <= entry["max"]:
-            return f"{name} leaves its range"
-        if parameter and "values" in entry and list(getattr(parameter, "values", [])) != entry["values"]:
-            return f"{name} has other values"
+    problems = (_judge_parameter(sweep, name, entry) for name, entry in tree["parameters"].items())
+    return next((problem for problem in problems if problem), None)
+
+
+def _judge_parameter(sweep: Sweep, name: str, entry: Tree) -> str | None:
+    parameter = sweep.parameters.get(name)
+    if parameter is None:
+        return None if name in sweep.constants or "parameters" in entry else f"{name} is lost"
+    if "values" in entry:
+        return None if list(getattr(parameter, "values", [])) == entry["values"] else f"{name} has other values"
+    if "distribution" not in entry and not entry["min"] <= parameter.at(0.5) <= entry["max"]:
+        return f"{name} leaves its range"
     return None
 
 
@@ -228,7 +302,9 @@ def _judge_sweep(sweep: Sweep, tree: Any, twice: bool) -> str | None:
 def valid_suite(rng: random.Random) -> Tree:
     """Make a suite with nothing wrong in it."""
     return {
-        "datasets": rng.choice([["hopper-demo"], ["hopper-medium-v2", "walker2d-medium-v2"], ["a.hdf5", "b.hdf5+c.hdf5"]]),
+        "datasets": rng.choice(
+            [["hopper-demo"], ["hopper-medium-v2", "walker2d-medium-v2"], ["a.hdf5", "b.hdf5+c.hdf5"]]
+        ),
         "options": {"steps": rng.randint(10, 1000), "seeds": [0, 1], "eval_every": 10},
         "methods": {"bc": {"algorithm": "bc", "batch_size": 32}, "strong": {"algorithm": "td3_bc", "alpha": 2.5}},
         "metrics": rng.choice([[], ["actor_loss"]]),
@@ -244,7 +320,12 @@ SUITE_CHANGES: list[Change] = [
     ("options", ("options",), [None, *NO_MAPPING, "abc", [1]], REFUSE),
     ("steps", ("options", "steps"), [HUGE, -1, 1.5, "10", None, [1], True, float("nan"), DEEP, LAUGHS], REFUSE),
     ("no steps", ("options", "steps"), [0, 10**12], EITHER),
-    ("seeds", ("options", "seeds"), ["abc", [], [1, 1], [1.5], [-1], [None], {"a": 1}, [HUGE], [["a"]], LAUGHS], REFUSE),
+    (
+        "seeds",
+        ("options", "seeds"),
+        ["abc", [], [1, 1], [1.5], [-1], [None], {"a": 1}, [HUGE], [["a"]], LAUGHS],
+        REFUSE,
+    ),
     ("a single seed", ("options", "seeds"), [5, None], EITHER),
     ("many seeds", ("options", "seeds"), [list(range(100_000))], REFUSE),
     ("an unknown option", ("options", "stpes"), [5], REFUSE),
@@ -253,8 +334,18 @@ SUITE_CHANGES: list[Change] = [
     ("out among the options", ("options", "out"), ["/tmp/elsewhere", 5], REFUSE),
     ("methods", ("methods",), ["bc", ["bc"], {}, 5, GONE, None, {5: {"algorithm": "bc"}}, DEEP, LAUGHS, LOOP], REFUSE),
     ("a method", _STRONG, [*NO_MAPPING, None, {}], REFUSE),
-    ("algorithm", (*_STRONG, "algorithm"), [5, None, ["bc"], True, {"a": 1}, "", "td3bc", GONE, "x" * 3000, DEEP, LAUGHS], REFUSE),
-    ("a setting of the wrong type", (*_STRONG, "alpha"), ["abc", None, [1], True, {"a": 1}, float("nan"), float("inf"), DEEP, LAUGHS, LOOP], REFUSE),
+    (
+        "algorithm",
+        (*_STRONG, "algorithm"),
+        [5, None, ["bc"], True, {"a": 1}, "", "td3bc", GONE, "x" * 3000, DEEP, LAUGHS],
+        REFUSE,
+    ),
+    (
+        "a setting of the wrong type",
+        (*_STRONG, "alpha"),
+        ["abc", None, [1], True, {"a": 1}, float("nan"), float("inf"), DEEP, LAUGHS, LOOP],
+        REFUSE,
+    ),
     ("a setting of many digits", (*_STRONG, "alpha"), [HUGE], REFUSE),
     ("a setting in words", (*_STRONG, "alpha"), ["2.5", "1e-3"], REFUSE),
     ("a setting out of range", ("methods", "bc", "batch_size"), [0, -5], REFUSE),
@@ -290,7 +381,9 @@ def suite_case(rng: random.Random, folder: Path) -> Case:
         return suite
 
     names = (r"suite\.yaml",)
-    return Case(kind, load, len(content), must, names, lambda suite: _judge_suite(suite, given, twice), f"{kind} at {path}")
+    return Case(
+        kind, load, len(content), must, names, lambda suite: _judge_suite(suite, given, twice), f"{kind} at {path}"
+    )
 
 
 def _judge_suite(suite: Any, tree: Any, twice: bool) -> str | None:
@@ -303,5 +396,3 @@ def _judge_suite(suite: Any, tree: Any, twice: bool) -> str | None:
         if tree.get(name, type(value)()) != value:
             return f"{name} are others than in the file"
     return f"unknown keys {set(tree) - set(found)}" if set(tree) - set(found) else None
-
-

@@ -34,7 +34,9 @@ def forked(function: Callable[[], Any]) -> Any:
 def _answer(function: Callable[[], Any], reading: int, writing: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     os.close(reading)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1], resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1], resource.getrlimit(resource.RLIMIT_AS)[1])
+    )
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:

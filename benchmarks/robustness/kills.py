@@ -41,18 +41,40 @@ class Command:
 
 COMMANDS = {
     "finetune": Command(
-        ["finetune", "old", "--steps=400", "--checkpoint_seconds=0.2", "--eval_every=200", "--eval_episodes=1", "--final_episodes=2", "--out=new", "--quiet"],
+        [
+            "finetune",
+            "old",
+            "--steps=400",
+            "--checkpoint_seconds=0.2",
+            "--eval_every=200",
+            "--eval_episodes=1",
+            "--final_episodes=2",
+            "--out=new",
+            "--quiet",
+        ],
         ["--resume"],
         ["new/metrics.jsonl", "new/agents/*/*", "new/config.json"],
     ),
     "sweep": Command(
-        ["sweep", "sweep.yaml", "--out=sweep"], [], ["sweep/summary.json", "sweep/runs/*/agents/*/*", "sweep/runs/*/metrics.jsonl"]
+        ["sweep", "sweep.yaml", "--out=sweep"],
+        [],
+        ["sweep/summary.json", "sweep/runs/*/agents/*/*", "sweep/runs/*/metrics.jsonl"],
     ),
     "benchmark": Command(
-        ["benchmark", "suite.yaml", "--results=results", "--runs=runs"], [], ["results/*.json", "runs/suite/*/agents/*/*"]
+        ["benchmark", "suite.yaml", "--results=results", "--runs=runs"],
+        [],
+        ["results/*.json", "runs/suite/*/agents/*/*"],
     ),
     "collect": Command(
-        ["collect", "random", "--task=hopper", "--steps=20000", "--checkpoint_seconds=0.2", "--out=mine.hdf5", "--quiet"],
+        [
+            "collect",
+            "random",
+            "--task=hopper",
+            "--steps=20000",
+            "--checkpoint_seconds=0.2",
+            "--out=mine.hdf5",
+            "--quiet",
+        ],
         ["--resume"],
         ["mine.hdf5"],
     ),
@@ -82,8 +104,12 @@ def prepare(folder: Path) -> None:
     run(["train", "td3_bc", "--dataset=hopper-demo", "--steps=100", "--eval_every=0", "--out=old", *SMALL], folder)
     options = "--dataset=hopper-demo --steps=300 --eval_every=100 --checkpoint_seconds=0.2 " + " ".join(SMALL)
     words = ", ".join(f"'{word}'" for word in ["offline-rl", "train", "bc", *options.split(), "${args}"])
-    (folder / "sweep.yaml").write_text(f"method: grid\nparameters: {{learning_rate: {{values: [0.001, 0.01]}}}}\ncommand: [{words}]\n")
-    settings = "{steps: 300, eval_every: 100, eval_episodes: 1, final_episodes: 2, checkpoint_seconds: 0.2, quiet: true}"
+    (folder / "sweep.yaml").write_text(
+        f"method: grid\nparameters: {{learning_rate: {{values: [0.001, 0.01]}}}}\ncommand: [{words}]\n"
+    )
+    settings = (
+        "{steps: 300, eval_every: 100, eval_episodes: 1, final_episodes: 2, checkpoint_seconds: 0.2, quiet: true}"
+    )
     methods = "{slow: {algorithm: bc, hidden_dims: [8]}, fast: {algorithm: bc, hidden_dims: [8], learning_rate: 0.01}}"
     (folder / "suite.yaml").write_text(f"datasets: [hopper-demo]\noptions: {settings}\nmethods: {methods}\n")
     (folder / "scores").mkdir()
@@ -146,7 +172,9 @@ def kill(name: str, count: int, seed: int, *, say: Callable[[str], None] = lambd
             place = Path(scratch) / str(number)
             shutil.copytree(prepared, place)
             faults = _killed_once(command, place, delay, wanted, found)
-            found.failures += [f"kill {number} of seed {seed} ({name}, after {delay:.2f} of {life:.1f} s): {fault}" for fault in faults]
+            found.failures += [
+                f"kill {number} of seed {seed} ({name}, after {delay:.2f} of {life:.1f} s): {fault}" for fault in faults
+            ]
             shutil.rmtree(place)
             say(f"{name}: {number + 1} of {count}, {len(found.failures)} failures")
     return found
@@ -169,7 +197,11 @@ def _killed_once(command: Command, place: Path, delay: float, wanted: dict[str, 
         return [*faults, f"the same command again: {said[-300:]}"]
     if status:
         return [*faults, f"the same command again ends with {status}: {said[-300:]}"]
-    return faults + [f"half a file at the end: {file}" for file in half_files(place)] + different(wanted, contents(place, command))
+    return (
+        faults
+        + [f"half a file at the end: {file}" for file in half_files(place)]
+        + different(wanted, contents(place, command))
+    )
 
 
 def half_files(folder: Path) -> list[str]:
@@ -177,7 +209,9 @@ def half_files(folder: Path) -> list[str]:
     return [
         str(path.relative_to(folder))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(_is_temporary(part) for part in path.relative_to(folder).parts) and not _is_whole(path)
+        if path.is_file()
+        and not any(_is_temporary(part) for part in path.relative_to(folder).parts)
+        and not _is_whole(path)
     ]
 
 
@@ -230,7 +264,11 @@ def _essence(path: Path, folder: Path) -> str:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {n: _timeless(v) for n, v in value.items() if not any(word in n for word in TIMED) and not n.startswith("timing/")}
+        return {
+            n: _timeless(v)
+            for n, v in value.items()
+            if not any(word in n for word in TIMED) and not n.startswith("timing/")
+        }
     return [_timeless(entry) for entry in value] if isinstance(value, list) else value
 
 

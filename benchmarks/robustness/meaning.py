@@ -10,11 +10,13 @@ import difflib
 import math
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from benchmarks.robustness.cases import Case, row_pattern
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 SAFE = 1e9
@@ -50,11 +52,15 @@ class Expected:
 
 @dataclass
 class Meaning:
-    """What an input means: its faults, whether a refusal is as good as the value, and the value."""
+    """What an input means: its faults, whether a refusal is as good as the value, and the value.
+
+    ``named`` says whether a refusal must name the fault's column and row.
+    """
 
     faults: list[Fault] = field(default_factory=list)
     lenient: bool = False
     data: Expected | None = None
+    named: bool = True
 
     @property
     def must(self) -> str:
@@ -64,6 +70,33 @@ class Meaning:
     def fault(self, what: str, column: str | None = None, row: int | None = None) -> None:
         """Note a fault."""
         self.faults.append(Fault(what, column, row))
+
+
+def dataset_case(  # noqa: PLR0917 (what a case is made of)
+    file: str,
+    kind: str,
+    size: int,
+    meaning: Meaning,
+    load: Callable[[], Any],
+    labels: Mapping[str, str] | None = None,
+) -> Case:
+    """Return the case of an input of this meaning.
+
+    Args:
+        file: What a refusal must name it.
+        kind: What was done to it.
+        size: Its bytes.
+        meaning: What it means.
+        load: Loads it.
+        labels: The source's own words for fields.
+    """
+    names = [re.escape(file)]
+    if len(meaning.faults) == 1 and meaning.named:
+        fault = meaning.faults[0]
+        names += [re.escape((labels or {}).get(fault.column, fault.column))] if fault.column else []
+        names += [row_pattern(fault.row)] if fault.row is not None else []
+    why = "; ".join(dict.fromkeys(fault.what for fault in meaning.faults))[:300]
+    return Case(kind, load, size, meaning.must, tuple(names), lambda value: differs(value, meaning.data), why)
 
 
 def differs(dataset: Any, expected: Expected | None) -> str | None:
@@ -130,7 +163,9 @@ def value_cell(value: Any) -> Cell:  # noqa: PLR0911 (a case for each type)
         return Cell()
     if isinstance(value, (bool, np.bool_)):
         return Cell(float(value))
-    if isinstance(value, (numbers.Real, decimal.Decimal)) or (isinstance(value, np.generic) and value.dtype.kind in "iuf"):
+    if isinstance(value, (numbers.Real, decimal.Decimal)) or (
+        isinstance(value, np.generic) and value.dtype.kind in "iuf"
+    ):
         try:
             number = float(value)
         except (OverflowError, ValueError):
@@ -146,7 +181,9 @@ def value_cell(value: Any) -> Cell:  # noqa: PLR0911 (a case for each type)
 # Tables.
 
 
-def table_meaning(names: Sequence[str], rows: Mapping[str, Sequence[Cell]], ids: Mapping[str, Sequence[Any]]) -> Meaning:
+def table_meaning(
+    names: Sequence[str], rows: Mapping[str, Sequence[Cell]], ids: Mapping[str, Sequence[Any]]
+) -> Meaning:
     """Say what a table means.
 
     Args:
@@ -163,25 +200,18 @@ def table_meaning(names: Sequence[str], rows: Mapping[str, Sequence[Cell]], ids:
     count = len(rows["reward"])
     values = {name: _numbers(meaning, name, rows[name], flags=name in KNOWN[1:3]) for name in used}
     _look_at_episodes(meaning, names, rows, ids)
+    terminated = [value == 1 for value in values.get("terminated", [0.0] * count)]
+    following = [f"next_{name}" for name in columns["observation"]] if columns["next_observation"] else None
+    seen = _following(meaning, following, rows, terminated)
     if count == 0:
         meaning.fault("it has no rows")
     if meaning.faults:
         return meaning
-    terminated = [value == 1 for value in values.get("terminated", [0.0] * count)]
     truncated = [value == 1 for value in values.get("truncated", [0.0] * count)]
     if any(one and other for one, other in zip(terminated, truncated, strict=True)):
         meaning.lenient = True
     if "episode" in names:
-        episodes = list(ids["episode"])
-        for row in range(count):
-            last = row + 1 == count or episodes[row + 1] != episodes[row]
-            if not last and terminated[row]:
-                meaning.fault("an episode goes on after its end", "terminated", row)
-            if not last and truncated[row]:
-                meaning.fault("an episode goes on after its cut", "truncated", row)
-            truncated[row] = (truncated[row] or last) and not terminated[row]
-    following = [f"next_{name}" for name in columns["observation"]] if columns["next_observation"] else None
-    seen = _following(meaning, following, rows, terminated)
+        truncated = _cuts(meaning, list(ids["episode"]), terminated, truncated)
     _look_at_range(meaning, columns["action"], values)
     if meaning.faults:
         return meaning
@@ -193,7 +223,20 @@ def table_meaning(names: Sequence[str], rows: Mapping[str, Sequence[Cell]], ids:
     return meaning
 
 
-def transitions(
+def _cuts(meaning: Meaning, episodes: list[Any], terminated: list[bool], truncated: list[bool]) -> list[bool]:
+    """Return where episodes are cut, by their ids and by flags; an end or a cut inside an episode is a fault."""
+    cuts = []
+    for row, (ended, cut) in enumerate(zip(terminated, truncated, strict=True)):
+        last = row + 1 == len(episodes) or episodes[row + 1] != episodes[row]
+        if not last and ended:
+            meaning.fault("an episode goes on after its end", "terminated", row)
+        if not last and cut:
+            meaning.fault("an episode goes on after its cut", "truncated", row)
+        cuts.append((cut or last) and not ended)
+    return cuts
+
+
+def transitions(  # noqa: PLR0917 (the columns of a recording)
     observations: list[list[float]],
     actions: list[list[float]],
     rewards: Sequence[float],
@@ -223,30 +266,33 @@ def transitions(
 def _look_at_names(meaning: Meaning, names: Sequence[str]) -> None:
     for name in dict.fromkeys(names):
         bare = name.strip()
-        if names.count(name) > 1:
-            if _is_ours(name):
-                meaning.fault("a column stands there twice", name)
-            else:
-                meaning.lenient = True
+        if names.count(name) > 1 and _is_ours(name):
+            meaning.fault("a column stands there twice", name)
+        meaning.lenient |= names.count(name) > 1
         if bare in AMBIGUOUS:
             meaning.fault("a column does not say how the episode ended", bare)
         elif not _is_ours(name) and (near := _misspelt(name, names)):
             meaning.fault(f"a column's name looks like {near}")
         elif not _is_ours(name) and _similar(bare, [known for known in (*KNOWN, *PREFIXES) if known not in names]):
             meaning.lenient = True
-    for needed in ("observation", "action"):
-        if not _vector(names, needed):
-            meaning.fault(f"no column holds {needed}s")
-    if "reward" not in names:
-        meaning.fault("no column holds rewards")
-    if not set(KNOWN[1:]) & set(names):
-        meaning.fault("no column says where episodes end")
+    for what, found in {
+        "observations": _vector(names, "observation"),
+        "actions": _vector(names, "action"),
+        "rewards": "reward" in names,
+        "ends of episodes": set(KNOWN[1:]) & set(names),
+    }.items():
+        if not found:
+            meaning.fault(f"no column holds {what}")
+    _look_at_vectors(meaning, names)
+
+
+def _look_at_vectors(meaning: Meaning, names: Sequence[str]) -> None:
     for prefix in PREFIXES:
         endings = [name.removeprefix(f"{prefix}_") for name in _vector(names, prefix)]
-        if endings and all(ending.isdecimal() for ending in endings) and endings != [str(i) for i in range(len(endings))]:
+        numbered = [ending.isdecimal() for ending in endings]
+        if all(numbered) and endings != [str(place) for place in range(len(endings))]:
             meaning.fault(f"a number is missing among the columns {prefix}_...")
-        elif any(ending.isdecimal() for ending in endings) and not all(ending.isdecimal() for ending in endings):
-            meaning.lenient = True
+        meaning.lenient |= any(numbered) and not all(numbered)
     following = {name.removeprefix("next_") for name in _vector(names, "next_observation")}
     if following and following != set(_vector(names, "observation")):
         meaning.fault("next observations are not those of the observations")

@@ -91,7 +91,9 @@ class _Child:
                 stream.close()  # type: ignore[union-attr]
 
 
-def fuzz(counts: dict[str, int], seed: int, *, workers: int, say: Callable[[str], None] = lambda _: None) -> dict[str, Tally]:
+def fuzz(
+    counts: dict[str, int], seed: int, *, workers: int, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Tally]:
     """Try inputs of each class, numbers 0 to its count.
 
     Args:
@@ -181,8 +183,17 @@ def _bury(child: Any, tallies: dict[str, Tally], selector: selectors.BaseSelecto
     if not child.left:
         return
     code = child.process.poll()
-    outcome, said = ("slow", "hangs, and no signal reaches it") if code is None else ("traceback", f"its process ends with {code}")
-    answer = {"class": child.name, "number": child.left.pop(0), "kind": "?", "must": "?", "outcome": outcome, "said": said}
+    outcome, said = (
+        ("slow", "hangs, and no signal reaches it") if code is None else ("traceback", f"its process ends with {code}")
+    )
+    answer = {
+        "class": child.name,
+        "number": child.left.pop(0),
+        "kind": "?",
+        "must": "?",
+        "outcome": outcome,
+        "said": said,
+    }
     tallies[child.name].add({**answer, "seconds": float(PATIENCE)})
     selector.unregister(child.process.stdout)
     child.restart()

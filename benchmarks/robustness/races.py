@@ -1,6 +1,5 @@
 """Pairs of processes that begin the same run, or the same collection, at the same moment: one wins, nothing is lost."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -61,7 +60,9 @@ def race(pairs: int, seed: int, *, say: Callable[[str], None] = lambda _: None) 
             races = found[kind]
             races.pairs += 1
             races.met += any("in use" in str(answer.get("error")) for answer in answers)
-            races.failures += [f"pair {number} of seed {seed} ({kind}): {fault}" for fault in _faults(kind, place, answers)]
+            races.failures += [
+                f"pair {number} of seed {seed} ({kind}): {fault}" for fault in _faults(kind, place, answers)
+            ]
             say(f"{number + 1} of {pairs} pairs, {sum(len(races.failures) for races in found.values())} failures")
     return found
 
@@ -87,7 +88,9 @@ def _incomplete(kind: str, out: Path) -> list[str]:
     try:
         if kind == "collection":
             partial = out.with_name(f"{out.name}.partial")
-            return ["it is not whole"] * (len(orl.load_dataset(out)) < STEPS - 1) + [f"{partial.name} is left"] * partial.exists()
+            return ["it is not whole"] * (len(orl.load_dataset(out)) < STEPS - 1) + [
+                f"{partial.name} is left"
+            ] * partial.exists()
         run = orl.Run(out)
         return [] if len(run.agents) == 1 and run.config else ["it has no agent"]
     except Exception as error:
@@ -148,7 +151,9 @@ def _racer() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     generator = np.random.default_rng(0)
     ends = np.arange(60) % 20 == 19
-    dataset = orl.Dataset.from_arrays(generator.normal(size=(60, 3)), generator.uniform(-1, 1, (60, 1)), np.ones(60), ends, name="mine")
+    dataset = orl.Dataset.from_arrays(
+        generator.normal(size=(60, 3)), generator.uniform(-1, 1, (60, 1)), np.ones(60), ends, name="mine"
+    )
     settings = {"steps": STEPS, "eval_every": 0, "final_episodes": 0, "quiet": True}
     small = {"hidden_dims": [4], "batch_size": 4}
     crew = Crew()
@@ -166,7 +171,12 @@ def _racer() -> None:
             plan = Plan.make("bc", dataset, TrainOptions(**settings, out=str(place / "run")), small)
             return lambda: carry_out(plan, place / "run", crew, say=lambda _: None).path
 
-        carry_out(Plan.make("bc", dataset, TrainOptions(**settings, out="first"), small), Path(f"first-{os.getpid()}"), crew, say=lambda _: None)
+        carry_out(
+            Plan.make("bc", dataset, TrainOptions(**settings, out="first"), small),
+            Path(f"first-{os.getpid()}"),
+            crew,
+            say=lambda _: None,
+        )
         print(json.dumps({"ready": True}), file=answers)
         for line in sys.stdin:
             begun = begin(json.loads(line))
@@ -185,11 +195,6 @@ def _raced(run: Callable[[], Path], at: float) -> dict[str, Any]:
         return {"error": str(error)}
     except BaseException as error:
         return {"trace": f"{type(error).__name__}: {error}"}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a recorded run of races can be told."""
-    parser.add_argument("--pairs", type=int, default=200, help="pairs of processes to start")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import offline_rl as orl
-from benchmarks.robustness.cases import Case, row_pattern
+from benchmarks.robustness.cases import Case
 from benchmarks.robustness.damage import damaged
 from benchmarks.robustness.forked import forked
-from benchmarks.robustness.meaning import FLOAT32_MAX, SAFE, Expected, Meaning, differs, transitions
+from benchmarks.robustness.meaning import FLOAT32_MAX, SAFE, Expected, Meaning, dataset_case, transitions
 
 Fields = dict[str, Any]
 MATRICES = ("observations", "actions", "next_observations")
@@ -114,7 +114,9 @@ PLAIN: list[Callable[[random.Random, Fields], str]] = [
     _put("actions", "an action out of bounds", 1.5, -1.001, 100),
     _changed("observations", "time stamps", lambda a: np.asarray(a, float) + 1.7e9),
     _changed("rewards", "rewards of 1e25", lambda a: np.asarray(a, float) * 1e25),
-    _changed(ANY, "another shape", lambda a: np.asarray(a)[..., None], lambda a: np.asarray(a).T, lambda a: np.asarray(a)[1:]),
+    _changed(
+        ANY, "another shape", lambda a: np.asarray(a)[..., None], lambda a: np.asarray(a).T, lambda a: np.asarray(a)[1:]
+    ),
     _changed(ANY, "flat, or one more axis", lambda a: np.asarray(a).ravel(), lambda a: np.asarray(a)[None]),
     _changed(ANY, "no rows", lambda a: np.asarray(a)[:0]),
     _changed(ANY, "a single number", lambda a: np.float64(0)),
@@ -128,7 +130,12 @@ PLAIN: list[Callable[[random.Random, Fields], str]] = [
     _after_an_end,
 ]
 IN_MEMORY = [
-    _changed(ANY, "times", lambda a: np.asarray(a).astype(int).astype("M8[s]"), lambda a: np.asarray(a).astype(int).astype("m8[s]")),
+    _changed(
+        ANY,
+        "times",
+        lambda a: np.asarray(a).astype(int).astype("M8[s]"),
+        lambda a: np.asarray(a).astype(int).astype("m8[s]"),
+    ),
     _changed(ANY, "objects", lambda a: np.asarray(a).astype(object), lambda a: np.full(np.shape(a), None)),
     _changed(ANY, "words of numbers", lambda a: np.asarray(a).astype(str)),
     _changed(ANY, "lists", lambda a: np.asarray(a).tolist()),
@@ -142,7 +149,9 @@ IN_MEMORY = [
 def arrays_meaning(fields: Fields, bounds: tuple[Any, ...], *, mode: str = "exact") -> Meaning:
     """Say what arrays mean."""
     meaning = Meaning()
-    arrays = {name: _array(meaning, name, fields[name]) for name in (*NEEDED, *FLAGS[1:], MATRICES[2]) if name in fields}
+    arrays = {
+        name: _array(meaning, name, fields[name]) for name in (*NEEDED, *FLAGS[1:], MATRICES[2]) if name in fields
+    }
     for name in NEEDED:
         if name not in arrays:
             meaning.fault("a field is missing", name)
@@ -177,7 +186,11 @@ def _array(meaning: Meaning, name: str, value: Any) -> np.ndarray:
         return np.zeros(0)
     if isinstance(value, np.ma.MaskedArray) and value.mask.any():
         meaning.fault("a value is masked", name)
-    if array.dtype.kind == "O" and array.size and all(isinstance(v, (bool, int, float)) for v in array.reshape(-1).tolist()):
+    if (
+        array.dtype.kind == "O"
+        and array.size
+        and all(isinstance(v, (bool, int, float)) for v in array.reshape(-1).tolist())
+    ):
         array, meaning.lenient = array.astype(np.float64), True
     if array.dtype.kind not in "biuf":
         meaning.fault("it holds no numbers", name)
@@ -247,7 +260,14 @@ def arrays_case(rng: random.Random, folder: Path) -> Case:
     size = sum(np.asarray(value).nbytes for value in fields.values() if isinstance(value, np.ndarray))
     missing = {name: fields.get(name) for name in NEEDED}
     rest = {name: value for name, value in fields.items() if name not in NEEDED}
-    return _case("mine", kind, size, meaning, lambda: orl.Dataset.from_arrays(**missing, **rest, name="mine", action_bounds=bounds), {})
+    return dataset_case(
+        "mine",
+        kind,
+        size,
+        meaning,
+        lambda: orl.Dataset.from_arrays(**missing, **rest, name="mine", action_bounds=bounds),
+        {},
+    )
 
 
 def _bounds(rng: random.Random, actions: np.ndarray) -> tuple[Any, str]:
@@ -295,7 +315,9 @@ def hdf5_case(rng: random.Random, folder: Path) -> Case:
             array = np.asarray(value)
             file.create_dataset(LABELS.get(name, name), data=array, **(options if array.ndim and array.size else {}))
         if kind == "nothing" and rng.random() < 0.5:
-            bounds, what = rng.choice([([1.0, -1.0], "reversed"), ([0.0, 0.0], "constant"), ("abc", "words"), ([-2.0, 2.0], "valid")])
+            bounds, what = rng.choice(
+                [([1.0, -1.0], "reversed"), ([0.0, 0.0], "constant"), ("abc", "words"), ([-2.0, 2.0], "valid")]
+            )
             file.attrs["action_bounds"] = bounds
             kind = f"action_bounds {what}"
     content = path.read_bytes()
@@ -315,7 +337,7 @@ def hdf5_case(rng: random.Random, folder: Path) -> Case:
         meaning = arrays_meaning(fields, attributes.get("action_bounds", (-1.0, 1.0)), mode=known)
         # Where no cuts are recorded they are guessed: not the same for all, but never silent.
         meaning.lenient |= "truncated" not in fields or len(attributes) > ("action_bounds" in attributes)
-    return _case(path.name, kind, len(content), meaning, lambda: orl.load_dataset(path, mode), LABELS)
+    return dataset_case(path.name, kind, len(content), meaning, lambda: orl.load_dataset(path, mode), LABELS)
 
 
 def _read(path: Path) -> tuple[Fields, dict[str, Any]]:
@@ -329,13 +351,3 @@ def _read(path: Path) -> tuple[Fields, dict[str, Any]]:
             value = file.attrs[name]
             attributes[name] = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
     return found, attributes
-
-
-def _case(file: str, kind: str, size: int, meaning: Meaning, load: Callable[[], Any], labels: dict[str, str]) -> Case:
-    names = [re.escape(file)]
-    if len(meaning.faults) == 1:
-        fault = meaning.faults[0]
-        names += [labels.get(fault.column, fault.column)] if fault.column else []
-        names += [row_pattern(fault.row)] if fault.row is not None else []
-    why = "; ".join(dict.fromkeys(fault.what for fault in meaning.faults))[:300]
-    return Case(kind, load, size, meaning.must, tuple(names), lambda value: differs(value, meaning.data), why)

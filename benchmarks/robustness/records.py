@@ -15,7 +15,17 @@ from benchmarks.robustness.bases import base
 from benchmarks.robustness.cases import Case
 from benchmarks.robustness.damage import damaged
 from benchmarks.robustness.structures import (
-    Check, as_json, described, is_count, is_mapping, is_number, is_text, odd, optional, paths, replaced,
+    Check,
+    as_json,
+    described,
+    is_count,
+    is_mapping,
+    is_number,
+    is_text,
+    odd,
+    optional,
+    paths,
+    replaced,
 )  # fmt: skip
 from offline_rl.analysis.comparison import compare
 from offline_rl.analysis.report import comma_separated
@@ -61,7 +71,10 @@ RESULT: dict[str, Check] = {
     "seconds": is_number,
     "updates_per_second": optional(is_number),
     "train": optional(is_mapping),
-    "curve": lambda value: isinstance(value, list) and all(isinstance(p, list) and len(p) == 3 and is_count(p[0]) and all(map(_SCORE, p[1:])) for p in value),
+    "curve": lambda value: (
+        isinstance(value, list)
+        and all(isinstance(p, list) and len(p) == 3 and is_count(p[0]) and all(map(_SCORE, p[1:])) for p in value)
+    ),
 }
 """What must be there, and what it may be; dots lead into mappings."""
 CONFIG = {**_ORIGIN, "format": is_count}
@@ -206,7 +219,7 @@ def _scores(run: Path) -> Any:
 
 ACTIONS: list[Callable[[Path], Any]] = [_compare, _compare, _print, _agents, _scores]
 ROW: dict[str, Check] = {"kind": is_text, "step": is_count, "seed": is_count, "seconds": is_number}
-PLAYED: dict[str, Check] = {**ROW, "episodes": is_count, **{name: _SCORE for name in ("return", "return_std", "score")}}
+PLAYED: dict[str, Check] = {**ROW, "episodes": is_count, **dict.fromkeys(("return", "return_std", "score"), _SCORE)}
 
 
 def run_case(rng: random.Random, folder: Path) -> Case:
@@ -272,7 +285,13 @@ def _files_changed(rng: random.Random, run: Path) -> Change:
     (agents / "seed-0" / "agent.json").exists()
     ways: list[tuple[str, Callable[[], Any], str, str, Callable[[Path], Any]]] = [
         ("config.json is gone", (run / "config.json").unlink, "refuse", r"config\.json|run", _compare),
-        ("metrics.jsonl is gone", (run / "metrics.jsonl").unlink, "refuse", r"metrics\.jsonl|is not finished", _compare),
+        (
+            "metrics.jsonl is gone",
+            (run / "metrics.jsonl").unlink,
+            "refuse",
+            r"metrics\.jsonl|is not finished",
+            _compare,
+        ),
         ("metrics.jsonl is gone", (run / "metrics.jsonl").unlink, "refuse", r"metrics\.jsonl|is not finished", _print),
         ("config.json is a folder", lambda: _folder(run / "config.json"), "refuse", r"config\.json|run", _compare),
         ("metrics.jsonl is a folder", lambda: _folder(run / "metrics.jsonl"), "refuse", r"metrics\.jsonl", _compare),
@@ -280,7 +299,13 @@ def _files_changed(rng: random.Random, run: Path) -> Change:
         ("a folder agents/seed-", (agents / "seed-").mkdir, "either", "seed-", _agents),
         ("a file agents/seed-1", lambda: _file(agents / "seed-1"), "refuse", "seed-1", _agents),
         ("an agent is gone", lambda: shutil.rmtree(agents / "seed-1"), "refuse", "seed-1", _scores),
-        ("an empty metrics.jsonl", lambda: (run / "metrics.jsonl").write_text(""), "refuse", r"metrics\.jsonl|is not finished", _compare),
+        (
+            "an empty metrics.jsonl",
+            lambda: (run / "metrics.jsonl").write_text(""),
+            "refuse",
+            r"metrics\.jsonl|is not finished",
+            _compare,
+        ),
         ("not a run", lambda: _emptied(run), "refuse", "run", rng.choice(ACTIONS[:3])),
         ("nothing", lambda: None, "accept", "", rng.choice(ACTIONS)),
     ]
@@ -302,5 +327,3 @@ def _file(path: Path) -> None:
 def _emptied(path: Path) -> None:
     shutil.rmtree(path)
     path.mkdir()
-
-

@@ -54,7 +54,9 @@ def _same_checkpoint(found: Any) -> str | None:
         return "there is none"
     if {**vars(one), "tensors": None} != {**vars(other), "tensors": None}:
         return "its values are others"
-    if one.tensors.keys() != other.tensors.keys() or not all(torch.equal(one.tensors[n], t) for n, t in other.tensors.items()):
+    if one.tensors.keys() != other.tensors.keys() or not all(
+        torch.equal(one.tensors[n], t) for n, t in other.tensors.items()
+    ):
         return "its tensors are others"
     if found[1] != wanted[1] or not all(torch.equal(a, b) for a, b in zip(found[2], wanted[2], strict=True)):
         return "rows are others"
@@ -88,13 +90,26 @@ def _other_metadata(rng: random.Random, content: bytes) -> tuple[bytes, str, str
         kind = f"metadata {described(path, new)}"
         header["__metadata__"]["checkpoint"] = as_json(replaced(values, path, new)).decode()
     elif way == "metadata":
-        kind, header["__metadata__"] = rng.choice([("no metadata", {}), ("metadata of others", {"format": "pt"}), ("a list", {"checkpoint": "[]"})])
+        kind, header["__metadata__"] = rng.choice(
+            [("no metadata", {}), ("metadata of others", {"format": "pt"}), ("a list", {"checkpoint": "[]"})]
+        )
     elif way == "tensor":
         name = rng.choice([name for name in header if name != "__metadata__"])
-        key, value = rng.choice([("dtype", "F64"), ("dtype", "I32"), ("shape", [1 << 40]), ("shape", [-1]), ("data_offsets", [0, 1 << 50]), ("data_offsets", [8, 0])])
+        key, value = rng.choice(
+            [
+                ("dtype", "F64"),
+                ("dtype", "I32"),
+                ("shape", [1 << 40]),
+                ("shape", [-1]),
+                ("data_offsets", [0, 1 << 50]),
+                ("data_offsets", [8, 0]),
+            ]
+        )
         header[name][key], kind = value, f"a tensor's {key}"
     else:
-        kind, header = rng.choice([("no tensors", {"__metadata__": header["__metadata__"]}), ("another header", {"a": 1})])
+        kind, header = rng.choice(
+            [("no tensors", {"__metadata__": header["__metadata__"]}), ("another header", {"a": 1})]
+        )
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[8 + length :], kind, "refuse"
@@ -121,7 +136,11 @@ AGENT = {
 
 
 def _numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(type(v) in (int, float) and abs(v) < 1e30 for v in value)
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(type(v) in (int, float) and abs(v) < 1e30 for v in value)
+    )
 
 
 def _acting(folder: Path) -> Any:
@@ -228,4 +247,11 @@ def flip_case(rng: random.Random, folder: Path) -> Case:
     place, bit = rng.randrange(len(content)), rng.randrange(8)
     file.write_bytes(flipped(content, place, bit))
     what = re.sub(r"-seed-\d+", "", file.name)
-    return Case(what, load, len(content), "refuse", (re.escape(folder.name) + "|" + re.escape(file.name),), why=f"bit {bit} of byte {place} of {file.name} is flipped")
+    return Case(
+        what,
+        load,
+        len(content),
+        "refuse",
+        (re.escape(folder.name) + "|" + re.escape(file.name),),
+        why=f"bit {bit} of byte {place} of {file.name} is flipped",
+    )

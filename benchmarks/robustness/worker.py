@@ -67,7 +67,9 @@ def _limited(case: Case, place: str) -> tuple[Verdict, float]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     taken = _status("VmHWM") - before
     if taken > limit:
-        verdict = Verdict("memory", f"{taken >> 20} MiB for {case.size} bytes; otherwise {verdict.outcome}: {verdict.said}")
+        verdict = Verdict(
+            "memory", f"{taken >> 20} MiB for {case.size} bytes; otherwise {verdict.outcome}: {verdict.said}"
+        )
     return verdict, time.monotonic() - begin
 
 
@@ -101,7 +103,9 @@ def main() -> None:
                 try:
                     case, verdict, seconds = tried(job["class"], job["seed"], number, Path(scratch))
                 except Exception as error:  # ours, not that of what is tried
-                    print(json.dumps({"error": f"{job['class']} {number}: {type(error).__name__}: {error}"}), file=answers)
+                    print(
+                        json.dumps({"error": f"{job['class']} {number}: {type(error).__name__}: {error}"}), file=answers
+                    )
                     continue
                 answer = {"number": number, "kind": case.kind, "must": case.must, "outcome": verdict.outcome}
                 print(json.dumps({**answer, "said": verdict.said, "seconds": round(seconds, 3)}), file=answers)

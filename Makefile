@@ -41,6 +41,7 @@ report: .venv/dev.stamp
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
+	$(BIN)/python -m benchmarks.robustness show
 	$(BIN)/python -m benchmarks.results readme
 
 scores: .venv/dev.stamp

@@ -104,11 +104,16 @@ def readme(path: Path = README) -> None:
         "speed": speed_table(read_sealed(results / "throughput" / "cpu.json")) + "\n",
     }
     for name, content in tables.items():
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n{content}\n{end}{after}"
+        text = between(text, name, content)
     write_bytes(path, text.encode())
+
+
+def between(text: str, name: str, content: str) -> str:
+    """Return a page with other content between the marks of this name."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def summary(folder: Path) -> str:

@@ -15,10 +15,10 @@ FLOORS = [
     {"offline_rl.sequence"},
     {"algos", "offline_rl.training"},
     {"offline_rl.benchmark", "offline_rl.collection"},
-    {"benchmarks"},
     {"offline_rl.arguments"},
     {"offline_rl.sweep"},
     {"offline_rl.cli"},
+    {"benchmarks"},
 ]
 ALLOWED_ON_ONE_FLOOR = {
     ("offline_rl.data", "offline_rl.envs"),

@@ -1,16 +1,16 @@
 """Runs killed without warning at any moment: nothing survives, and resuming ends in the same bytes."""
 
+import os
 import random
-import signal
 import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 from settings import without_timings
 
 import offline_rl as orl
+from benchmarks.robustness import kills
 from offline_rl.training.checkpoint import Checkpoint
 
 SETTINGS = {
@@ -74,12 +74,9 @@ def content(out):
 
 
 def kill_and_check_that_nothing_survives(process):
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(family, timeout=5)
+    family, alive = kills.killed(process)
     assert not alive
-    return len(family)
+    return family
 
 
 def wait_for_checkpoint(out, step=0):
@@ -177,3 +174,42 @@ def test_a_kill_in_each_phase(algorithm, tmp_path):
     assert 0 < steps[0] <= 1000 < steps[1]
     assert content(tmp_path / "killed-1") == content(tmp_path / "straight")
     assert content(tmp_path / "killed-1001") == content(tmp_path / "straight")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", kills.COMMANDS)
+def test_a_command_that_is_killed_ends_the_same_when_given_again(command):
+    """How often is up to the variable; `python -m benchmarks.robustness kills` records more of them."""
+    found = kills.kill(command, int(os.environ.get("OFFLINE_RL_KILLS", "2")), seed=0)
+    assert found.failures == []
+    assert found.kills > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [
+        ("table.json", b'{"a": [1, 2'),
+        ("agents/seed-0/weights.safetensors", b"\x10\0\0\0\0\0\0\0{}"),
+        ("metrics.jsonl", b'{"a": 1}\n{"a"\n{"a": 1}\n'),
+        ("mine.hdf5", b"\x89HDF\r\n\x1a\n"),
+        ("policy.onnx", b"onnx"),
+        ("curves.png", b""),
+    ],
+)
+def test_half_a_file_is_seen(name, half, tmp_path):
+    """Fails if the look after a kill cannot fail."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(half)
+    assert kills.half_files(tmp_path) == [name]
+    path.rename(path.with_name(f".{path.name}.17.tmp"))
+    assert kills.half_files(tmp_path) == []
+
+
+def test_another_result_is_seen():
+    assert kills.different({"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "4", "d": "5"}) == [
+        "c is missing",
+        "d is too much",
+        "b is another",
+    ]

@@ -6,9 +6,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from agents import as_format_1
+from safetensors.torch import load_file, save_file
 
 import offline_rl as orl
 from algos.bc import BC

@@ -7,9 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
-
 from agents import as_format_1
+from safetensors.torch import load_file, save_file
 
 import offline_rl as orl
 from algos.doc import Config as DoCConfig
@@ -49,7 +48,8 @@ def configure(folder, **settings):
 def test_settings_that_do_not_fit_the_weights_build_nothing_large(saved, hidden_dims):
     """Broken by building first and comparing then: the second takes 40 GB."""
     configure(saved, hidden_dims=hidden_dims)
-    assert re.search("far larger|at most 1,000|hidden_dims is|does not describe|over 100,000 values|64 digits", refusal(saved))
+    said = refusal(saved)
+    assert re.search("far larger|at most 1,000|hidden_dims is|does not describe|over 100,000 values|64 digits", said)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import select
 import signal
 import statistics
 import sys
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     obey_leash()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     _hear_ctrl_c()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -89,6 +90,8 @@ def _unforeseen(error: Exception) -> int:
     text = f"{said}; this is a fault of offline-rl: run it again with {TRACEBACK}=1 to see where, and report that"
     if isinstance(error, MemoryError):
         text = "there is too little memory for this; take less data, fewer seeds or smaller networks"
+    elif isinstance(error, UnicodeEncodeError):
+        text = f"{quoted(error.object)} has signs that this locale cannot spell; set LC_ALL=C.UTF-8"
     elif isinstance(error, OSError) and error.strerror:
         place = brief(error.filename or "a file")
         text = f"{place} cannot be used ({error.strerror}); look at the path, its permissions and the space left"
@@ -98,12 +101,12 @@ def _unforeseen(error: Exception) -> int:
 
 def _nobody_reads() -> bool:
     """Say whether whoever read our output has heard enough, as head does; then nothing more is written to it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    watcher = select.poll()
+    watcher.register(1, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in watcher.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
 
 
 def _hear_ctrl_c() -> None:

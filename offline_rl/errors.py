@@ -71,7 +71,7 @@ def quoted(value: object) -> str:
     try:
         return brief(repr(value), 100)
     except (ValueError, RecursionError):  # of a number with thousands of digits, or lists within lists
-        return f"a {type(value).__name__} that is too large to show"
+        return f"something too large to show ({type(value).__name__})"
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:

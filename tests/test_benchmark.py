@@ -218,3 +218,53 @@ def test_a_suite_knows_its_results_whatever_the_spelling_of_an_id(tmp_path):
     path.write_text("datasets: [Hopper_Medium-V2]\nmethods: {bc: {algorithm: bc}}\n")
     (place,) = result_paths(read_suite(path), "Hopper_Medium-V2", "bc", tmp_path)
     assert place.name == "bc-hopper-medium-v2-seed-0.json"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("datasets: [hopper-demo]", "datasets: 5", "datasets is 5; it must be a list"),
+        ("datasets: [hopper-demo]", "datasets: [1]", "datasets[0] is 1; it must be a text"),
+        ("datasets: [hopper-demo]", "datasets: [null]", "datasets[0] is None"),
+        ("  wide: {algorithm: bc, hidden_dims: [16]}", "  5: {algorithm: bc}", "names must be texts"),
+        ("algorithm: bc, hidden_dims: [8]", "algorithm: [bc]", "methods.a narrow one.algorithm is ['bc']"),
+        ("algorithm: bc, hidden_dims: [8]", "algorithm: null", "algorithm is None; it must be a text"),
+        ("algorithm: bc, hidden_dims: [8]", "algorithm: bc, 5: 1", "names must be texts"),
+        ("algorithm: bc, hidden_dims: [8]", "algorithm: bc, batch_size: x", "batch_size is 'x'; it must be"),
+        ("steps: 30", f"steps: {'9' * 400}", "a number of over 64 digits"),
+        ("steps: 30", f"steps: {'9' * 30}", "steps is 999999"),
+        ("steps: 30", "steps: 30, alpha: 2", "options: unknown option 'alpha'"),
+        ("a narrow one", "n" * 300, "too long for a file of results"),
+        ("steps: 30", "steps: 30, steps: 40", "names 'steps' twice"),
+    ],
+)
+def test_a_suite_of_another_shape_is_refused_with_file_and_field(small, old, new, message):
+    text = SMALL.replace(old, new)
+    assert text != SMALL
+    small.write_text(text)
+    with pytest.raises(orl.OfflineRLError) as error:
+        read_suite(small)
+    assert message in str(error.value)
+    assert str(small) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("text", ["datasets: [a]\nmethods: bc", "datasets: [a]\nmethods: [bc]", "[" * 50_000, "5"])
+def test_a_file_that_is_no_suite_is_refused_in_one_sentence(small, text):
+    small.write_text(text)
+    with pytest.raises(orl.RunError) as error:
+        read_suite(small)
+    assert str(small) in str(error.value)
+
+
+@pytest.mark.parametrize("options", ["null", "[1]", "abc"])
+def test_options_of_another_shape_are_refused(small, options):
+    small.write_text(f"datasets: [a]\nmethods: {{bc: {{algorithm: bc}}}}\noptions: {options}")
+    with pytest.raises(orl.RunError, match=r"options is .*; it must be names with values"):
+        read_suite(small)
+
+
+def test_seeds_without_end_are_refused(small):
+    small.write_text(f"datasets: [a]\nmethods: {{bc: {{algorithm: bc}}}}\noptions: {{seeds: {list(range(50_000))}}}")
+    with pytest.raises(orl.RunError, match="seeds are 50,000 numbers; a run trains at most 1,000 agents"):
+        read_suite(small)

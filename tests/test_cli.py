@@ -1,17 +1,25 @@
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from records import made
 from settings import TINY
 
 import offline_rl as orl
+from offline_rl import cli
 from offline_rl.arguments import CommandLine, UsageError
 from offline_rl.cli import main
+from offline_rl.files import sealed, write_json
 from offline_rl.training.evaluation import evaluate, trace
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments, cwd=None):
@@ -282,3 +290,76 @@ def test_evaluate_and_the_report_tell_of_every_target(tmp_path):
     found = json.loads(run("evaluate", str(agent), "--episodes", "3", "--json").stdout)[0]
     assert found["return"] == found["asked_for"]["300"]["return"] == played.returns.mean()
     assert found["asked_for"]["90"]["return"] == played.by_condition["90"].returns.mean()
+
+
+def test_what_nobody_has_foreseen_ends_in_one_sentence(monkeypatch, capsys):
+    def fails(_):
+        raise KeyError("inner\nname")
+
+    monkeypatch.setitem(cli.COMMANDS, "algos", fails)
+    monkeypatch.delenv("OFFLINE_RL_TRACEBACK", raising=False)
+    assert cli.main(["algos"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: KeyError: ")
+    assert "this is a fault of offline-rl: run it again with OFFLINE_RL_TRACEBACK=1" in said
+    assert len(said.splitlines()) == 1
+    monkeypatch.setenv("OFFLINE_RL_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        cli.main(["algos"])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("x" * 9000), OSError(28, "No space left", "a.txt")])
+def test_no_error_is_shown_at_any_length(monkeypatch, capsys, error):
+    def fails(_):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "algos", fails)
+    monkeypatch.delenv("OFFLINE_RL_TRACEBACK", raising=False)
+    assert cli.main(["algos"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert len(said) < 600
+
+
+def ascii_only(*arguments, cwd):
+    code = "from offline_rl.cli import main; raise SystemExit(main())"
+    bare = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **bare}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, env=environment, capture_output=True, check=False
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+def test_files_are_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / "results").mkdir()
+    write_json(tmp_path / "results" / "0.json", sealed({**made()[0], "method": "β", "note": "±"}))
+    out = ascii_only("report", "results", "--out", "r", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr.decode()
+    assert "±" in (tmp_path / "r" / "table.md").read_text(encoding="utf-8")
+    assert b"\\xb1" in out.stdout
+
+
+def test_a_suite_in_utf_8_is_read_in_an_ascii_locale(tmp_path):
+    (tmp_path / "s.yaml").write_text("datasets: [niché]\nmethods: {α: {algorithm: bc}}", encoding="utf-8")
+    done = ascii_only("benchmark", "s.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"fault" not in done.stderr
+    assert b"nich\\xe9" in done.stderr
+
+
+def test_who_reads_no_further_hears_no_complaint(tmp_path):
+    code = "from offline_rl.cli import main; raise SystemExit(main())"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} algos | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode in (0, 141)
+    assert done.stderr == b""
+
+
+def test_a_folder_that_is_no_seeds_is_named(tmp_path, capsys):
+    (tmp_path / "agents" / "seed-x").mkdir(parents=True)
+    for command in (["evaluate", str(tmp_path), "--episodes", "1"], ["export", str(tmp_path)]):
+        assert main(command) == 2
+        assert "seed-x is no agent's folder, whose names end in a seed's number" in capsys.readouterr().err

@@ -19,6 +19,8 @@ from offline_rl.analysis.groups import grouped
 from offline_rl.analysis.report import report
 from offline_rl.analysis.tables import table
 from offline_rl.cli import main
+from offline_rl.errors import RunError
+from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in ROOT.glob("results/*/curves.png"))
@@ -302,3 +304,97 @@ def test_the_page_works_in_a_browser(tmp_path):
         assert len([url for url in asked if url.startswith("file:")]) == 1
     finally:
         page.close()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("blocked", ["report.md", "table.md", "curves.svg"])
+def test_a_report_appears_whole_or_not_at_all(tmp_path, blocked):
+    """Fails if the files are written one after the other: tables of one report beside figures of another."""
+    results, out = tmp_path / "results", tmp_path / "out"
+    results.mkdir()
+    for number, result in enumerate(made([10.0, 12.0])):
+        write_json(results / f"{number}.json", result)
+    report(results, out)
+    before = contents(out)
+    write_json(results / "0.json", sealed({**made([99.0, 12.0])[0]}))
+    (out / blocked).unlink()
+    (out / blocked).mkdir()
+    with pytest.raises(RunError, match="cannot be written"):
+        report(results, out)
+    assert contents(out) == {name: content for name, content in before.items() if name != blocked}
+    assert sorted(path.name for path in out.iterdir()) == sorted(before)
+    (out / blocked).rmdir()
+    report(results, out)
+    assert set(contents(out)) == set(before)
+    assert contents(out)["report.csv"] != before["report.csv"]
+
+
+def test_figures_of_an_older_report_do_not_stay_beside_a_new_one(tmp_path):
+    for number, result in enumerate(made([10.0, 12.0])):
+        write_json(tmp_path / f"{number}.json", result)
+    report(tmp_path)
+    assert (tmp_path / "profiles.png").exists()
+    write_json(tmp_path / "0.json", made([None, 12.0])[0])
+    report(tmp_path)
+    assert not list(tmp_path.glob("profiles.*"))
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, out):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "file").write_text("")
+    write_json(tmp_path / "r" / "0.json", made()[0])
+    with pytest.raises(RunError, match=r"file.* cannot be written .*; choose another --out"):
+        report(tmp_path / "r", tmp_path / out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": 5}, "method is 5; it must be a text"),
+        ({"final": ...}, "it has no final"),
+        ({"final": {}}, "final has no step"),
+        ({"dataset": None}, "dataset is None"),
+        ({"hardware": {}}, "hardware has no machine"),
+        ({"score_last": "9"}, "score_last is '9'"),
+        ({"score_last": 1e308}, "score_last is 1e+308"),
+        ({"curve": "x"}, "curve is 'x'; it must be a list"),
+        ({"curve": [[1, 2]]}, "curve[0] is [1, 2]; it must be a list of 3 entries"),
+        ({"seed": [1]}, "seed is [1]"),
+        ({"seed": True}, "seed is True"),
+        ({"options": {"seeds": 3}}, "options.seeds is 3"),
+        ({"config": [1]}, "config is [1]"),
+        ({"train": {"loss": "x"}}, "train.loss is 'x'"),
+        ({"note": 7}, "note is 7"),
+        ({"format": "2"}, "of format '2'"),
+    ],
+)
+def test_a_sealed_result_of_another_shape_is_refused_with_its_field(tmp_path, changes, said):
+    result = {name: value for name, value in {**made()[0], **changes}.items() if value is not ...}
+    write_json(tmp_path / "x.json", sealed(result))
+    with pytest.raises(RunError) as caught:
+        report(tmp_path)
+    assert said in str(caught.value)
+    assert f"{tmp_path / 'x.json'} cannot be read" in str(caught.value)
+
+
+def test_no_advice_loses_a_file_that_is_none_of_ours(tmp_path):
+    """Fails if a run's settings, or anybody's JSON, are to be removed because they carry no checksum."""
+    files = {"run/config.json": "{}", "other/package.json": '{"name": "x"}', "deep/x.json": "[" * 50_000}
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text(text)
+        with pytest.raises(RunError) as caught:
+            report(path.parent)
+        assert "remove" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+    with pytest.raises(RunError, match=r"run is a run, not a folder of results; `python -m benchmarks.results collect"):
+        report(tmp_path / "run")
+    with pytest.raises(RunError, match="holds no results; `offline-rl benchmark` writes some"):
+        report(tmp_path)
+    with pytest.raises(RunError, match="there is no folder"):
+        report(tmp_path / "nothing")

@@ -6,6 +6,9 @@ The index files here are made by the layouts of the public repositories; only th
 import io
 import os
 import pickle
+import struct
+import time
+import tracemalloc
 import zipfile
 
 import h5py
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 from datasets import episodic_dataset
 
-from offline_rl.data import Dataset, unpickle
+from offline_rl.data import Dataset, labels, unpickle
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preferences import agreement, read_pairs, relabelled
 from offline_rl.data.preprocessing import Preprocessing
@@ -504,3 +507,97 @@ def test_the_second_segment_of_a_published_file_is_preferred_where_the_label_is_
     returns = np.bincount(segment, reward).reshape(2, 100)
     label, _ = Teacher().labels(returns.T[:, :, None], 1.0, 0)
     assert (label == script.label).mean() >= 0.99
+
+
+def test_a_pickle_cannot_multiply_its_own_size(tmp_path):
+    """Fails if each call of a file may return its text anew: six bytes of the file for four million of memory."""
+    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
+    path = tmp_path / "label_human.pkl"
+    path.write_bytes(b"\x80\x02c_codecs\nencode\nq\x00" + text + b"q\x0100(" + b"h\x00h\x01\x85R" * 2000 + b"l.")
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=r"label_human.pkl is damaged or no pickle of numbers"):
+        unpickle.load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 * path.stat().st_size
+
+
+@pytest.mark.parametrize("item", [b"\x88", b"K\x05", b"]"])
+def test_a_pickle_of_too_many_steps_is_refused(tmp_path, item):
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02](" + item * 2_100_000 + b"e.")
+    with pytest.raises(DatasetError, match="damaged or no pickle"):
+        unpickle.load(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True] * 100_000,
+        [1] * 50_000 + [0.5] * 50_000,
+        [[0, 1]] * 100_000,
+        [np.array([0.5, 0.5])] * 100_000,
+        [np.int64(3)] * 100_000,
+        [[1]] * 100_000,
+    ],
+    ids=["bool", "mixed", "pairs", "arrays", "scalars", "ones"],
+)
+def test_lists_of_numbers_become_one_array_in_one_pass(tmp_path, values):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(values))
+    began = time.process_time()
+    found = unpickle.as_array(unpickle.load(path))
+    assert time.process_time() - began < 2
+    np.testing.assert_array_equal(found, np.array(values))
+    assert found.dtype == np.array(values).dtype
+
+
+@pytest.mark.parametrize("values", [[[1, 2], [1]], [[1], 1], [[1, 2, 3]], [[[1]]], ["a"], [None], [2**64], [1j]])
+def test_lists_of_anything_else_are_none(tmp_path, values):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(values))
+    try:
+        assert unpickle.as_array(unpickle.load(path)) is None
+    except DatasetError:
+        assert values == [1j]
+
+
+def npz(path, compression=zipfile.ZIP_DEFLATED, **arrays):
+    """Write an archive whose arrays are given as they are, or by a header and the zeros behind it."""
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, (shape, kind, size) in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                block = bytes(1 << 20)
+                for start in range(0, size, len(block)):
+                    member.write(block[: size - start])
+    return path
+
+
+def test_a_bomb_of_zeros_is_refused_before_it_is_read(tmp_path):
+    """Fails if only what one array has in the file is bounded: zeros shrink to a thousandth."""
+    size = 60 << 20
+    path = npz(tmp_path / "bomb.npz", **dict.fromkeys(labels.CONTENT_FIELDS, ((size // 64, 8, 8), "i1", size)))
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=r"bomb.npz: 'obs_2' declares so much that all arrays come to"):
+        labels.read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "said"),
+    [
+        ((10**9, 10**9, 10**9), "f4", "more than it has"),
+        ((-1, 2, 2), "f4", "more than it has"),
+        ((1, 1, 1), "c8", "holds no numbers but complex64"),
+        ((1, 1, 1), "O", "holds no numbers but object"),
+        ((1, 1, 1), "M8[s]", "holds no numbers but datetime64"),
+    ],
+)
+def test_what_an_array_declares_is_checked_before_it_is_read(tmp_path, shape, kind, said):
+    path = npz(tmp_path / "x.npz", **dict.fromkeys(labels.CONTENT_FIELDS, (shape, kind, 64)))
+    with pytest.raises(DatasetError, match=said):
+        labels.read(path)

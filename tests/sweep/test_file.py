@@ -1,5 +1,7 @@
 """Sweep files: what is read from them, and that nothing in them is ignored in silence."""
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 
 from offline_rl.errors import SweepError
 from offline_rl.sweep.file import algorithm_of, read_sweep
+from offline_rl.sweep.space import read_parameters
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "sweeps"
 COMMAND = ["${env}", "offline-rl", "train", "td3_bc", "--dataset=hopper-demo", "--steps", "300", "${args}"]
@@ -184,3 +187,76 @@ def test_presets_tell_trials_apart_and_older_trials_keep_their_names(sweep_file)
     command = ["offline-rl", "train", "a2pr", "--dataset=hopper-demo", "--preset=hopper-medium-v2", "${args}"]
     named = read_sweep(sweep_file(command=command))
     assert named.identity({"alpha": 2.5})["options"]["preset"] == "hopper-medium-v2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metric": {"name": 5}}, "metric.name is 5; it must be a text"),
+        ({"metric": [1]}, "metric is"),
+        ({"parameters": {"alpha": {"distribution": ["a"]}}}, "distribution is ['a']; it must be a text"),
+        ({"parameters": {"alpha": {"min": 1, "max": 10**30}}}, "max is 1000"),
+        ({"parameters": {"alpha": {"distribution": "log_uniform", "min": 0, "max": 800}}}, "has no finite numbers"),
+        ({"parameters": {"alpha": {"distribution": "normal", "mu": 1e299, "sigma": 1e300}}}, "has no finite numbers"),
+        ({"parameters": {"alpha": {"values": list(range(20_000))}}}, "20,000 values, of which a sweep takes at most"),
+        ({"parameters": {"x": "y" * 9000}}, "is 'yyy"),
+        ({"parameters": {"alpha": {"distribution": "q_uniform", "min": 1, "max": 1e300, "q": 1e-12}}}, "too small"),
+        ({"method": ["x"] * 1000}, "method is ['x', 'x'"),
+        ({"run_cap": 10**40}, "run_cap is"),
+        ({"early_terminate": {"type": "hyperband", "max_iter": 10**15, "s": 10**9}}, "s is 1,000,000,000; it must be"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 1e300}}, "eta is 1e+300"),
+        ({"command": ["x" * 5000, "train", "bc", "${args}"]}, "command runs 'xxx"),
+    ],
+)
+def test_what_would_be_spread_or_shown_at_any_length_is_refused_shortly(sweep_file, changes, said):
+    with pytest.raises(SweepError) as caught:
+        read_sweep(sweep_file(**changes))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("entry", "method"),
+    [
+        ({"min": 1, "max": 10**12}, "random"),
+        ({"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 1e-12}, "bayes"),
+        ({"values": [number / 7 for number in range(9000)]}, "random"),
+    ],
+)
+def test_many_values_cost_no_time_and_no_memory(sweep_file, entry, method):
+    """Broken by a list of the range, by comparing each value with all others, or by parsing each on a command line."""
+    file = sweep_file(parameters={"alpha": entry}, method=method)
+    read_sweep(sweep_file(method=method))
+    began = time.process_time()
+    tracemalloc.start()
+    sweep = read_sweep(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert time.process_time() - began < 10
+    assert peak < 50 << 20
+    assert 0 <= sweep.parameters["alpha"].at(0.5) <= 10**12
+
+
+def test_a_value_among_many_that_no_trial_could_have_is_still_refused(sweep_file):
+    values = [1.0] + [number + 0.5 for number in range(500)] + [-1.0]
+    with pytest.raises(SweepError, match="alpha is -1"):
+        read_sweep(sweep_file(parameters={"alpha": {"values": values}}))
+
+
+def test_a_grid_of_a_range_without_end_is_refused(sweep_file):
+    with pytest.raises(SweepError, match=r"1,000,000,000,000 values, of which a sweep takes at most 10,000"):
+        read_sweep(sweep_file(method="grid", parameters={"steps": {"min": 1, "max": 10**12}}))
+
+
+@pytest.mark.parametrize("low_high", [(0.0001, 0.001), (1e-5, 10), (16, 256), (0.2, 0.9)])
+@pytest.mark.parametrize("kind", ["log_uniform", "inv_log_uniform", "q_log_uniform"])
+def test_exponents_that_look_like_values_are_warned_of(kind, low_high):
+    entry = {"distribution": kind, "min": low_high[0], "max": low_high[1]}
+    with pytest.warns(UserWarning, match=rf"x: {kind}'s limits are exponents of e: .* did you mean {kind}_values"):
+        read_parameters({"x": entry}, "random")
+
+
+@pytest.mark.parametrize("low_high", [(-9, -5), (-2, 3), (0, 5), (1, 6), (-11.5, 0)])
+@pytest.mark.filterwarnings("error")
+def test_exponents_that_are_meant_so_are_not_warned_of(low_high):
+    read_parameters({"x": {"distribution": "log_uniform", "min": low_high[0], "max": low_high[1]}}, "random")

@@ -279,9 +279,9 @@ def episode_numbers(words: Words, values: npt.NDArray[Any]) -> IntArray:
 
 def _missing(values: npt.NDArray[Any]) -> BoolArray:
     if values.dtype.kind in "mM":
-        return np.isnat(values)
+        return np.asarray(np.isnat(values))
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return np.asarray(np.isnan(values))
     if values.dtype.kind in "biu":
         return np.zeros(len(values), bool)
     return np.array([is_missing(value) for value in values.tolist()], bool)

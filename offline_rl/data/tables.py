@@ -132,13 +132,16 @@ def _parsed(path: Path, plain: Path, names: Sequence[str], types: Mapping[str, s
     from pyarrow import csv as arrow
 
     bad: list[Any] = []
+
+    def note(row: Any) -> str:
+        bad.append(row)
+        return "error"
+
     try:
         return arrow.read_csv(
             plain,
             read_options=arrow.ReadOptions(use_threads=False, block_size=BLOCK),  # with threads, rows have no number
-            parse_options=arrow.ParseOptions(
-                newlines_in_values=True, invalid_row_handler=lambda row: bad.append(row) or "error"
-            ),
+            parse_options=arrow.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
             convert_options=arrow.ConvertOptions(
                 strings_can_be_null=True, include_columns=_used(names), column_types=types
             ),

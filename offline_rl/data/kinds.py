@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from offline_rl.errors import DatasetError
+from offline_rl.errors import DatasetError, brief
 
 Kind = Literal["hdf5", "parquet", "text"]
 
@@ -102,11 +102,6 @@ def plain_text(path: Path) -> Iterator[Path]:
             raise DatasetError(f"{path} holds no text within {packing}, but a file of another kind; unpack it first")
         _check_text(path, start)
         yield inner
-
-
-def brief(error: object) -> str:
-    """Return the beginning of what an error says, on one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _start(path: Path) -> bytes:

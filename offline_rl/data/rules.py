@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from offline_rl.errors import DatasetError
+from offline_rl.errors import DatasetError, quoted
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -29,12 +29,6 @@ NOISE = 1e-11
 """Spread, as a part of a number's size, that is taken for the rounding of double precision and may be lost."""
 FAINT_REWARD = 1e-6
 """Size of all rewards below which a warning is due: Adam adds 1e-8 to the size of a gradient."""
-
-
-def quoted(value: object) -> str:
-    """Return a value as a message shows it: on one line, and cut short."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @dataclass(frozen=True)

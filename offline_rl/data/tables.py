@@ -35,8 +35,8 @@ from offline_rl.data import kinds
 from offline_rl.data.dataset import MEASURED_BOUNDS, Dataset
 from offline_rl.data.names import FIELDS, key_of
 from offline_rl.data.rows import checked, exact_rows
-from offline_rl.data.rules import is_missing, quoted
-from offline_rl.errors import DatasetError
+from offline_rl.data.rules import is_missing
+from offline_rl.errors import DatasetError, brief, quoted
 
 INSTALL = 'pip install "offline-rl-suite[tables]"'
 FLAGS = ("terminated", "truncated")
@@ -108,9 +108,9 @@ def _said(path: Path) -> Iterator[None]:
     except (DatasetError, ImportError):
         raise
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not text in UTF-8 ({kinds.brief(error)}); export it again as UTF-8") from error
+        raise DatasetError(f"{path} is not text in UTF-8 ({brief(error)}); export it again as UTF-8") from error
     except Exception as error:
-        raise DatasetError(f"{path} cannot be read as a table ({kinds.brief(error)}); export it again") from error
+        raise DatasetError(f"{path} cannot be read as a table ({brief(error)}); export it again") from error
 
 
 @contextlib.contextmanager

@@ -255,8 +255,13 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     if plan.options.mode != "auto":
         pairs.append(("mode", old["compute"].get("mode", "eager"), new["compute"]["mode"]))
     for section in ("config", "options"):
-        names = {**old[section], **new[section]}
-        pairs += [(name, old[section].get(name), new[section].get(name)) for name in names]
+        # A setting that there was not yet had the effect of its default.
+        before = (
+            {**dataclasses.asdict(plan.algorithm.config_class()), **old[section]}
+            if section == "config"
+            else old[section]
+        )
+        pairs += [(name, before.get(name), new[section].get(name)) for name in {**before, **new[section]}]
     return [
         f"{name} was {brief(repr(before))}, now {brief(repr(after))}"
         for name, before, after in pairs

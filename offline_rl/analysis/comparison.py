@@ -118,9 +118,8 @@ def _condition(result: Result) -> str:
 def _changes(ours: list[Result], theirs: list[Result]) -> list[str]:
     """Return each setting, version, fact of the data and of the hardware that is not the same on both sides."""
     first, second = (_facts(results[0]) for results in (ours, theirs))
-    presets = [results[0].get("preset") for results in (ours, theirs)]
-    if None not in presets:  # those of older runs are not known
-        first["preset"], second["preset"] = (" and ".join(entries) or "none" for entries in presets)
+    if "preset" in ours[0] and "preset" in theirs[0]:  # those of older runs are not known
+        first["preset"], second["preset"] = (" and ".join(group[0]["preset"]) or "none" for group in (ours, theirs))
     changes = [f"{fact(n, first.get(n))} → {second.get(n)}" for n in sorted(varying([first, second]))]
     seeds = [sorted(result["seed"] for result in results) for results in (ours, theirs)]
     return changes + ([f"seeds {seeds[0]} → {seeds[1]}"] if seeds[0] != seeds[1] else [])

@@ -154,9 +154,8 @@ def _condition(result: Result) -> str:
 def _changes(ours: list[Result], theirs: list[Result]) -> list[str]:
     """Return each setting, version, fact of the data and of the hardware that is not the same on both sides."""
     first, second = (_facts(results[0]) for results in (ours, theirs))
-    if all("preset" in results[0] for results in (ours, theirs)):  # those of older runs are not known
-        for facts, results in ((first, ours), (second, theirs)):
-            facts["preset"] = " and ".join(results[0]["preset"]) or "none"
+    if "preset" in ours[0] and "preset" in theirs[0]:  # those of older runs are not known
+        first["preset"], second["preset"] = (" and ".join(group[0]["preset"]) or "none" for group in (ours, theirs))
     changes = [f"{fact(n, first.get(n))} → {second.get(n)}" for n in sorted(varying([first, second]))]
     seeds = [sorted(result["seed"] for result in results) for results in (ours, theirs)]
     return changes + ([f"seeds {seeds[0]} → {seeds[1]}"] if seeds[0] != seeds[1] else [])

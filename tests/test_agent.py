@@ -389,7 +389,7 @@ def test_links_are_refused_wherever_they_lead(saved, tmp_path, name):
         ("{", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         ('{"format": 1, "algorithm": "' + "x" * 1_000_000 + '"}', "cannot be read .it has over 1,000,000 bytes"),
-        ("[]", "has no format number"),
+        ("[]", "must be names with values"),
         ('{"format": 1}', "does not describe an agent"),
         ('{"format": 1, "algorithm": "td3bc"}', "did you mean 'td3_bc'"),
     ],

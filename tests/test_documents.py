@@ -18,7 +18,7 @@ BOMB = ", ".join(
 
 def refusal(parse, text):
     began = time.process_time()
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError, match=r"(?s)^") as caught:
         parse(text)
     assert time.process_time() - began < 2
     assert len(str(caught.value)) < 400

@@ -20,7 +20,7 @@ from offline_rl.errors import DatasetError
 
 SIZE_LIMIT = 8 << 20
 """Bytes a pickle may have."""
-STEP_LIMIT = 2_000_000
+STEP_LIMIT = 1_000_000
 """Steps that a pickle may have, which is a number each; the largest label files have some ten thousand."""
 CALL_BYTES = 128
 """Memory that a call takes beside the bytes it returns."""

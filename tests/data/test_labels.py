@@ -524,7 +524,7 @@ def test_a_pickle_cannot_multiply_its_own_size(tmp_path):
 
 @pytest.mark.parametrize("item", [b"\x88", b"K\x05", b"]"])
 def test_a_pickle_of_too_many_steps_is_refused(tmp_path, item):
-    (tmp_path / "x.pkl").write_bytes(b"\x80\x02](" + item * 2_100_000 + b"e.")
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02](" + item * 1_050_000 + b"e.")
     with pytest.raises(DatasetError, match="damaged or no pickle"):
         unpickle.load(tmp_path / "x.pkl")
 
@@ -576,11 +576,11 @@ def npz(path, compression=zipfile.ZIP_DEFLATED, **arrays):
 
 def test_a_bomb_of_zeros_is_refused_before_it_is_read(tmp_path):
     """Fails if only what one array has in the file is bounded: zeros shrink to a thousandth."""
-    size = 60 << 20
+    size = 16 << 20
     path = npz(tmp_path / "bomb.npz", **dict.fromkeys(labels.CONTENT_FIELDS, ((size // 64, 8, 8), "i1", size)))
     assert path.stat().st_size < 1 << 20
     tracemalloc.start()
-    with pytest.raises(DatasetError, match=r"bomb.npz: 'obs_2' declares so much that all arrays come to"):
+    with pytest.raises(DatasetError, match=r"bomb.npz: 'obs_\d' declares so much that all arrays come to"):
         labels.read(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

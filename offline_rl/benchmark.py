@@ -35,7 +35,8 @@ from offline_rl.training.run import Run, train
 WAIT_SECONDS = 1.0
 """How long a process waits for others when they do all that is left."""
 KEYS = ("datasets", "options", "methods", "metrics")
-SHAPE = {"datasets": [str], "options?": {str: object}, "methods": {str: {"algorithm": str}}, "metrics?": [str]}
+METHOD = {"algorithm": str, "datasets?": [str], str: object}
+SHAPE = {"datasets": [str], "options?": {str: object}, "methods": {str: METHOD}, "metrics?": [str]}
 """Of a suite; what options and settings mean is checked like that of any run."""
 NAME_LIMIT = 200
 """Bytes of the name of a file of results, to which some are added while it is written."""
@@ -43,14 +44,15 @@ NAME_LIMIT = 200
 
 @dataclass(frozen=True)
 class Suite:
-    """Every method is trained on every dataset.
+    """Methods, each of which is trained on every dataset, or on those that it names.
 
     Attributes:
         name: The file's, without its ending.
         datasets: D4RL ids, or files below a folder that is named when the suite is run; "a+b" joins two.
         options: Of every run; fields of :class:`~offline_rl.training.options.TrainOptions`. ``preset`` may also be
             given by dataset, ``{hopper_medium_replay.hdf5: hopper-medium-replay-v2}``, here or for a method.
-        methods: By its name in the table, each method's ``algorithm`` and the settings that are not its default.
+        methods: By its name in the table, each method's ``algorithm`` and the settings that are not its default; one
+            with ``datasets`` is trained on these alone. The first method is run first, on all its datasets.
         metrics: Training metrics whose last values stand in the table, too.
     """
 
@@ -95,7 +97,7 @@ def _check_suite(suite: Suite) -> None:
             raise RunError(f"options: unknown option {quoted(name)}{suggestion(name, known)}; settings go to methods")
     TrainOptions(**{**suite.options, "preset": None})
     for name, method in suite.methods.items():
-        for dataset in suite.datasets:
+        for dataset in _datasets(suite, method):
             algorithm, settings = _settings(suite, dataset, method)
             find_algorithm(algorithm).config_class(**split_settings(algorithm, settings)[1])
             if len(_file_name(_stem(dataset), name, 0).encode()) > NAME_LIMIT:
@@ -132,7 +134,20 @@ def missing(suite: Suite, results: Path) -> list[tuple[str, str]]:
 
 
 def _jobs(suite: Suite) -> list[tuple[str, str]]:
-    return [(dataset, method) for dataset in suite.datasets for method in suite.methods]
+    return [(dataset, name) for name, method in suite.methods.items() for dataset in _datasets(suite, method)]
+
+
+def _datasets(suite: Suite, method: Mapping[str, Any]) -> list[str]:
+    """Return the datasets of a method.
+
+    Raises:
+        RunError: It names one that is not the suite's.
+    """
+    own: list[str] = method.get("datasets", suite.datasets)
+    if unknown := [name for name in own if name not in suite.datasets]:
+        known = suggestion(unknown[0], suite.datasets)
+        raise RunError(f"datasets: {quoted(unknown[0])} is no dataset of the suite{known}")
+    return own
 
 
 def _run(  # noqa: PLR0917
@@ -281,6 +296,7 @@ def _settings(suite: Suite, dataset: str, method: Mapping[str, Any]) -> tuple[st
     """Return a method's algorithm and all settings of its run; what neither run nor algorithm knows is refused."""
     settings = {**suite.options, **method}
     algorithm = settings.pop("algorithm")
+    settings.pop("datasets", None)
     if "each" in settings:
         raise RunError("a suite has no each; write a method for each setting")
     if isinstance(by_dataset := settings.get("preset"), Mapping):

@@ -91,6 +91,8 @@ def _check_mapping(value: Any, shape: dict[Any, Any], where: str) -> None:
             raise ValueError(f"{where or 'it'} has no {name}")
     if str in shape:
         for name, inner in others.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{where or 'it'} has the name {quoted(name)}; names must be texts")
             check(inner, shape[str], f"{where}.{brief(name, 50)}" if where else brief(name, 50))
 
 

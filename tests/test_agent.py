@@ -20,7 +20,7 @@ from algos.td3_bc import TD3BC, Config
 from offline_rl.agent import find_algorithm, merged, presets
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import DivergedError
-from offline_rl.files import remove_leftovers
+from offline_rl.files import remove_leftovers, sealed, write_json
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_names_go_from_a_table_through_training_into_the_agent(tmp_path):
         orl.train("bc", other, out=str(tmp_path / "run"), steps=3, resume=True, **quick)
     record = json.loads((run.path / "config.json").read_text())
     del record["dataset"]["observation_names"], record["dataset"]["action_names"]  # as older versions wrote it
-    (run.path / "config.json").write_text(json.dumps(record))
+    write_json(run.path / "config.json", sealed(record))
     assert len(orl.train("bc", other, out=str(tmp_path / "run"), steps=3, resume=True, **quick).agents) == 1
 
 

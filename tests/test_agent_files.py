@@ -73,11 +73,11 @@ def test_other_sizes_of_networks_are_no_way_around(tmp_path, setting, value):
     [
         ("doc", {"hidden_dims": []}, "hidden_dims is \\[\\]; doc needs"),
         ("doc", {"heads": 3}, "heads is 3; it must divide width, which is 8"),
-        ("doc", {"future": 2**63}, "future is 9223372036854775808; it must be at most"),
+        ("doc", {"future": 2**63}, "future is 9223372036854775808; it must be"),
         ("doc", {"past": 10**12}, "past is 1000000000000; it must be at most"),
         ("doc", {"candidates": 5_000_000}, "candidates is 5000000; times the widest layer at most"),
         ("dt", {"heads": 3}, "heads is 3; it must divide width, which is 8"),
-        ("dt", {"length": 2**63}, "length is 9223372036854775808; it must be at most"),
+        ("dt", {"length": 2**63}, "length is 9223372036854775808; it must be"),
         ("dt", {"return_scale": 1e308}, "return_scale is 1e\\+308; it must be at most"),
         ("dt", {"return_scale": 1e30}, "return_scale is 1e\\+30; it must be at most"),
         ("dt", {"target_returns": [-1e308]}, "target_returns is .* it must be at least"),
@@ -116,6 +116,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(saved, value, kind):
     for weight in weights.values():
         weight[...] = value
     save_numpy(weights, file)
+    as_format_1(saved)
     assert re.search("holds (NaN or infinity|numbers up to 3e.38) in actor", refusal(saved))
 
 
@@ -125,6 +126,7 @@ def test_doubles_that_single_precision_cannot_hold_are_refused(saved):
     name = sorted(weights)[0]
     weights[name].flat[0] = 1e300
     save_numpy(weights, file)
+    as_format_1(saved)
     assert f"holds NaN or infinity in {name}" in refusal(saved)
 
 
@@ -140,7 +142,7 @@ def test_a_path_that_is_none_is_one_short_sentence(path, tmp_path, monkeypatch):
 
 def test_a_format_of_many_digits_is_cut(saved):
     as_format_1(saved, format=int("9" * 4000))
-    assert "thousands of digits" in refusal(saved)
+    assert "over 64 digits" in refusal(saved)
 
 
 def test_folders_in_a_run_that_are_no_agents_are_no_obstacle(saved, tmp_path):

@@ -14,7 +14,7 @@ from records import made
 
 import offline_rl as orl
 from offline_rl.agent import find_algorithm
-from offline_rl.benchmark import check, read_suite, result_paths, suite_table
+from offline_rl.benchmark import check, missing, read_suite, result_paths, suite_table
 from offline_rl.cli import main
 from offline_rl.files import sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
@@ -267,4 +267,17 @@ def test_options_of_another_shape_are_refused(small, options):
 def test_seeds_without_end_are_refused(small):
     small.write_text(f"datasets: [a]\nmethods: {{bc: {{algorithm: bc}}}}\noptions: {{seeds: {list(range(50_000))}}}")
     with pytest.raises(orl.RunError, match="seeds are 50,000 numbers; a run trains at most 1,000 agents"):
+        read_suite(small)
+
+
+def test_a_method_may_be_for_some_of_the_datasets_alone(small):
+    """Broken by a control that is trained everywhere, or by a suite that waits for results it never makes."""
+    small.write_text(
+        "datasets: [hopper-demo, two.hdf5]\noptions: {seeds: [0]}\n"
+        "methods: {all: {algorithm: bc}, one: {algorithm: bc, datasets: [two.hdf5]}}\n"
+    )
+    jobs = [("hopper-demo", "all"), ("two.hdf5", "all"), ("two.hdf5", "one")]
+    assert missing(read_suite(small), small.parent) == jobs
+    small.write_text(small.read_text().replace("[two.hdf5]}", "[tow.hdf5]}"))
+    with pytest.raises(orl.RunError, match=r"datasets: 'tow.hdf5' is no dataset of the suite; did you mean two.hdf5"):
         read_suite(small)

@@ -94,7 +94,7 @@ def archive_case(rng: random.Random, folder: Path) -> Case:
         # An archive has checksums of its arrays, not of all else: what can still be read must be what it was.
         content, kind = damaged(content, rng)
         must = "refuse" if must == "refuse" else "either"
-    elif way < 0.36:
+    elif way < 0.32:
         content, kind, must, judged = _bomb(rng), "a bomb", "either", False
     file = folder / "pairs.npz"
     file.write_bytes(content)
@@ -205,7 +205,7 @@ def pickle_case(rng: random.Random, folder: Path) -> Case:
         contents[number], kind = damaged(contents[number], rng)
         judged[number] = forked(lambda: _reread(contents[number]))
         must = "refuse" if isinstance(judged[number], str) else "either"
-    elif way < 0.4:
+    elif way < 0.34:
         number = 0
         contents[0], kind, must = _hostile(rng)
         judged = []

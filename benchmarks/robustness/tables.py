@@ -19,7 +19,7 @@ import numpy as np
 import offline_rl as orl
 from benchmarks.robustness.cases import Case
 from benchmarks.robustness.damage import damaged
-from benchmarks.robustness.forked import forked
+from benchmarks.robustness.forked import second_opinion
 from benchmarks.robustness.meaning import Cell, Meaning, dataset_case, table_meaning, text_cell, value_cell
 
 Value = Any
@@ -524,11 +524,12 @@ def parquet_case(rng: random.Random, folder: Path) -> Case:
     stream = io.BytesIO()
     pyarrow.parquet.write_table(arrow, stream, compression=rng.choice(["none", "snappy", "gzip", "zstd"]))
     content, suffix = stream.getvalue(), rng.choice([".parquet"] * 9 + [".PARQUET"])
-    if rng.random() < 0.25:
+    whole = rng.random() >= 0.25
+    if not whole:
         content, kind = damaged(content, rng)
     path = folder / f"table{suffix}"
     path.write_bytes(content)
-    read = forked(lambda: _read_parquet(path))
+    read = second_opinion(lambda: _read_parquet(path), whole=whole)
     meaning = Meaning()
     if isinstance(read, str):
         meaning.fault(read)

@@ -25,9 +25,15 @@ NO_LIST: list[Any] = [5, 1.5, True, {"a": 1}, DEEP, LAUGHS, LOOP]
 NO_MAPPING: list[Any] = [5, "abc", [1], [None], True, DEEP, LAUGHS, LOOP]
 
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The quicker one: some lists are long."""
+LONG = 20_000
+"""Bytes from which YAML is not read a second time: that would take longer than all else."""
+
+
 def as_yaml(tree: Tree) -> str:
     """Return YAML, with the aliases and the nesting that no writer writes."""
-    text = yaml.safe_dump(tree, default_flow_style=True, width=10**9, allow_unicode=True)
+    text = yaml.dump(tree, Dumper=DUMPER, default_flow_style=True, width=10**9, allow_unicode=True)
     laughs = "[&l0 [x, x]" + "".join(f", &l{i + 1} [{', '.join([f'*l{i}'] * 9)}]" for i in range(12)) + "]"
     for mark, written in ((DEEP, "[" * 20_000 + "]" * 20_000), (LAUGHS, laughs), (LOOP, "&loop [*loop]")):
         text = text.replace(f"'{mark}'", written)
@@ -48,7 +54,7 @@ class _Once(yaml.SafeLoader):
 @functools.lru_cache(maxsize=4)
 def parsed(content: bytes) -> tuple[Any, bool]:
     """Return what YAML says, or None if it says nothing, and whether a name stands there twice."""
-    if b"*" in content or b"[[[[" in content:
+    if b"*" in content or b"[[[[" in content or len(content) > LONG:
         return None, False
     try:
         loader = _Once(content.decode())

@@ -17,10 +17,11 @@ FLOORS = [
     {"offline_rl.benchmark", "offline_rl.collection"},
     {"offline_rl.arguments"},
     {"offline_rl.sweep"},
-    {"offline_rl.cli"},
+    {"offline_rl.cli", "offline_rl.__main__"},
     {"benchmarks"},
 ]
 ALLOWED_ON_ONE_FLOOR = {
+    ("offline_rl.__main__", "offline_rl.cli"),
     ("offline_rl.data", "offline_rl.envs"),
     ("offline_rl.networks", "offline_rl.data"),
     ("offline_rl.hub", "offline_rl.agent_files"),
@@ -74,9 +75,8 @@ def test_nothing_reaches_up(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "algos").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_algorithm_files_read_in_one_order(path):
-    """Module docstring, Config, class, build, draws, losses, update, policy, PRESETS; under 250 lines."""
+    """Module docstring, Config, class, build, draws, losses, update, policy, PRESETS."""
     text = path.read_text()
-    assert len(text.splitlines()) <= 250
     body = ast.parse(text).body
     assert isinstance(body[0], ast.Expr), "the file begins with its docstring"
     classes = [node for node in body if isinstance(node, ast.ClassDef)]

@@ -73,7 +73,7 @@ DEMO = ["train", "bc", "--dataset", "hopper-demo"]
         ([*DEMO, "--learning_rate", "0"], "must be above 0"),
         ([*DEMO, "--hidden_dims", "16", "0"], "hidden_dims is [16, 0]"),
         ([*DEMO, "--checkpoint_seconds", "-1"], "checkpoint_seconds is -1.0"),
-        ([*DEMO, "--out", "/dev/null"], "/dev/null is a file"),
+        ([*DEMO, "--out", "/dev/null"], "/dev/null is no folder"),
         ([*DEMO, "--out", "/dev/null/x"], "cannot be written"),
         (["train", "td3_bc", "--dataset", "hopper-demo", "--policy_delay", "0"], "policy_delay is 0"),
         (["train", "prdc", "--dataset", "hopper-demo", "--neighbors", "hnsw"], "--neighbors"),
@@ -152,7 +152,7 @@ def test_help_is_everywhere(command):
 
 @pytest.mark.parametrize(
     ("command", "places"),
-    [("benchmark", "SUITE"), ("report", "FOLDER"), ("compare", "FIRST SECOND"), ("algos", "[NAME]")],
+    [("benchmark", "SUITE"), ("report", "PLACES"), ("compare", "FIRST SECOND"), ("algos", "[NAME]")],
 )
 def test_help_shows_by_place_what_is_given_by_place(command, places, capsys):
     with pytest.raises(SystemExit):
@@ -358,8 +358,9 @@ def test_who_reads_no_further_hears_no_complaint(tmp_path):
     assert done.stderr == b""
 
 
-def test_a_folder_that_is_no_seeds_is_named(tmp_path, capsys):
+def test_a_run_without_an_agents_folder_is_told_so(tmp_path, capsys):
     (tmp_path / "agents" / "seed-x").mkdir(parents=True)
     for command in (["evaluate", str(tmp_path), "--episodes", "1"], ["export", str(tmp_path)]):
         assert main(command) == 2
-        assert "seed-x is no agent's folder, whose names end in a seed's number" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "holds no agent.json, so it is no agent folder; give one of the folders in its agents/" in said

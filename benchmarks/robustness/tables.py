@@ -104,7 +104,8 @@ def _column(pattern: str, what: str, change: Callable[[random.Random, list[Value
 
     def mutate(rng: random.Random, table: Table) -> str:
         column = table.place(rng, pattern)
-        table.columns[column] = change(rng, table.columns[column])
+        with contextlib.suppress(ValueError):  # an earlier change may have left no number to change
+            table.columns[column] = change(rng, table.columns[column])
         return what
 
     return mutate

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -118,8 +119,8 @@ def train(
         raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
     options = options or TrainOptions(**run_settings)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
-    for sentence in plan.sentences():
-        print(sentence, flush=True)
+    for sentence in plan.sentences() if not options.quiet else ():
+        print(sentence, file=sys.stderr, flush=True)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(Crew()) as crew:
         return carry_out(plan, out, crew)

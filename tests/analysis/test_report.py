@@ -392,7 +392,7 @@ def test_no_advice_loses_a_file_that_is_none_of_ours(tmp_path):
             report(path.parent)
         assert "remove" not in str(caught.value)
         assert len(str(caught.value)) < 600
-    with pytest.raises(RunError, match=r"run is a run, not a folder of results; `python -m benchmarks.results collect"):
+    with pytest.raises(RunError, match=r"run is a run, not a folder of results; offline-rl results collect"):
         report(tmp_path / "run")
     with pytest.raises(RunError, match="holds no results; `offline-rl benchmark` writes some"):
         report(tmp_path)

@@ -10,6 +10,7 @@ from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import DatasetError, RunError
+from offline_rl.files import sealed, write_json
 from offline_rl.training.finetune import _begin
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan
@@ -104,7 +105,7 @@ def test_a_run_says_how_it_scaled_and_is_not_resumed_by_another_rule(tmp_path, t
     config = json.loads((out / "config.json").read_text())
     assert (config["dataset"]["normalisation"], config["dataset"]["ends"]) == ("std", "as recorded")
     del config["dataset"]["normalisation"]  # as a run of an earlier version
-    (out / "config.json").write_text(json.dumps(config))
+    write_json(out / "config.json", sealed(config))
     with pytest.raises(RunError, match=r"normalisation was 'std \+ 1e-3', now 'std'"):
         orl.train("td3_bc", dataset, **settings, resume=True)
     with pytest.raises(RunError, match=r"divided observations by std \+ 1e-3"):

@@ -91,24 +91,24 @@ def test_a_film_that_cannot_be_written_leaves_the_old_one_and_no_rest(agent, tmp
         ("film.gif", {"video_episodes": 0}, "video_episodes is 0; it must be at least 1"),
     ],
 )
-def test_what_cannot_be_filmed_is_said_before_anything_is_played(tmp_path, name, settings, sentence):
+def test_what_cannot_be_filmed_is_said_before_anything_is_played(agent, tmp_path, name, settings, sentence):
     with pytest.raises(VideoError, match=sentence):
-        orl.evaluate(None, "hopper", video=tmp_path / name, **settings)
+        orl.evaluate(agent, "hopper", video=tmp_path / name, **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_installed_is_named_with_its_command(tmp_path, monkeypatch):
+def test_what_is_not_installed_is_named_with_its_command(agent, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(VideoError, match=r"pip install 'offline-rl-suite\[video\]'"):
-        orl.evaluate(None, "hopper", video=tmp_path / "film.mp4")
+        orl.evaluate(agent, "hopper", video=tmp_path / "film.mp4")
 
 
 @pytest.mark.skipif(find_library("OSMesa") is not None, reason="OSMesa is here")
-def test_a_missing_opengl_is_a_sentence(tmp_path, monkeypatch):
+def test_a_missing_opengl_is_a_sentence(agent, tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)
     with pytest.raises(VideoError, match=r"osmesa does not work here \(.*\); on Debian or Ubuntu run: apt-get install"):
-        orl.evaluate(None, "hopper", video=tmp_path / "film.gif")
+        orl.evaluate(agent, "hopper", video=tmp_path / "film.gif")
 
 
 def test_the_command_films_the_first_agent(agent, tmp_path, capsys):

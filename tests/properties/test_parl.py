@@ -485,7 +485,7 @@ def test_every_setting_of_a_lower_level_has_its_name_and_default():
         lower = make(
             {**{key: getattr(config, key) for key in ("hidden_dims", "batch_size")}, "lower": name}
         ).lower.config
-        apart = {"scale_rewards", "reward_shift", "reward_scale", "exploration_noise"} | own
+        apart = {"scale_rewards", "scale_fragment", "reward_shift", "reward_scale", "exploration_noise"} | own
         for field in dataclasses.fields(module.Config):
             if field.name not in apart:
                 assert getattr(config, field.name) == getattr(module.Config(), field.name), field.name

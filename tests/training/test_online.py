@@ -243,7 +243,7 @@ def test_a_replay_file_that_was_shortened_is_refused(tmp_path):
     file.append(torch.ones(3, 4))
     file.append(2 * torch.ones(2, 4))
     assert ReplayFile(tmp_path, "seed-0", 4, 4).read().tolist() == [[1.0] * 4] * 3 + [[2.0] * 4]
-    with pytest.raises(orl.RunError, match=r"replay-seed-0\.f32 holds fewer than 5 rows"):
+    with pytest.raises(orl.RunError, match=r"replay-seed-0\.f32 is shorter than its checkpoint says"):
         ReplayFile(tmp_path, "seed-0", 4, 5)
 
 

@@ -194,8 +194,10 @@ def weighted(tmp_path_factory):
     """Give a run of IQL with a preset that its data would not get."""
     folder = tmp_path_factory.mktemp("weighted")
     settings = {"preset": "hopper-medium-expert-v2", "beta": 5.0}
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        run = orl.train("iql", data(), out=str(folder / "run"), steps=2, **settings, **NO_PLAY, **TINY)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        run = orl.train(
+            "iql", data(), out=str(folder / "run"), steps=2, **settings, **NO_PLAY, **{**TINY, "quiet": False}
+        )
     (folder / "said").write_text(said.getvalue())
     return run
 

@@ -55,7 +55,7 @@ def test_rows_are_the_datasets(dataset):
     assert np.array_equal(batch.reward.numpy(), dataset.rewards[index])
     assert np.array_equal(batch.action.numpy(), dataset.actions[index])
     assert np.array_equal(batch.terminated.numpy() > 0, dataset.terminated[index])
-    mean, std = dataset.observations.mean(0), dataset.observations.std(0) + 1e-3
+    mean, std = dataset.observations.mean(0), dataset.observations.std(0)
     assert np.allclose(batch.observation.numpy(), (dataset.observations[index] - mean) / std, atol=1e-5)
     assert np.allclose(batch.next_observation.numpy(), (dataset.next_observations[index] - mean) / std, atol=1e-5)
 

@@ -38,6 +38,8 @@ KEYS = ("datasets", "options", "methods", "metrics")
 METHOD = {"algorithm": str, "datasets?": [str], str: object}
 SHAPE = {"datasets": [str], "options?": {str: object}, "methods": {str: METHOD}, "metrics?": [str]}
 """Of a suite; what options and settings mean is checked like that of any run."""
+OWN = ("out", "resume", "dataset")
+"""Options of a run that a suite sets itself."""
 NAME_LIMIT = 200
 """Bytes of the name of a file of results, to which some are added while it is written."""
 
@@ -96,6 +98,12 @@ def _check_suite(suite: Suite) -> None:
         if name not in known:
             raise RunError(f"options: unknown option {quoted(name)}{suggestion(name, known)}; settings go to methods")
     TrainOptions(**{**suite.options, "preset": None})
+    if own := [name for name in OWN if name in suite.options]:
+        raise RunError(f"options: {own[0]} is the suite's own to choose; leave it out, and give --results and --runs")
+    files: dict[str, str] = {}
+    for name in suite.methods:
+        if (other := files.setdefault(_words(name), name)) != name:
+            raise RunError(f"methods {quoted(other)} and {quoted(name)} want the same result files; rename one of them")
     for name, method in suite.methods.items():
         for dataset in _datasets(suite, method):
             algorithm, settings = _settings(suite, dataset, method)
@@ -222,7 +230,7 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
         run = Run(path)
         config = run.config
         record = path / "metrics.jsonl"
-        for result in results_of(str(path), config, run.rows if record.is_file() else []):
+        for result in results_of(str(path), config, run.rows if record.exists() else []):
             place = out / file_name({**result, "method": method})
             if place in found:
                 raise _both_want(place, *found[place], path, result)
@@ -270,7 +278,7 @@ def results_at(path: Path) -> list[Result]:
     if not is_run(path):
         return read_results(path)
     run = Run(path)
-    return results_of(str(path), run.config, run.rows if (path / "metrics.jsonl").is_file() else [])
+    return results_of(str(path), run.config, run.rows if (path / "metrics.jsonl").exists() else [])
 
 
 def file_name(result: Mapping[str, Any]) -> str:

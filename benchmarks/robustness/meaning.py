@@ -91,7 +91,8 @@ def dataset_case(  # noqa: PLR0917 (what a case is made of)
         labels: The source's own words for fields.
     """
     names = [re.escape(file)]
-    if len(meaning.faults) == 1 and meaning.named:
+    # What may be refused on other grounds, too, may name these.
+    if len(meaning.faults) == 1 and meaning.named and not meaning.lenient:
         fault = meaning.faults[0]
         names += [re.escape((labels or {}).get(fault.column, fault.column))] if fault.column else []
         names += [row_pattern(fault.row)] if fault.row is not None else []
@@ -266,14 +267,14 @@ def transitions(  # noqa: PLR0917 (the columns of a recording)
 def _look_at_names(meaning: Meaning, names: Sequence[str]) -> None:
     for name in dict.fromkeys(names):
         bare = name.strip()
-        if names.count(name) > 1 and _is_ours(name):
+        if names.count(name) > 1 and is_ours(name):
             meaning.fault("a column stands there twice", name)
         meaning.lenient |= names.count(name) > 1
         if bare in AMBIGUOUS:
             meaning.fault("a column does not say how the episode ended", bare)
-        elif not _is_ours(name) and (near := _misspelt(name, names)):
+        elif not is_ours(name) and (near := _misspelt(name, names)):
             meaning.fault(f"a column's name looks like {near}")
-        elif not _is_ours(name) and _similar(bare, [known for known in (*KNOWN, *PREFIXES) if known not in names]):
+        elif not is_ours(name) and _similar(bare, [known for known in (*KNOWN, *PREFIXES) if known not in names]):
             meaning.lenient = True
     for what, found in {
         "observations": _vector(names, "observation"),
@@ -298,7 +299,8 @@ def _look_at_vectors(meaning: Meaning, names: Sequence[str]) -> None:
         meaning.fault("next observations are not those of the observations")
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Say whether a column is one that a loader reads."""
     return name in KNOWN or any(name == prefix or name.startswith(f"{prefix}_") for prefix in PREFIXES)
 
 

@@ -207,14 +207,14 @@ def _print(run: Path) -> Any:
 
 
 def _agents(run: Path) -> Any:
-    from offline_rl.cli import _agent_folders
+    from offline_rl.agent_files import agent_folders
 
-    found = _agent_folders(run)
-    return None, [str(orl.load_agent(folder).act([0.0] * 11)) for folder in found]
+    found = agent_folders(run)
+    return None, [str(orl.load_agent(folder).act([0.0] * 11)) for folder in found.values()]
 
 
 def _scores(run: Path) -> Any:
-    return None, [str(orl.Run(run).scores), *map(str, orl.Run(run).agents)]
+    return None, [str(orl.Run(run).scores), *map(str, orl.Run(run).agents.values())]
 
 
 ACTIONS: list[Callable[[Path], Any]] = [_compare, _compare, _print, _agents, _scores]
@@ -250,7 +250,7 @@ def _config_changed(rng: random.Random, run: Path) -> Change:
         content, kind = damaged(before, rng)
         must = "either" if _same(before, content) or ("checksum" not in value and _whole(content)) else "refuse"
     file.write_bytes(content)
-    return f"config.json: {kind}", must, (r"config\.json",), action
+    return f"config.json: {kind}", must, (r"config\.json|is not finished",), action
 
 
 def _whole(content: bytes) -> bool:

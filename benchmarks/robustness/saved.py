@@ -112,7 +112,8 @@ def _other_metadata(rng: random.Random, content: bytes) -> tuple[bytes, str, str
         )
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[8 + length :], kind, "refuse"
+    made = len(text).to_bytes(8, "little") + text + content[8 + length :]
+    return made, kind, "refuse" if made != content else "accept"
 
 
 # Agents.

@@ -303,7 +303,8 @@ def _check_spelling(source: str, name: str, known: set[str]) -> None:
     near = difflib.get_close_matches(plain, KNOWN, n=1, cutoff=0.8) if 4 < len(plain) < 14 else []
     if near and (near[0] not in known or plain == near[0]):
         raise DatasetError(f"{source}: unknown column {quoted(name)}; did you mean '{near[0]}'?")
-    if LOOKALIKE.fullmatch(plain):
+    head = "_".join(plain.split("_")[:2] if plain.startswith("next") else plain.split("_")[:1])
+    if LOOKALIKE.fullmatch(plain) or ("_" in plain and any(_one_slip_apart(head, field) for field in VECTORS)):
         raise DatasetError(
             f"{source}: column {quoted(name)} looks like an observation or an action; name it 'observation_...', "
             "'action_...' or 'next_observation_...', without blanks around it, or leave it out"
@@ -339,6 +340,16 @@ def _of(names: Sequence[str], field: str) -> list[str]:
     if all(number.isdecimal() for number in numbers):
         return sorted(found, key=lambda name: int(name.removeprefix(f"{field}_")))
     return found
+
+
+def _one_slip_apart(one: str, other: str) -> bool:
+    """Say whether two words differ by one letter changed, put in or left out, or by two exchanged."""
+    start = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    if start is None:
+        return abs(len(one) - len(other)) == 1
+    one, other = one[start:], other[start:]
+    swapped = one[:2] == other[1::-1] and one[2:] == other[2:]
+    return one[1:] in (other[1:], other) or one == other[1:] or swapped
 
 
 def _check_pairs(source: str, names: Sequence[str]) -> None:

@@ -119,11 +119,9 @@ def train(
         raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
     options = options or TrainOptions(**run_settings)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
-    for sentence in plan.sentences() if not options.quiet else ():
-        print(sentence, file=sys.stderr, flush=True)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(Crew()) as crew:
-        return carry_out(plan, out, crew)
+        return carry_out(plan, out, crew, about=[] if options.quiet else plan.sentences())
 
 
 def carry_out(
@@ -134,6 +132,7 @@ def carry_out(
     views: Sequence[View] = (),
     stop: Stop | None = None,
     say: Callable[[str], None] | None = None,
+    about: Sequence[str] = (),
 ) -> Run:
     """Do what is planned, in a run folder; several plans may be carried out at once by threads of one process.
 
@@ -144,6 +143,7 @@ def carry_out(
         views: Where else rows are shown, besides the views that the plan's options ask for.
         stop: Lets the caller ask to stop.
         say: What to do with a sentence on where the run begins; by default it is printed.
+        about: What to print of the plan once the folder is open.
 
     Returns:
         The finished run.
@@ -157,6 +157,8 @@ def carry_out(
     with contextlib.ExitStack() as signals:
         signals.enter_context(stopped_by_signals(stop))
         with _opened(out, plan, say) as (path, checkpoint):
+            for sentence in about:
+                print(sentence, file=sys.stderr, flush=True)
             if checkpoint is not None and checkpoint.finished:
                 say(f"{path} is finished ({checkpoint.step:,} updates); nothing to do")
                 if not (path / "curve.png").exists():

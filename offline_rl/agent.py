@@ -30,7 +30,7 @@ from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
 from offline_rl.data.windows import RecordedSteps, Rows, Steps, Windows
 from offline_rl.draws import Stream
-from offline_rl.errors import AgentError, DivergedError, brief
+from offline_rl.errors import AgentError, DivergedError, brief, quoted
 from offline_rl.files import replace_folder
 from offline_rl.hub import downloaded, hub_name, model_card, upload
 from offline_rl.settings import conform, require
@@ -808,7 +808,7 @@ def find_algorithm(name: str) -> type[Agent]:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        raise AgentError(f"unknown algorithm {name!r}; {hint}")
+        raise AgentError(f"unknown algorithm {quoted(name)}; {hint}")
     found: type[Agent] = known[name].load()
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.documents import check, parse_yaml, read_bytes, said
-from offline_rl.errors import OfflineRLError, quoted, suggestion
+from offline_rl.errors import OfflineRLError, brief, quoted, suggestion
 
 RUN = {
     "config": {str: object},
@@ -105,7 +105,7 @@ class CommandLine:
     def _canonical(self, name: str) -> str:
         known = name.replace("-", "_")
         if known not in self.types:
-            raise UsageError(f"unknown option --{name}{suggestion(known, self.types, '--')}")
+            raise UsageError(f"unknown option --{brief(name, 100)}{suggestion(known, self.types, '--')}")
         return known
 
     def _take_values(self, name: str, tokens: list[str]) -> list[str]:

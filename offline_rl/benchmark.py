@@ -100,6 +100,8 @@ def _check_suite(suite: Suite) -> None:
     TrainOptions(**{**suite.options, "preset": None})
     if own := [name for name in OWN if name in suite.options]:
         raise RunError(f"options: {own[0]} is the suite's own to choose; leave it out, and give --results and --runs")
+    if "" in suite.datasets:
+        raise RunError("datasets has an empty name; give D4RL ids or files")
     files: dict[str, str] = {}
     for name in suite.methods:
         if (other := files.setdefault(_words(name), name)) != name:

@@ -92,7 +92,7 @@ def dataset_case(  # noqa: PLR0917 (what a case is made of)
     """
     names = [re.escape(file)]
     # What may be refused on other grounds, too, may name these.
-    if len(meaning.faults) == 1 and meaning.named and not meaning.lenient:
+    if len(meaning.faults) == 1 and meaning.named and not meaning.lenient and " and " not in kind:
         fault = meaning.faults[0]
         names += [re.escape((labels or {}).get(fault.column, fault.column))] if fault.column else []
         names += [row_pattern(fault.row)] if fault.row is not None else []

@@ -184,7 +184,9 @@ def _array(meaning: Meaning, name: str, value: Any) -> np.ndarray:
     except ValueError:
         meaning.fault("it is no array", name)
         return np.zeros(0)
-    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+    if isinstance(value, np.ma.MaskedArray) and name == "next_observations":  # which may lack some
+        array = value.astype(np.float64).filled(np.nan)
+    elif isinstance(value, np.ma.MaskedArray) and value.mask.any():
         meaning.fault("a value is masked", name)
     if (
         array.dtype.kind == "O"

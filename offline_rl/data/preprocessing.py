@@ -101,6 +101,8 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """Rebuild from :meth:`to_json`; a float32 survives the way through JSON unchanged."""
+        if strange := [name for name in VECTORS if any(isinstance(value, bool) for value in values[name])]:
+            raise AgentError(f"{strange[0]} is no list of numbers; it holds truth values")
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
             found: dict[str, Any] = {name: np.asarray(values[name], np.float32) for name in VECTORS}
         return cls(**found | {key_of(field): values.get(key_of(field)) for field in FIELDS})

@@ -379,6 +379,7 @@ def csv_meaning(content: bytes, suffix: str) -> Meaning:
             meaning = table_meaning(names, {name: [] for name in names}, {"episode": []})
             meaning.faults = [fault for fault in meaning.faults if fault.what != "it has no rows"]
             meaning.fault("a row has too many fields", None, number)
+            meaning.lenient |= lenient
             return meaning
         lenient |= len(row) < len(names)
     filled = [row + [""] * (len(names) - len(row)) for row in rows]

@@ -82,6 +82,8 @@ def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, 
         RunError: The run has not finished, or was told to play no final episodes.
     """
     options = config["options"]
+    if not options["seeds"]:
+        raise RunError(f"{run}/config.json names no seeds, so it is no run's; copy the run again")
     if not (options["final_episodes"] and config.get("offline", config)["options"]["final_episodes"]):
         raise RunError(f"{run} was made with final_episodes 0 and lacks a final score; train it anew with some")
     results = []

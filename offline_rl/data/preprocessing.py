@@ -10,7 +10,7 @@ from offline_rl.data.dataset import Dataset
 from offline_rl.data.names import FIELDS, Names, checked_names, key_of
 from offline_rl.data.rules import LARGEST
 from offline_rl.envs.tasks import is_d4rls
-from offline_rl.errors import AgentError, DatasetError
+from offline_rl.errors import AgentError, DatasetError, quoted
 
 FloatArray = NDArray[np.float32]
 
@@ -101,8 +101,9 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """Rebuild from :meth:`to_json`; a float32 survives the way through JSON unchanged."""
-        if strange := [name for name in VECTORS if any(isinstance(value, bool) for value in values[name])]:
-            raise AgentError(f"{strange[0]} is no list of numbers; it holds truth values")
+        for name in VECTORS:
+            if strange := [value for value in values[name] if isinstance(value, (bool, str))]:
+                raise AgentError(f"{name} is no list of finite numbers; it holds {quoted(strange[0])}")
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
             found: dict[str, Any] = {name: np.asarray(values[name], np.float32) for name in VECTORS}
         return cls(**found | {key_of(field): values.get(key_of(field)) for field in FIELDS})

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.data import rules
-from offline_rl.data.rules import BoolArray, FloatArray, IntArray, Words
+from offline_rl.data.rules import LARGEST, BoolArray, FloatArray, IntArray, Words
 from offline_rl.errors import DatasetError
 
 REQUIRED = ("observations", "actions", "rewards", "terminated")
@@ -158,7 +158,7 @@ def _fill_after_ends(given: dict[str, npt.NDArray[Any]], terminated: BoolArray) 
     if following is None or following.dtype.kind != "f":
         return
     empty = np.flatnonzero(terminated)
-    empty = empty[np.isnan(following[empty]).any(axis=1)]
+    empty = empty[~(np.abs(following[empty]) <= LARGEST).all(axis=1)]
     if len(empty):
         given["next_observations"] = following.copy()
         given["next_observations"][empty] = given["observations"][empty]

@@ -303,8 +303,9 @@ def _check_spelling(source: str, name: str, known: set[str]) -> None:
     near = difflib.get_close_matches(plain, KNOWN, n=1, cutoff=0.8) if 4 < len(plain) < 14 else []
     if near and (near[0] not in known or plain == near[0]):
         raise DatasetError(f"{source}: unknown column {quoted(name)}; did you mean '{near[0]}'?")
-    head = "_".join(plain.split("_")[:2] if plain.startswith("next") else plain.split("_")[:1])
-    if LOOKALIKE.fullmatch(plain) or ("_" in plain and any(_one_slip_apart(head, field) for field in VECTORS)):
+    parts = plain.split("_")
+    heads = ["_".join(parts[:count]) for count in (1, 2) if len(parts) > count]
+    if LOOKALIKE.fullmatch(plain) or any(_one_slip_apart(head, field) for head in heads for field in VECTORS):
         raise DatasetError(
             f"{source}: column {quoted(name)} looks like an observation or an action; name it 'observation_...', "
             "'action_...' or 'next_observation_...', without blanks around it, or leave it out"

@@ -22,6 +22,7 @@ SMALL = ["--hidden_dims=8", "--batch_size=8", "--final_episodes=2", "--eval_epis
 TIMED = ("seconds", "updates_per_second", "waited", "runtime", "checksum", "date", "hours", "commit")
 """Names of what may differ between two runs of one command; the commit gets a mark when somebody edits a file."""
 PATIENCE = 300
+ORPHANED = 60
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,16 @@ def run(words: list[str], folder: Path) -> tuple[int, str]:
 
 
 def killed(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """Kill a command without warning; return how many children it had, and how many of them outlive it by 5 s."""
+    """Kill a command without warning; return how many children it had, and how many of them outlive it.
+
+    One that is still importing PyTorch when its parent dies sees so only after that.
+    """
     import psutil
 
     family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=ORPHANED)
     return len(family), len(alive)
 
 

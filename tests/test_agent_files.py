@@ -164,8 +164,8 @@ def test_folders_in_a_run_that_are_no_agents_are_no_obstacle(saved, tmp_path):
         ("observation_std", [1e-40, 1, 1], "observation_std must be at least"),
         ("observation_std", [1, 1], "preprocessing is for sizes"),
         ("action_low", [2, -1], "action_low is above action_high"),
-        ("action_low", ["a", -1], "does not describe an agent"),
-        ("action_low", {}, "does not describe an agent"),
+        ("action_low", ["a", -1], "action_low is no list"),
+        ("action_low", {}, "action_low is no list"),
         ("action_low", None, "action_low is no list"),
     ],
 )

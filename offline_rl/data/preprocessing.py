@@ -102,6 +102,8 @@ class Preprocessing:
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """Rebuild from :meth:`to_json`; a float32 survives the way through JSON unchanged."""
         for name in VECTORS:
+            if not isinstance(values[name], list):
+                raise AgentError(f"{name} is no list of finite numbers; it is {quoted(values[name])}")
             if strange := [value for value in values[name] if isinstance(value, (bool, str))]:
                 raise AgentError(f"{name} is no list of finite numbers; it holds {quoted(strange[0])}")
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused

@@ -106,7 +106,10 @@ def test_prdcs_search_runs_beside_the_critics_update_in_a_program(monkeypatch):
     monkeypatch.setattr(nearest, "_searches", Searches())
     monkeypatch.setattr(native, "_active", native._library())
     (member,) = members("prdc", {}, seeds=(0,))
-    compiled.CompiledUpdates([member]).run(1, 2)
+    updates = compiled.CompiledUpdates([member])
+    updates.run(1, 2)  # before which it is seen whether programs do what updates do
+    happened.clear()
+    updates.run(3, 4)
     assert happened == ["adam", "begin", "adam", "end", "adam"]
 
 

@@ -86,7 +86,7 @@ def _other_metadata(rng: random.Random, content: bytes) -> tuple[bytes, str, str
     if way == "values":
         values = json.loads(header["__metadata__"]["checkpoint"])
         path = rng.choice([*list(paths(values)), ("new",)])
-        new = odd(rng, None) if path == ("new",) else odd(rng, values[path[0]])
+        new = rng.choice([None, 1, "x", [], {}]) if path == ("new",) else odd(rng, values[path[0]])
         kind = f"metadata {described(path, new)}"
         header["__metadata__"]["checkpoint"] = as_json(replaced(values, path, new)).decode()
     elif way == "metadata":

@@ -156,6 +156,8 @@ def _mid_episode(rng: random.Random, table: Table) -> str:
     """End an episode whose id goes on."""
     kind = rng.choice(["terminated", "truncated"])
     if "episode" not in table.names:
+        if "terminated" not in table.names:
+            return "nothing"
         ends = [int(bool(table.columns[table.names.index("terminated")][row])) for row in range(table.rows)]
         table.names.append("episode")
         table.columns.append([sum(ends[:row]) for row in range(table.rows)])

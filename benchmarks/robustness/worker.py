@@ -102,11 +102,9 @@ def main() -> None:
                 print(json.dumps({"begun": number}), file=answers)
                 try:
                     case, verdict, seconds = tried(job["class"], job["seed"], number, Path(scratch))
-                except Exception as error:  # ours, not that of what is tried
-                    print(
-                        json.dumps({"error": f"{job['class']} {number}: {type(error).__name__}: {error}"}), file=answers
-                    )
-                    continue
+                except Exception as error:  # ours, not that of what is tried; it must not end a long run
+                    case = Case("an input that cannot be made", load=int, size=0, must="either")
+                    verdict, seconds = Verdict("traceback", f"{type(error).__name__}: {error}"), 0.0
                 answer = {"number": number, "kind": case.kind, "must": case.must, "outcome": verdict.outcome}
                 print(json.dumps({**answer, "said": verdict.said, "seconds": round(seconds, 3)}), file=answers)
             print(json.dumps({"done": True}), file=answers)

@@ -148,7 +148,7 @@ def test_processes_that_start_together_build_once(tmp_path):
         "CXX": compiler(tmp_path, f'echo built >> "{log}"; exec g++ "$@"'),
         "OFFLINE_RL_CACHE": str(tmp_path / "cache"),
     }
-    code = "from offline_rl.networks import native; assert native.available()"
+    code = "from offline_rl.kernels import native; assert native.available()"
     children = [subprocess.Popen([sys.executable, "-P", "-c", code], env=environment) for _ in range(2)]
     assert [child.wait() for child in children] == [0, 0]
     assert log.read_text() == "built\n"

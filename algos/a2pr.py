@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from algos import td3_bc
 from offline_rl.agent import Agent, Batch, Metrics, Normal, decimals
+from offline_rl.algos import td3_bc
 from offline_rl.networks import MLP, ConditionalVAE, Critic, DeterministicActor
 from offline_rl.networks.vae import kl_divergence
 

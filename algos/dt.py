@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch, decimals
+from offline_rl.agent.sequence import LONGEST, SequenceConfig
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.networks import MLP
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.transformer import TrajectoryTransformer, draw_weights
-from offline_rl.sequence import LONGEST, SequenceConfig
 
 LARGEST = 10**12
 """Return, or factor on returns, up to which single precision computes; as for observations."""

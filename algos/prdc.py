@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from algos import td3_bc
 from offline_rl.agent import Batch, Metrics, decimals
-from offline_rl.data.nearest import NearestRows, Query
+from offline_rl.algos import td3_bc
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
+from offline_rl.neighbors.search import NearestRows, Query
 
 
 @dataclass(frozen=True)

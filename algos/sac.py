@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from algos import cql
 from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal, decimals
+from offline_rl.algos import cql
 from offline_rl.networks import SquashedGaussian
 
 

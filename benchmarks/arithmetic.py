@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.subjects import Data, agent_of, synthetic
-from offline_rl.networks.kernels import Kernel, onednn_is_exact, use_kernel
+from offline_rl.kernels.choice import Kernel, onednn_is_exact, use_kernel
 from offline_rl.training.worker import Member
 
 

@@ -14,5 +14,5 @@ mkdir -p "$out"
 "$python" -m benchmarks.throughput --device "${DEVICE:-cuda}" --out "$out/gpu.json" --windows 3 --seconds 0.4 ${ALGORITHMS:+--algorithms $ALGORITHMS} ${ROWS:+--rows "$ROWS"}
 "$python" -m benchmarks.evaluation_share --out "$out/evaluation.json" ${DEVICE:+--device "$DEVICE"} ${STEPS:+--steps "$STEPS"}
 if [ -n "${SUITE:-}" ]; then
-  "$python" -m offline_rl.cli benchmark "$SUITE" --data_dir "${DATA_DIR:-.}" --results "$out/$(basename "$SUITE" .yaml)" --workers 4
+  "$python" -m offline_rl benchmark "$SUITE" --data_dir "${DATA_DIR:-.}" --results "$out/$(basename "$SUITE" .yaml)" --workers 4
 fi

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from offline_rl.data import load_dataset
-from offline_rl.data.neighbors import NeighborIndex
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import sealed, write_json
+from offline_rl.neighbors.index import NeighborIndex
 from offline_rl.origin import processor
 
 POLICIES: dict[str, float | None] = {"a + 0.1": 0.1, "a + 0.3": 0.3, "a + 0.6": 0.6, "uniform": None}

@@ -12,15 +12,15 @@ from typing import Literal
 
 import tyro
 
-from algos.parl import PARL, Config
 from benchmarks.machine import today, versions
+from offline_rl.algos.parl.agent import PARL, Config
 from offline_rl.data import load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import sealed, write_json
-from offline_rl.networks.kernels import choose_kernel, use_kernel
+from offline_rl.kernels.choice import choose_kernel, use_kernel
 from offline_rl.origin import processor
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 STEPS = 1_000_000
 ROUND = 11

@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from algos.tabular import doc as tables
 from benchmarks.make_stochastic import BANDIT_EPISODES, LAKE_EPISODES, LUCKY_EPISODES, lottery_columns
 from offline_rl.agent import Agent, find_algorithm
+from offline_rl.algos.tabular import doc as tables
 from offline_rl.analysis.statistics import Estimate
-from offline_rl.cores import available_cores
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -40,9 +39,10 @@ from offline_rl.envs.stochastic import TICKET
 from offline_rl.envs.vector import rollout
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
-from offline_rl.networks.kernels import choose_kernel, use_kernel
+from offline_rl.kernels.choice import choose_kernel, use_kernel
 from offline_rl.origin import versions
-from offline_rl.training.sampler import Sampler
+from offline_rl.processes.cores import available_cores
+from offline_rl.training.updates.sampler import Sampler
 
 SUITE = Path(__file__).with_suffix(".yaml")
 RESULTS = Path("results") / "stochastic"

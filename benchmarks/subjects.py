@@ -14,11 +14,11 @@ from offline_rl.agent import Agent, find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.training.captured import CapturedUpdates
-from offline_rl.training.compiled import CompiledUpdates
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan
 from offline_rl.training.team import Crew, Team
+from offline_rl.training.updates.compiled import CompiledUpdates
+from offline_rl.training.updates.cuda_graph import CapturedUpdates
 from offline_rl.training.worker import Member
 
 STEPS = 1_000_000

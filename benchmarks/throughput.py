@@ -31,10 +31,10 @@ from offline_rl.agent import find_algorithm
 from offline_rl.data import load_dataset
 from offline_rl.errors import OfflineRLError
 from offline_rl.files import read_sealed, sealed, write_json
-from offline_rl.networks.kernels import Kernel, choose_kernel, use_kernel
+from offline_rl.kernels.choice import Kernel, choose_kernel, use_kernel
 from offline_rl.origin import processor
-from offline_rl.training.compiled import obstacle
 from offline_rl.training.options import Mode
+from offline_rl.training.updates.compiled import obstacle
 
 ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}

@@ -3,10 +3,10 @@
 import numpy as np
 
 import offline_rl as orl
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 
 def main(steps: int = 1000) -> None:

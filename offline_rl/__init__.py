@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offline_rl.agent import Agent, load_agent
-    from offline_rl.collection.run import collect
+    from offline_rl.collection.collect import collect
     from offline_rl.data import Dataset, load_dataset
     from offline_rl.data.export import export_dataset
     from offline_rl.envs import make_env, normalized_score
@@ -45,7 +45,7 @@ _HOMES = {
     "export_dataset": "data.export",
     "make_env": "envs",
     "normalized_score": "envs",
-    "collect": "collection.run",
+    "collect": "collection.collect",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
     "Run": "training.run",

@@ -2,6 +2,6 @@
 
 import sys
 
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 
 sys.exit(main())

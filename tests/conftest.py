@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from clusters import slurm_cluster, slurm_is_here
-from needs import NO_RECORDINGS, RECORDINGS
-from settings import TINY
+from helpers.clusters import slurm_cluster, slurm_is_here
+from helpers.needs import NO_RECORDINGS, RECORDINGS
+from helpers.settings import TINY
 
 torch.set_num_threads(1)
 

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from records import made
+from helpers.records import made
 
 import offline_rl as orl
 from offline_rl.agent import find_algorithm
 from offline_rl.benchmark import check, missing, read_suite, result_paths, suite_table
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 from offline_rl.files import sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
 
@@ -39,7 +39,7 @@ def small(tmp_path):
 
 def command(suite, *more):
     folders = ["--results", str(suite.parent / "results"), "--runs", str(suite.parent / "runs")]
-    return [sys.executable, "-m", "offline_rl.cli", "benchmark", str(suite), *folders, *more]
+    return [sys.executable, "-m", "offline_rl", "benchmark", str(suite), *folders, *more]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 
 import offline_rl as orl
-from algos.bc import BC, Config
+from offline_rl.algos.bc import BC, Config
 from offline_rl.arguments import training_types
 
 ROOT = Path(__file__).parent.parent
@@ -25,13 +25,14 @@ def pages(nav):
 
 
 def test_every_algorithm_has_a_page():
-    registered = re.findall(r"^    (\w+) = algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    registered = re.findall(r"^    (\w+) = offline_rl\.algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
     assert registered
     (listed,) = (entry["Algorithms"] for entry in NAV if "Algorithms" in entry)
     assert sorted(listed) == sorted(f"{name}.md" for name in registered)
     for name in registered:
         page = (ROOT / "docs" / f"{name}.md").read_text()
-        assert f"`algos/{name}.py`" in page
+        place = f"algos/{name}.py" if (ROOT / f"algos/{name}.py").exists() else f"algos/{name}/agent.py"
+        assert f"`{place}`" in page
         assert f"offline-rl train {name} " in page
 
 

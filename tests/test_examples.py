@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import offline_rl as orl
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.envs import find_task
 from offline_rl.envs.vector import rollout
-from offline_rl.training.loggers import read_rows
+from offline_rl.tracking.record import read_rows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -77,7 +77,7 @@ def test_a_package_of_ones_own_adds_an_algorithm(tmp_path):
 
     def command(*arguments):
         path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return run("-m", "offline_rl.cli", *arguments, cwd=tmp_path, PYTHONPATH=path)
+        return run("-m", "offline_rl", *arguments, cwd=tmp_path, PYTHONPATH=path)
 
     assert "  weighted_bc  Return-weighted behaviour cloning: imitates" in command("algos")
     assert "temperature" in command("train", "weighted_bc", "--help")

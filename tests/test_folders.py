@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from settings import TINY
+from helpers.settings import TINY
 
 import offline_rl as orl
 from offline_rl.errors import RunInUseError
@@ -239,7 +239,7 @@ def test_a_process_that_is_started_knows_no_lock(tmp_path):
 @pytest.mark.timeout(3000)
 def test_of_two_commands_that_start_at_once_one_ends_and_one_says_why_not(tmp_path):
     flags = ["--hidden_dims=8", "--steps=5", "--batch_size=8", "--eval_every=0", "--final_episodes=0", "--quiet=True"]
-    line = [sys.executable, "-m", "offline_rl.cli", "train", "bc", "--dataset=hopper-demo", *flags]
+    line = [sys.executable, "-m", "offline_rl", "train", "bc", "--dataset=hopper-demo", *flags]
     for number in range(3):
         out = tmp_path / str(number)
         both = [subprocess.Popen([*line, f"--out={out}"], stderr=subprocess.PIPE, text=True) for _ in range(2)]

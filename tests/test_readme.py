@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks.throughput_table import table
 from offline_rl.files import read_sealed
-from offline_rl.training.loggers import read_rows
+from offline_rl.tracking.record import read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -20,7 +20,7 @@ def test_the_table_of_a_gpus_speed_is_the_committed_results():
 
 
 def test_every_algorithm_is_listed():
-    registered = re.findall(r"^    (\w+) = algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    registered = re.findall(r"^    (\w+) = offline_rl\.algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
     assert registered
     assert all(f"| `{name}` |" in README for name in registered)
 

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from records import made
-from settings import TINY
+from helpers.records import made
+from helpers.settings import TINY
 
 import offline_rl as orl
 from benchmarks.results import check, readme, seal, show
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,7 @@ import pytest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from offline_rl.agent import algorithms, find_algorithm
-from offline_rl.arguments import UsageError
-from offline_rl.cli import train_settings
+from offline_rl.arguments import UsageError, train_settings
 from offline_rl.training.options import TrainOptions
 
 FILES = sorted((Path(__file__).parent.parent / "benchmarks" / "sweeps").glob("*.yaml"))

@@ -1,4 +1,4 @@
-r"""Dichotomy of Control on tables: the objective of ``algos/doc.py`` with no network, no sample and no inner loop.
+r"""Dichotomy of Control on tables: the objective of ``algos/doc/`` with no network, no sample and no inner loop.
 
 Paper: Sherry Yang, Dale Schuurmans, Pieter Abbeel, Ofir Nachum. Dichotomy of Control: Separating What You Can Control
 from What You Cannot. ICLR 2023, arXiv 2210.13435. Authors' code: folder ``dichotomy_of_control`` of

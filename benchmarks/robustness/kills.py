@@ -121,7 +121,7 @@ def prepare(folder: Path) -> None:
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
     """Start a command in a folder, as the leader of its own group."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "offline_rl.cli", *words]
+    line = [sys.executable, "-m", "offline_rl", *words]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(line, cwd=folder, env=environment, **pipes)
 

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.robustness.cases import Case
 from benchmarks.robustness.damage import damaged
 from benchmarks.robustness.forked import forked
-from offline_rl.data import labels
+from offline_rl.preferences import labels
 
 Arrays = dict[str, Any]
 PAIRS, STEPS = 6, 5

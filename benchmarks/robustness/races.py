@@ -140,8 +140,8 @@ def _racer() -> None:
     import numpy as np
 
     import offline_rl as orl
+    from offline_rl.collection.collect import Collection
     from offline_rl.collection.options import CollectOptions
-    from offline_rl.collection.run import Collection
     from offline_rl.training.options import TrainOptions
     from offline_rl.training.plan import Plan
     from offline_rl.training.run import carry_out

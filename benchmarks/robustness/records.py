@@ -199,7 +199,7 @@ def _compare(run: Path) -> Any:
 
 
 def _print(run: Path) -> Any:
-    from offline_rl.cli import print_report
+    from offline_rl.cli.train import print_report
 
     with contextlib.redirect_stdout(io.StringIO()) as said:
         print_report(orl.Run(run))
@@ -207,7 +207,7 @@ def _print(run: Path) -> Any:
 
 
 def _agents(run: Path) -> Any:
-    from offline_rl.agent_files import agent_folders
+    from offline_rl.agent.folder import agent_folders
 
     found = agent_folders(run)
     return None, [str(orl.load_agent(folder).act([0.0] * 11)) for folder in found.values()]

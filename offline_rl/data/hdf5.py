@@ -29,7 +29,7 @@ from offline_rl.data import kinds
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.rows import MODES, OPTIONAL, REQUIRED, Recording, check_mode, checked
 from offline_rl.errors import DatasetError
-from offline_rl.interpreter import child_environment, python_module
+from offline_rl.processes.interpreter import child_environment, python_module
 
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
 LABELS = {"terminated": "terminals", "truncated": "timeouts"}

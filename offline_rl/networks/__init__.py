@@ -1,6 +1,5 @@
 """Networks and the operations under them."""
 
-from offline_rl.networks.balance import BalanceModel
 from offline_rl.networks.gaussian import GaussianActor, SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.heads import Critic, DeterministicActor, Scalar, Value
 from offline_rl.networks.mlp import MLP
@@ -8,7 +7,6 @@ from offline_rl.networks.vae import ConditionalVAE
 
 __all__ = [
     "MLP",
-    "BalanceModel",
     "ConditionalVAE",
     "Critic",
     "DeterministicActor",

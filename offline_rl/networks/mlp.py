@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.networks import native
+from offline_rl.kernels import native
 from offline_rl.networks.initializers import Initializer, uniform
 
 LAYER_NORM_EPSILON = 1e-6

@@ -169,7 +169,7 @@ def _command(where: str, text: dict[str, Any]) -> tuple[str, dict[str, str]]:
     if "train" not in words or words.index("train") + 1 == len(words):
         raise SweepError(f"{where}: command must hold 'train' and the algorithm's name, for instance {example}")
     place = words.index("train")
-    if words[:place] not in ([], ["offline-rl"], ["-m", "offline_rl.cli"], ["python", "-m", "offline_rl.cli"]):
+    if words[:place] not in ([], ["offline-rl"], ["-m", "offline_rl"], ["python", "-m", "offline_rl"]):
         raise SweepError(
             f"{where}: command runs {quoted(' '.join(words[:place]))}; only offline-rl train can be run here"
         )

@@ -13,7 +13,7 @@ from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import command, run_folder
 from offline_rl.sweep.search import Search, Trial
 from offline_rl.sweep.space import Choice, spelled
-from offline_rl.training.loggers import read_rows
+from offline_rl.tracking.record import read_rows
 
 FORMAT = 1
 SHOWN = 20

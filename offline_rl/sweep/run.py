@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offline_rl.cores import available_cores
 from offline_rl.errors import Interrupted, SweepError
-from offline_rl.launchers import Launcher, launch
-from offline_rl.sweep.agent import Agent
+from offline_rl.processes.cluster import Launcher, launch
+from offline_rl.processes.cores import available_cores
 from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import make_folder
 from offline_rl.sweep.report import Table, conclude
 from offline_rl.sweep.search import Search, Trial
+from offline_rl.sweep.trials import Agent
 
 POLL_SECONDS = 0.3
 
@@ -37,7 +37,7 @@ class Place:
         launcher: What starts the workers.
         workers: How many workers; a single local one is this process.
         members: How many trials each worker runs at once; by default as many as its share of the cores allows.
-        options: The launcher's own, see :func:`offline_rl.launchers.launch`.
+        options: The launcher's own, see :func:`offline_rl.processes.cluster.launch`.
     """
 
     launcher: Launcher = "local"

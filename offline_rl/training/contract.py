@@ -14,7 +14,7 @@ from torch import Tensor
 from offline_rl.agent import Agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import OfflineRLError, RunError
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 FAR = 720_720
 """Cycles after which updates are looked at again: what grows with the step has grown by then."""

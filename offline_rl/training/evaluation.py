@@ -219,7 +219,7 @@ def _scores(  # noqa: PLR0917 (as evaluate)
     normalized_score(task, 0.0)  # refuses, before anything is played, what cannot be scored
     film = None
     if video is not None:
-        from offline_rl.envs.film import Film
+        from offline_rl.envs.video import Film
 
         about = {"task": task.name, "dynamics": dynamics, "seed": seed}
         film = Film(video, min(episodes, video_episodes), about=about)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from offline_rl.agent import new_agent
-from offline_rl.cores import available_memory
 from offline_rl.errors import RunError
+from offline_rl.processes.cores import available_memory
 from offline_rl.training.plan import Plan
 
 

@@ -20,12 +20,12 @@ from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, suggestion
-from offline_rl.networks.kernels import bf16_is_faster, choose_kernel
+from offline_rl.kernels.choice import bf16_is_faster, choose_kernel
 from offline_rl.origin import commit, processor, versions
-from offline_rl.training.compiled import obstacle
 from offline_rl.training.contract import UNDECLARED
 from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
 from offline_rl.training.preset import Preset, find_preset
+from offline_rl.training.updates.compiled import obstacle
 
 FORMAT = 2
 """Of ``config.json``; since 2 it carries a checksum."""
@@ -182,7 +182,7 @@ class Plan:
 
     @property
     def kernel(self) -> str:
-        """Which kernel computes, see :mod:`offline_rl.networks.kernels`."""
+        """Which kernel computes, see :mod:`offline_rl.kernels.choice`."""
         if self.options.precision == "float32":
             return choose_kernel(self.options.threads) if self.device == "cpu" else "default"
         return self.options.precision

@@ -17,10 +17,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from offline_rl.agent import Agent, ParameterGroup
-from offline_rl.data.nearest import NearestRows
-from offline_rl.training.compiled import Program
-from offline_rl.training.sampler import Feed, Sampler
-from offline_rl.training.stacked import StackedGroup
+from offline_rl.neighbors.search import NearestRows
+from offline_rl.training.updates.compiled import Program
+from offline_rl.training.updates.sampler import Feed, Sampler
+from offline_rl.training.updates.stacked import StackedGroup
 
 WARM_UP, UPDATES, TOP = 100, 300, 12
 """Updates before those that are watched, of these at most, and how many lines a table has."""

@@ -21,14 +21,14 @@ from offline_rl.documents import read_bytes, said
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, read_record, sealed, write_json, writing
 from offline_rl.folders import owned_folder
+from offline_rl.tracking.record import Record, Row, TensorBoardView, View, read_metrics, rows_in
+from offline_rl.tracking.wandb import WandbView
 from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
-from offline_rl.training.loggers import Record, Row, TensorBoardView, View, read_metrics, rows_in
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import FORMAT, Plan, differences, split_settings
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer, stopped_by_signals
-from offline_rl.training.wandb_view import WandbView
 
 _DRAWING = threading.Lock()
 
@@ -225,7 +225,7 @@ def _views(plan: Plan, out: Path) -> list[View]:
     """Open the views that were asked for; one that cannot be opened is no reason not to train."""
     makers: dict[str, Callable[[], View]] = {}
     if plan.options.wandb:
-        makers["wandb"] = lambda: WandbView(out, plan.options, plan.options.seeds, plan.record())
+        makers["wandb"] = lambda: _wandb_view(plan, out)
     if plan.options.tensorboard:
         makers["tensorboard"] = lambda: TensorBoardView(out, plan.options.seeds)
     views = []
@@ -237,6 +237,20 @@ def _views(plan: Plan, out: Path) -> list[View]:
         except Exception as error:
             warnings.warn(f"{name} cannot be used ({error}); training goes on without it", stacklevel=2)
     return views
+
+
+def _wandb_view(plan: Plan, out: Path) -> View:
+    options = plan.options
+    return WandbView(
+        out,
+        options.seeds,
+        plan.record(),
+        project=options.wandb_project,
+        entity=options.wandb_entity,
+        group=options.wandb_group,
+        tags=options.wandb_tags,
+        artifact=options.wandb_artifact,
+    )
 
 
 def _draw(out: Path) -> None:

@@ -11,10 +11,10 @@ from typing import IO, Any, TypeVar
 
 from torch import Tensor
 
-from offline_rl.cores import available_cores
 from offline_rl.data.packed import PackedRows
 from offline_rl.files import writing
-from offline_rl.launch import Child, Message, wait_for
+from offline_rl.processes.child import Child, Message, wait_for
+from offline_rl.processes.cores import available_cores
 from offline_rl.training.checkpoint import Checkpoint, select
 from offline_rl.training.evaluation import blocks
 from offline_rl.training.plan import Plan

@@ -21,12 +21,12 @@ from torch import Tensor
 from offline_rl.agent import agent_from_description
 from offline_rl.errors import Interrupted
 from offline_rl.files import MAKE_ROOM, write_bytes, writing
+from offline_rl.tracking.progress import Progress
+from offline_rl.tracking.record import Record, Row
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_condition
-from offline_rl.training.loggers import Record, Row
 from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Plan
-from offline_rl.training.progress import Progress
 from offline_rl.training.team import Crew, Evaluator, PendingEvaluation, Team, take_players
 
 CHUNK_SECONDS = 0.25

@@ -17,16 +17,16 @@ from offline_rl.envs.dynamics import Dynamics
 from offline_rl.envs.online import Transition
 from offline_rl.envs.tasks import Task
 from offline_rl.errors import DivergedError
-from offline_rl.launch import Message, serve
-from offline_rl.networks.kernels import Kernel, use_kernel
-from offline_rl.training.captured import CapturedUpdates
+from offline_rl.kernels.choice import Kernel, use_kernel
+from offline_rl.processes.child import Message, serve
 from offline_rl.training.checkpoint import prefixed, select
-from offline_rl.training.compiled import CompiledUpdates
 from offline_rl.training.evaluation import play
 from offline_rl.training.means import Means
 from offline_rl.training.online import Interaction
 from offline_rl.training.options import Mode
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.compiled import CompiledUpdates
+from offline_rl.training.updates.cuda_graph import CapturedUpdates
+from offline_rl.training.updates.sampler import Sampler
 
 Reply = tuple[Message, Mapping[str, Tensor]]
 

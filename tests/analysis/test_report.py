@@ -12,13 +12,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from records import made
+from helpers.records import made
 
 from offline_rl.analysis.comparison import compare, published_rows
 from offline_rl.analysis.groups import grouped
 from offline_rl.analysis.report import report
 from offline_rl.analysis.tables import table
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 from offline_rl.errors import RunError
 from offline_rl.files import sealed, write_json
 
@@ -51,7 +51,7 @@ def test_a_committed_report_is_made_again_to_the_byte(folder, tmp_path):
         assert (tmp_path / "once" / name).read_bytes() == (folder / name).read_bytes()
     if folder.name == "trajectories":
         # Another process orders sets in another way.
-        command = [sys.executable, "-m", "offline_rl.cli", "report", str(folder), "--out", str(tmp_path / "again")]
+        command = [sys.executable, "-m", "offline_rl", "report", str(folder), "--out", str(tmp_path / "again")]
         subprocess.run(command, check=True, capture_output=True)
         once, again = ({path.name: path.read_bytes() for path in (tmp_path / p).iterdir()} for p in ("once", "again"))
         assert len(once) == 9

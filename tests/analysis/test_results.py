@@ -5,8 +5,8 @@ import json
 import math
 
 import pytest
-from records import evaluation, made, record, train
-from settings import TINY
+from helpers.records import evaluation, made, record, train
+from helpers.settings import TINY
 
 import offline_rl as orl
 from offline_rl.analysis.comparison import compare

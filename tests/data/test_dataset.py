@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from needs import RECORDINGS, needs_recordings
+from helpers.needs import RECORDINGS, needs_recordings
 
 from offline_rl.data import Dataset, d4rl, dataset_names, load_dataset
 from offline_rl.errors import DatasetError

@@ -7,7 +7,7 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
 import offline_rl as orl
 from offline_rl.data import Dataset, load_dataset

@@ -12,13 +12,13 @@ import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers.settings import TINY
 from minari.data_collector.episode_buffer import EpisodeBuffer
-from settings import TINY
 
 import offline_rl as orl
 from offline_rl.analysis.results import results_of
 from offline_rl.analysis.tables import table
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 from offline_rl.data import dataset_names, load_dataset
 from offline_rl.data.minari import CACHE
 from offline_rl.envs.recovered import RANDOM_RETURNS

@@ -119,7 +119,7 @@ def _begun(out, dataset):
 
 
 def test_small_rewards_have_a_scale_of_their_own_in_doc():
-    from algos.doc import Config, DoC
+    from offline_rl.algos.doc.agent import Config, DoC
 
     scales = []
     for unit in (1e-6, 1.0):

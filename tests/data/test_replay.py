@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.data.packed import PackedRows, packed
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 
 @pytest.fixture(scope="module")

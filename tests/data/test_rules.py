@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 import pytest
 
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.errors import DatasetError
 

@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 import offline_rl as orl
-from offline_rl.cli import main
+from offline_rl.cli.main import main
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.errors import DatasetError
 

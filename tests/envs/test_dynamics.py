@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from needs import RECORDINGS, needs_recordings
+from helpers.needs import RECORDINGS, needs_recordings
 from numpy.typing import NDArray
 
 from offline_rl.envs import ROBOTS, make_env

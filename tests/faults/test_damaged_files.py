@@ -7,11 +7,11 @@ import struct
 import numpy as np
 import pytest
 import torch
-from agents import as_format_1
-from settings import TINY
+from helpers.agents import as_format_1
+from helpers.settings import TINY
 
 import offline_rl as orl
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.errors import OfflineRLError
 from offline_rl.files import sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from settings import without_timings
+from helpers.settings import without_timings
 
 import offline_rl as orl
 from benchmarks.robustness import kills
@@ -59,7 +59,7 @@ ONLINE = {"steps": 1000, "online_steps": 1000, "checkpoint_seconds": 0.2}
 
 def command(algorithm, out, dataset, settings):
     flags = [f"--{name}={value}" for name, value in {**settings, "out": str(out), "dataset": str(dataset)}.items()]
-    return [sys.executable, "-m", "offline_rl.cli", "train", algorithm, *flags]
+    return [sys.executable, "-m", "offline_rl", "train", algorithm, *flags]
 
 
 def start(algorithm, out, dataset, settings, *more):

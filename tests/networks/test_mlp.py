@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from offline_rl.networks import MLP, Critic, DeterministicActor, kernels
+from offline_rl.kernels import choice as kernels
+from offline_rl.networks import MLP, Critic, DeterministicActor
 from offline_rl.networks.mlp import _Together
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from parity.harness import Kinks, Layers, check_float32, check_float64, layers_of
 
-from algos.a2pr import A2PR, Config, Judgement
+from offline_rl.algos.a2pr import A2PR, Config, Judgement
 
 UNIFORM = {"batch_size": 64}
 TUNED = {

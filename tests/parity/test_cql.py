@@ -6,7 +6,7 @@ import torch
 from parity.harness import Layers, NormedLayers, check_float32, check_float64, layers_of, make_batches, saturate
 from parity.test_td3_bc import interleaved
 
-from algos.cql import CQL, Config
+from offline_rl.algos.cql import CQL, Config
 
 SMALL = {"hidden_dims": [48, 40], "batch_size": 24}
 CASES = {

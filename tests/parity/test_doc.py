@@ -23,13 +23,13 @@ import torch
 from parity.harness import UPDATES, Kinks, Layers, check_float32, check_float64, relative
 from parity.test_dt import Masks
 
-from algos.doc import Config, DoC
 from offline_rl.agent import Batch, WindowBatch
+from offline_rl.algos.doc.agent import Config, DoC
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.windows import RecordedSteps
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {
     "hidden_dims": [12, 10],

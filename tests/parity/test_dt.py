@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 from parity.harness import check_float64
 
-from algos.dt import DT, Config
+from offline_rl.algos.dt import DT, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {"batch_size": 4, "length": 3, "width": 8, "layers": 2, "heads": 2, "gradient_clip": 0.55}
 SETTINGS = [

@@ -4,7 +4,7 @@ from parity.harness import Layers, check_float32, check_float64, layers_of, make
 from parity.test_cql import PlainCQL, PlainPolicy, cql_weights
 from parity.test_iql import PlainIQL, iql_weights, normal, prepare
 
-from algos.famo2o import Config, FamO2O
+from offline_rl.algos.famo2o.agent import Config, FamO2O
 
 SMALL = {"hidden_dims": [48, 40], "batch_size": 32}
 IQL_TUNED = {

@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 from parity.harness import Layers, check_float32, check_float64, layers_of, make_batches, saturate
 from parity.test_td3_bc import interleaved
 
-from algos.iql import IQL, Config
+from offline_rl.algos.iql import IQL, Config
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing

@@ -9,13 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 from parity.harness import Layers, make_batches, relative
 from parity.test_iql import PlainIQL, iql_weights
 from parity.test_td3_bc import PlainTD3BC, td3_bc_weights
 
-from algos.parl import PARL, Config
 from offline_rl.agent import Batch
+from offline_rl.algos.parl.agent import PARL, Config
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 from parity.harness import UPDATES, check_float32, check_float64
 from parity.test_td3_bc import PlainTD3BC, td3_bc_weights
 
-from algos.prdc import PRDC, Config
+from offline_rl.algos.prdc import PRDC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SETTINGS = [{}, {"beta": 0.1, "neighbor_rank": 3, "alpha": 40.0, "neighbors": "tree"}]
 

@@ -4,7 +4,7 @@ from parity.harness import Layers, check_float32, check_float64, make_batches, s
 from parity.test_cql import PlainPolicy, cql_weights, critic_of
 from parity.test_td3_bc import interleaved
 
-from algos.sac import SAC, Config
+from offline_rl.algos.sac import SAC, Config
 
 SMALL = {"hidden_dims": [48, 40], "batch_size": 24}
 CASES = {

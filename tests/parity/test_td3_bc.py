@@ -2,9 +2,9 @@ import pytest
 import torch
 from parity.harness import Layers, check_float32, check_float64, layers_of
 
-from algos.bc import BC
-from algos.bc import Config as BCConfig
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.bc import BC
+from offline_rl.algos.bc import Config as BCConfig
+from offline_rl.algos.td3_bc import TD3BC, Config
 
 SETTINGS = [{}, {"alpha": 40.0, "reward_scale": 3.0, "reward_shift": -1.0, "hidden_dims": [64, 48, 32]}]
 

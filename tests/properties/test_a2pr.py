@@ -5,21 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from agents import snapshot
-from datasets import random_dataset
+from helpers.agents import snapshot
+from helpers.datasets import random_dataset
 from parity.harness import make_batches
 
-from algos.a2pr import A2PR, Config, Judgement
-from algos.td3_bc import TD3BC
-from algos.td3_bc import Config as TD3BCConfig
 from offline_rl.agent import merged, presets
+from offline_rl.algos.a2pr import A2PR, Config, Judgement
+from offline_rl.algos.td3_bc import TD3BC
+from offline_rl.algos.td3_bc import Config as TD3BCConfig
 from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import find_task
 from offline_rl.networks import ConditionalVAE
 from offline_rl.networks.vae import LOG_STD_BOUNDS, kl_divergence
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {"hidden_dims": [32, 32], "actor_hidden_dims": [32, 32], "vae_hidden_dims": [24, 24], "batch_size": 32}
 ALL = {f"{network}.parameters" for network in ("actor", "critic", "value", "vae")} | {"actor.target", "critic.target"}

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from agents import snapshot
+from helpers.agents import snapshot
 from parity.harness import make_batches, saturate
 
 import offline_rl as orl
-from algos.cql import CQL, Config
+from offline_rl.algos.cql import CQL, Config
 from offline_rl.networks.gaussian import SquashedGaussian
 
 SMALL = {"hidden_dims": [32, 32], "batch_size": 32, "num_actions": 4}

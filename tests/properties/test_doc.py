@@ -8,15 +8,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
-from algos.doc import Config, DoC
+from offline_rl.algos.doc.agent import Config, DoC
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.windows import EpisodeWindows, Windows
 from offline_rl.envs.finite import bernoulli_bandit, lucky_arm
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {
     "hidden_dims": [16, 16],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from algos.tabular.doc import Config, Counts, cloned, return_conditioned, solve
+from offline_rl.algos.tabular.doc import Config, Counts, cloned, return_conditioned, solve
 from offline_rl.envs.finite import bernoulli_bandit, lucky_arm, two_step
 
 SEEDS = range(5)

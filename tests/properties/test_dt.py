@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
 import offline_rl as orl
-from algos.dt import DT, Config
 from offline_rl.agent import merged, presets
+from offline_rl.algos.dt import DT, Config
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.tasks import find_task
 from offline_rl.training.evaluation import by_condition, play
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {"batch_size": 8, "length": 6, "width": 16, "layers": 2, "hidden_dims": [16, 16]}
 

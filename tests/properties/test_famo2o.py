@@ -7,17 +7,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from agents import snapshot
-from datasets import random_dataset
+from helpers.agents import snapshot
+from helpers.datasets import random_dataset
 from parity.harness import make_batches
 
 import offline_rl as orl
-from algos import cql, iql
-from algos.famo2o import ONLY_ON, Config, FamO2O
 from offline_rl.agent import Batch, find_algorithm
+from offline_rl.algos import cql, iql
+from offline_rl.algos.famo2o.agent import ONLY_ON, Config, FamO2O
+from offline_rl.algos.famo2o.balance import embedding, with_balance
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.networks.balance import embedding, with_balance
 
 SMALL = {"hidden_dims": [32, 32], "batch_size": 32}
 BASES = ["iql", "cql"]

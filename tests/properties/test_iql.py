@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from agents import snapshot
-from datasets import random_dataset
+from helpers.agents import snapshot
+from helpers.datasets import random_dataset
 from parity.harness import make_batches
 
 import offline_rl as orl
-from algos.iql import IQL, Config
 from offline_rl.agent import merged, presets
+from offline_rl.algos.iql import IQL, Config
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing

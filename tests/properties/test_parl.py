@@ -7,23 +7,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from agents import snapshot
-from datasets import random_dataset
+from helpers.agents import snapshot
+from helpers.datasets import random_dataset
 
-import algos.iql
-import algos.td3_bc
 import offline_rl as orl
-from algos.alignment.comparisons import Comparisons, accuracy, differences, excess, log_likelihood
-from algos.alignment.schedule import Schedule
-from algos.alignment.upper import Weighted
-from algos.alignment.weights import choose_kappa, effective_size, weights
-from algos.parl import MODES, PARL, Config
 from offline_rl.agent import AgentConfig, load_agent
+from offline_rl.algos import iql, td3_bc
+from offline_rl.algos.parl.agent import MODES, PARL, Config
+from offline_rl.algos.parl.comparisons import Comparisons, accuracy, differences, excess, log_likelihood
+from offline_rl.algos.parl.schedule import Schedule
+from offline_rl.algos.parl.upper import Weighted
+from offline_rl.algos.parl.weights import choose_kappa, effective_size, weights
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import AgentError, OfflineRLError
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {
     "hidden_dims": [16, 16],
@@ -216,7 +215,7 @@ def with_rewards(rewards):
     return PackedRows.of(make_dataset(rewards), PREPROCESSING)
 
 
-@pytest.mark.parametrize(("lower", "plain"), [("iql", algos.iql), ("td3_bc", algos.td3_bc)])
+@pytest.mark.parametrize(("lower", "plain"), [("iql", iql), ("td3_bc", td3_bc)])
 def test_the_decoupled_lower_level_is_the_plain_algorithm_on_relabelled_data(lower, plain):
     """Broken by any change to the lower level's update, draws, schedule or initial weights."""
     agent = make({"lower": lower, "hyper_mode": "none"}, seed=4)
@@ -262,8 +261,8 @@ def test_modes_differ_in_the_distribution_term_only(lower, mode):
 def test_the_oracle_is_iql_itself():
     """Broken by another affine map for the baselines than IQL's own preset."""
     agent = make({"rewards": "oracle"})
-    alone = algos.iql.IQL(
-        algos.iql.Config(hidden_dims=[16, 16], batch_size=16, normalize=True),
+    alone = iql.IQL(
+        iql.Config(hidden_dims=[16, 16], batch_size=16, normalize=True),
         5,
         2,
         steps=STEPS,
@@ -480,7 +479,7 @@ def test_a_single_episode_has_no_range_of_returns():
 def test_every_setting_of_a_lower_level_has_its_name_and_default():
     """Broken by a default that differs from the lower level's own."""
     own = {field.name for field in dataclasses.fields(AgentConfig)}
-    for name, module in (("iql", algos.iql), ("td3_bc", algos.td3_bc)):
+    for name, module in (("iql", iql), ("td3_bc", td3_bc)):
         config = Config(lower=name)
         lower = make(
             {**{key: getattr(config, key) for key in ("hidden_dims", "batch_size")}, "lower": name}

@@ -10,8 +10,8 @@ import itertools
 import pytest
 import torch
 
-from algos.tabular import parl
-from algos.tabular.parl import Alignment, Config, random_problem, stacked
+from offline_rl.algos.tabular import parl
+from offline_rl.algos.tabular.parl import Alignment, Config, random_problem, stacked
 from offline_rl.draws import Stream
 from offline_rl.errors import OfflineRLError
 

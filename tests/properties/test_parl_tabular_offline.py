@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from algos.tabular.parl_offline import Alignment, Config, Control, Pairs, collect, effective_share, weights
+from offline_rl.algos.tabular.parl_offline import Alignment, Config, Control, Pairs, collect, effective_share, weights
 from offline_rl.draws import Stream
 from offline_rl.envs.finite import FiniteProblem, shift_world, tie_world
 from offline_rl.errors import OfflineRLError

@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
-from algos.prdc import PRDC, Config
-from algos.td3_bc import TD3BC
-from algos.td3_bc import Config as TD3BCConfig
+from offline_rl.algos.prdc import PRDC, Config
+from offline_rl.algos.td3_bc import TD3BC
+from offline_rl.algos.td3_bc import Config as TD3BCConfig
 from offline_rl.data import Dataset
-from offline_rl.data.nearest import NearestRows, Query
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
-from offline_rl.training.sampler import Sampler
+from offline_rl.neighbors.search import NearestRows, Query
+from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {"hidden_dims": [32, 32], "batch_size": 64}
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from agents import snapshot
+from helpers.agents import snapshot
 from parity.harness import make_batches, saturate
 
-from algos.sac import SAC, Config
+from offline_rl.algos.sac import SAC, Config
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from agents import snapshot
+from helpers.agents import snapshot
 from parity.harness import make_batches
 
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.td3_bc import TD3BC, Config
 
 
 @pytest.fixture

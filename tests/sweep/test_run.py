@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from settings import without_timings
-from sweep.sweeps import TINY, write_sweep
+from helpers.settings import without_timings
+from helpers.sweeps import TINY, write_sweep
 
 import offline_rl as orl
-from offline_rl.cli import main
-from offline_rl.interpreter import child_environment, python_module
+from offline_rl.cli.main import main
+from offline_rl.processes.interpreter import child_environment, python_module
 from offline_rl.sweep.file import read_sweep
 from offline_rl.sweep.search import Search
 
@@ -23,7 +23,7 @@ PRDC = Path(__file__).parent.parent.parent / "benchmarks" / "sweeps" / "prdc.yam
 
 
 def start(file, out, *more):
-    command = [*python_module("offline_rl.cli"), "sweep", str(file), f"--out={out}", "--launcher=local", *more]
+    command = [*python_module("offline_rl"), "sweep", str(file), f"--out={out}", "--launcher=local", *more]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=child_environment(), stdout=pipe, stderr=pipe, text=True)
 

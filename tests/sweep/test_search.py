@@ -7,9 +7,9 @@ import threading
 
 import optuna
 import pytest
-from sweep.sweeps import write_sweep
+from helpers.sweeps import write_sweep
 
-from offline_rl.interpreter import child_environment
+from offline_rl.processes.interpreter import child_environment
 from offline_rl.sweep.file import read_sweep
 from offline_rl.sweep.search import Search
 from offline_rl.sweep.space import spelled

@@ -6,11 +6,11 @@ import sys
 
 import psutil
 import pytest
-from clusters import kill_node, query, wait_for
-from sweep.sweeps import write_sweep
+from helpers.clusters import kill_node, query, wait_for
+from helpers.sweeps import write_sweep
 
 import offline_rl as orl
-from offline_rl.interpreter import child_environment
+from offline_rl.processes.interpreter import child_environment
 from offline_rl.training.checkpoint import Checkpoint
 
 STEPS = 6_000
@@ -23,7 +23,7 @@ def sweep_file(tmp_path):
 
 
 def start(file, *more, **environment):
-    command = [sys.executable, "-P", "-m", "offline_rl.cli", "sweep", str(file), f"--out={file.parent / 'out'}", *more]
+    command = [sys.executable, "-P", "-m", "offline_rl", "sweep", str(file), f"--out={file.parent / 'out'}", *more]
     log = (file.parent / "launcher.log").open("w")
     env = child_environment(**environment)
     return subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=file.parent)

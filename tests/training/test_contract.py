@@ -5,20 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import episodic_dataset
-from members import ALL, STEPS, differing, members, states
+from helpers.datasets import episodic_dataset
+from helpers.members import ALL, STEPS, differing, members, states
 
-from algos import bc, td3_bc
 from offline_rl.agent import Agent, AgentConfig
+from offline_rl.algos import bc, td3_bc
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import RunError
 from offline_rl.networks import DeterministicActor
-from offline_rl.training import compiled, contract, plan
-from offline_rl.training.captured import CapturedUpdates
-from offline_rl.training.compiled import CompiledUpdates
+from offline_rl.training import contract, plan
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan
+from offline_rl.training.updates import compiled
+from offline_rl.training.updates.compiled import CompiledUpdates
+from offline_rl.training.updates.cuda_graph import CapturedUpdates
 from offline_rl.training.worker import Member
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "weighted_bc.py"
@@ -210,7 +211,7 @@ def test_what_declares_nothing_is_made_eagerly_and_one_sentence_says_so(mode, de
     """A GPU is pretended; broken by a default that repeats what nobody has declared."""
     monkeypatch.setattr(plan, "_device", lambda name: device)
     monkeypatch.setattr(plan, "find_algorithm", lambda name: {"undeclared": Undeclared, "declared": Declared}[name])
-    monkeypatch.setattr("offline_rl.agent.find_algorithm", plan.find_algorithm)
+    monkeypatch.setattr("offline_rl.agent.registry.find_algorithm", plan.find_algorithm)
     options = TrainOptions(mode=mode, dataset="hopper-demo")
     with pytest.warns(UserWarning, match=r"made eagerly, not .*: undeclared does not declare.*") as warnings:
         assert Plan.make("undeclared", "hopper-demo", options, {}).mode == "eager"

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from helpers.settings import TINY, without_timings
 from matplotlib.figure import Figure
-from settings import TINY, without_timings
 
 import offline_rl as orl
 from offline_rl.analysis.comparison import compare
@@ -136,7 +136,7 @@ def test_what_is_written_otherwise_is_explained(text):
 
 
 def test_the_command_line_takes_them_and_prints_them(tmp_path, capsys):
-    from offline_rl.cli import main
+    from offline_rl.cli.main import main
 
     flags = [f"--{name}={value}" for name, value in {**SCHEDULE, **TINY, "eval_every": 0, "steps": 20}.items()]
     main(["train", "bc", "--dataset", "hopper-demo", "--seeds", "0", "1", *flags, "--out", str(tmp_path / "run"),

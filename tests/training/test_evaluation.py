@@ -10,10 +10,10 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 import offline_rl as orl
-from algos.dt import DT
-from algos.dt import Config as DTConfig
-from algos.td3_bc import TD3BC, Config
-from offline_rl.cli import main
+from offline_rl.algos.dt import DT
+from offline_rl.algos.dt import Config as DTConfig
+from offline_rl.algos.td3_bc import TD3BC, Config
+from offline_rl.cli.main import main
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import foreign
 from offline_rl.training.evaluation import RAW_RETURNS

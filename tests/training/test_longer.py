@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 
 import pytest
-from settings import TINY, Stopping, without_timings
+from helpers.settings import TINY, Stopping, without_timings
 
 import offline_rl as orl
 from offline_rl.agent import find_algorithm

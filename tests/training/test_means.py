@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from members import members
-from settings import TINY, without_timings
+from helpers.members import members
+from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
-from offline_rl.training.captured import CapturedUpdates
 from offline_rl.training.means import Means
+from offline_rl.training.updates.cuda_graph import CapturedUpdates
 
 
 def singly(name, count, **options):

@@ -1,5 +1,5 @@
 import pytest
-from settings import TINY
+from helpers.settings import TINY
 
 import offline_rl as orl
 from offline_rl.training import memory

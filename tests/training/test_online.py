@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from settings import TINY, without_timings
+from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
 from offline_rl.training.checkpoint import ReplayFile
@@ -229,7 +229,7 @@ def test_an_unfinished_run_and_other_data_are_refused(offline, both, tmp_path):
 
 
 def test_the_command_line_finetunes_and_shows_both_scores(offline, tmp_path):
-    command = [sys.executable, "-m", "offline_rl.cli", "finetune", str(offline.path), "--steps", "20"]
+    command = [sys.executable, "-m", "offline_rl", "finetune", str(offline.path), "--steps", "20"]
     flags = ["--eval_every=0", "--final_episodes=2", "--log_every=10", "--quiet", f"--out={tmp_path / 'online'}"]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
     assert "200 updates and 20 online" in done.stdout

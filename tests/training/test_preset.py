@@ -6,15 +6,15 @@ import json
 from typing import ClassVar
 
 import pytest
-from datasets import random_dataset
-from settings import TINY
+from helpers.datasets import random_dataset
+from helpers.settings import TINY
 
 import offline_rl as orl
-from algos.a2pr import A2PR
-from algos.dt import DT
-from algos.iql import IQL
-from algos.prdc import PRDC
-from algos.td3_bc import TD3BC
+from offline_rl.algos.a2pr import A2PR
+from offline_rl.algos.dt import DT
+from offline_rl.algos.iql import IQL
+from offline_rl.algos.prdc import PRDC
+from offline_rl.algos.td3_bc import TD3BC
 from offline_rl.arguments import train_settings
 from offline_rl.data import Dataset
 from offline_rl.envs.tasks import find_task

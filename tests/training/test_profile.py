@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from settings import TINY, without_timings
+from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
 

@@ -13,17 +13,17 @@ import time
 import numpy as np
 import pytest
 import torch
-from datasets import random_dataset
 from filelock import FileLock
-from settings import TINY, without_timings
+from helpers.datasets import random_dataset
+from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.envs import find_task
 from offline_rl.errors import Interrupted
-from offline_rl.networks.kernels import use_kernel
+from offline_rl.kernels.choice import use_kernel
+from offline_rl.tracking.record import Record
 from offline_rl.training.checkpoint import Checkpoint
-from offline_rl.training.loggers import Record
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan
 from offline_rl.training.run import carry_out
@@ -40,7 +40,7 @@ def weights(run, seed):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "offline_rl.cli", "train", "td3_bc", "--dataset", "hopper-demo", *arguments]
+    return [sys.executable, "-m", "offline_rl", "train", "td3_bc", "--dataset", "hopper-demo", *arguments]
 
 
 def flags(out, seeds, settings, *more):
@@ -408,7 +408,7 @@ def test_metrics_are_strict_json(straight):
 SILENT = """
 import time
 
-from offline_rl.launch import serve
+from offline_rl.processes.child import serve
 
 if __name__ == "__main__":
     serve(lambda message, tensors: time.sleep(600))

@@ -1,11 +1,11 @@
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
-from algos.dt import DT, Config
+from offline_rl.algos.dt import DT, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.windows import Windows
-from offline_rl.training.sampler import Sampler
+from offline_rl.training.updates.sampler import Sampler
 
 
 def test_window_batches_are_row_batches_with_neighbours():

@@ -1,15 +1,15 @@
 import numpy as np
 import torch
-from datasets import random_dataset
+from helpers.datasets import random_dataset
 
 import offline_rl as orl
-from algos.bc import BC
-from algos.bc import Config as BCConfig
-from algos.td3_bc import TD3BC, Config
+from offline_rl.algos.bc import BC
+from offline_rl.algos.bc import Config as BCConfig
+from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import find_task
-from offline_rl.networks.kernels import use_kernel
+from offline_rl.kernels.choice import use_kernel
 from offline_rl.training.evaluation import BLOCK, blocks
 from offline_rl.training.worker import Member
 

@@ -1,0 +1,1 @@
+"""FamO2O: the algorithm and its balance model."""

@@ -1,0 +1,249 @@
+r"""O-PARL: policy alignment as a bilevel problem, offline.
+
+Paper: Souradip Chakraborty, Amrit Singh Bedi, Alec Koppel, Huazheng Wang, Dinesh Manocha, Mengdi Wang, Furong Huang.
+PARL: A Unified Framework for Policy Alignment in Reinforcement Learning from Human Feedback. ICLR 2024, arXiv
+2308.02585. No code of the authors was found.
+
+The paper's [S]: rewards are learned from preferences (upper level) *knowing* that the policy, the optimum for these
+rewards (lower level), decides which comparisons count; so ν's gradient has a direct and a distribution term. The paper
+is online. **This whole algorithm is our offline extension [X]**: the policy's distribution is that of recorded
+segments, re-weighted; the lower level is IQL or TD3+BC; and how the policy moves with the rewards is, for IQL, a closed
+form that holds for a KL-regularised lower level [D], here with learned successor features.
+
+Ours, too [X]: the excess log-likelihood as upper loss (raw cross-entropy draws the policy to what is easy to predict),
+the effective size that tempers the weights, the anchor to the warm-up's rewards, all numbers. The reward models' two
+presets are from public code [C]: Uni-RLHF and Preference Transformer. The weights correct actions, not the
+states in which segments start.
+
+Not verified: everything about the paper but its abstract, for its body was not at hand [R]; no score is claimed. No
+number of any PARL on D4RL exists, and in several of its tasks a constant reward does well: run the baselines
+(``rewards``).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from offline_rl.agent import Agent, Batch, Draw, Loss, Metrics
+from offline_rl.algos.parl import rewards
+from offline_rl.algos.parl.comparisons import Comparisons
+from offline_rl.algos.parl.lower import LowerIQL, lower_level
+from offline_rl.algos.parl.reward_learning import PRESETS
+from offline_rl.algos.parl.schedule import Schedule
+from offline_rl.algos.parl.settings import AlignmentConfig
+from offline_rl.algos.parl.upper import Networks, Upper
+from offline_rl.data.packed import PackedRows
+from offline_rl.errors import AgentError
+from offline_rl.networks import MLP
+from offline_rl.networks.reward import LinearHead, RewardModel
+from offline_rl.preferences.pairs import Pairs, read_pairs, scripted_pairs
+from offline_rl.preferences.segments import Segments
+from offline_rl.preferences.teacher import standard_teacher
+
+SEGMENT_LENGTH = 64
+"""Steps of the segments that the scripted teacher sees, unless told otherwise."""
+LEAST_LABELS = 10
+"""Of fewer pairs none can be held out."""
+HELD_OUT = 0.1
+"""Share of the pairs that the rewards are not fitted to."""
+SUCCESSOR_EVERY = 2
+"""Updates of the lower level for each one of the successor features."""
+MODES: Mapping[str, tuple[str, ...]] = {
+    "iql": ("sf", "none", "reweight", "onestep", "cg"),
+    "td3_bc": ("unroll", "none", "reweight"),
+}
+"""What can be differentiated on each lower level, the default first."""
+ONLY_ON: Mapping[str, tuple[str, ...]] = {
+    "iql": ("expectile", "beta", "weight_limit", "deterministic", "value_learning_rate"),
+    "td3_bc": ("alpha", "policy_noise", "noise_clip", "policy_delay"),
+}
+"""Settings that have no meaning on the other lower level."""
+
+
+@dataclass(frozen=True)
+class Config(AlignmentConfig):
+    """Settings of O-PARL: where preferences and rewards come from; the numbers of both levels are inherited."""
+
+    labels: str = "scripted"
+    """Where preferences come from: "scripted", or the path of published labels of this dataset."""
+    num_labels: int = 500
+    """Pairs that the scripted teacher labels, a tenth of which is held out."""
+    segment_length: int | None = None
+    """Steps of a segment; None is 64 for the scripted teacher, and what the files say for published labels."""
+    teacher: str = "oracle"
+    """Who labels: oracle, mistake, noisy, skip, myopic-0.9, myopic-0.99 or equal."""
+    shuffle_labels: bool = False
+    """Baseline: give the pairs each other's labels."""
+    rewards: Literal["learned", "oracle", "zero", "average"] = "learned"
+    """Rewards of the lower level; all but "learned" are baselines: the dataset's, none, or the dataset's mean."""
+    scale_rewards: bool = True
+    """Multiply rewards by 1000 / (best - worst episode return), found once, under the warm-up's rewards if learned."""
+    shift: Literal["none", "pt"] = "none"
+    """Added to every reward after scaling, also of baselines: 0, or the Preference Transformer's 0.5, for survival."""
+    lower: Literal["iql", "td3_bc"] = "iql"
+    """The lower level."""
+    hyper_mode: Literal["auto", "none", "reweight", "onestep", "sf", "unroll", "cg"] = "auto"
+    """What rewards know of the policy: "none" is the decoupled baseline; "auto" is sf on iql and unroll on td3_bc."""
+    upper_loss: Literal["excess", "ce"] = "excess"
+    """Log-likelihood in excess of what is possible, or raw cross-entropy, which can be gamed."""
+    reward_model: Literal["unirlhf", "pt_mr"] = "unirlhf"
+    """Uni-RLHF's ensemble of three, or the Preference Transformer's single MLP with means for returns."""
+    reward_hidden_dims: list[int] = field(default_factory=list)
+    """Widths of the reward model's hidden layers; none for the preset's."""
+    reward_epochs: int | None = None
+    """Most passes over the pairs in the warm-up; None for the preset's, 50 or 10,000."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("num_labels", at_least=LEAST_LABELS)
+        self.require("segment_length", "reward_epochs", "reward_hidden_dims", at_least=1)
+        for name in ONLY_ON["td3_bc" if self.lower == "iql" else "iql"]:
+            if getattr(self, name) != getattr(Config, name):
+                raise AgentError(f"{name} has no meaning on {self.lower}; leave it out, or choose the other --lower")
+        if self.hyper_mode not in ("auto", *MODES[self.lower]):
+            possible = ", ".join(MODES[self.lower])
+            raise AgentError(f"hyper_mode {self.hyper_mode} does not work on {self.lower}; take one of {possible}")
+        if self.rewards != "learned" and (self.hyper_mode not in ("auto", "none") or self.shuffle_labels):
+            raise AgentError(f"rewards {self.rewards} uses no labels; leave out hyper_mode and shuffle_labels")
+        if self.hyper_mode == "cg" and self.deterministic:
+            raise AgentError("hyper_mode cg needs a policy with noise; leave out deterministic, or take another mode")
+
+    @property
+    def mode(self) -> str:
+        """The hyper mode, "auto" resolved."""
+        if self.rewards != "learned":
+            return "none"
+        return MODES[self.lower][0] if self.hyper_mode == "auto" else self.hyper_mode
+
+
+class PARL(Agent):
+    """max_ν  (1 - m) mean_i e_i + m Σ_i ω_i(θ*(ν)) e_i + Z(ν),   θ*(ν) = what the lower level learns for r_ν.
+
+    e_i is the excess log-likelihood of the preference for one of two segments under their returns by r_ν, and ω_i the
+    tempered likelihood of both segments under the policy. The lower level sees a table of rewards, written anew in
+    each round; the dataset's own rewards reach nothing but the scripted teacher, two baselines, and a metric.
+    """
+
+    name = "parl"
+    config_class = Config
+
+    def build(self) -> None:
+        """Make the lower level, and what learns its rewards."""
+        c = self.config
+        options = {"seed": self.seed, "steps": self.steps, "preprocessing": self.preprocessing}
+        sizes = self.observation_size, self.action_size
+        self.lower = lower_level(c, *sizes, **options, device=self.device, dtype=self.dtype)
+        self.cycle = self.lower.cycle and math.lcm(self.lower.cycle, SUCCESSOR_EVERY)
+        self.groups |= self.lower.groups
+        self.actor = self.lower.actor
+        self.schedule = Schedule.of(self.steps, c.warmup_share, c.frozen_share, c.rounds, c.round_steps)
+        preset, raw = PRESETS[c.reward_model], (self.preprocessing.observation_mean, self.preprocessing.observation_std)
+        hidden = c.reward_hidden_dims or preset.hidden_dims
+        model = RewardModel(*raw, self.action_size, hidden, preset.count, preset.slope, squashed=preset.squashed)
+        self.optimizer("reward", model, c.upper_learning_rate, gradient_clip=1.0)
+        self.networks = self.with_successor(model) if c.mode == "sf" else Networks(model)
+        self.upper = Upper(c, c.mode, self.networks, self.lower, self.groups, self.seed)
+
+    def with_successor(self, model: RewardModel) -> Networks:
+        """Make the linear head beside ``model``, and the successor features of what it multiplies."""
+        c, head = self.config, LinearHead(self.config.head_size)
+        self.successor = MLP(self.observation_size + self.action_size, c.head_size, c.hidden_dims)
+        self.successor_value = MLP(self.observation_size, c.head_size, c.hidden_dims)
+        self.optimizer("head", head, c.head_learning_rate, gradient_clip=1.0)
+        self.optimizer("successor", self.successor, c.successor_learning_rate)
+        self.optimizer("successor_value", self.successor_value, c.successor_learning_rate)
+        self.target_successor_value = self.target_of("successor_value")
+        return Networks(model, head, self.successor, self.successor_value)
+
+    def draws(self) -> Mapping[str, Draw]:
+        """Ask for what the lower level needs; the upper level draws for itself."""
+        return self.lower.draws()
+
+    def prepare(self, rows: PackedRows) -> None:
+        """Ask for the preferences, or make the table of a baseline; the rewards are fitted in the first update."""
+        c = self.config
+        if c.scale_rewards and len(rows.episode_returns) < 2:
+            raise AgentError("scale_rewards compares episodes, but there is only one; give --scale_rewards False")
+        if c.rewards != "learned":
+            shift = rewards.SHIFTS[c.shift]
+            table = rewards.without_learning(c.rewards, rows, self.dtype, scaled=c.scale_rewards, shift=shift)
+            self.upper.rewards = table
+            return
+        pairs = self.pairs(rows)
+        reach = Segments.of(rows.episode_bounds, pairs.action.shape[2]).share
+        training, held_out = (Comparisons.of(p, self.device, self.dtype) for p in pairs.split(HELD_OUT, self.seed))
+        self.upper.prepare(rows, training, held_out, reach)
+
+    def pairs(self, rows: PackedRows) -> Pairs:
+        """Return the labelled pairs of segments."""
+        c = self.config
+        if c.labels == "scripted":
+            length = c.segment_length or SEGMENT_LENGTH
+            pairs = scripted_pairs(rows, standard_teacher(c.teacher), c.num_labels, length, self.seed)
+        else:
+            pairs = read_pairs(c.labels, rows, self.preprocessing, c.segment_length)
+            if len(pairs) < LEAST_LABELS:
+                raise AgentError(
+                    f"{c.labels} has {len(pairs)} labels; at least {LEAST_LABELS} are needed to hold some out"
+                )
+        return pairs.shuffled(self.seed) if c.shuffle_labels else pairs
+
+    def successor_loss(self, batch: Batch, successor: Tensor) -> tuple[Tensor, Metrics]:
+        """Return E[‖ψ(s, a) - f - γ (1 - d) ψ̄_V(s')‖²] for ψ(s, a) ``(B, F)``."""
+        with torch.no_grad():
+            later = self.target_successor_value(batch.next_observation)[0]
+        target = self.upper.features[batch.index] + self.config.discount * (1 - batch.terminated)[:, None] * later
+        return (successor - target).square().sum(1).mean(), {}
+
+    def successor_value_loss(self, batch: Batch, successor: Tensor) -> tuple[Tensor, Metrics]:
+        """Return E[w ‖ψ_V(s) - ψ(s, a)‖²] for constant ψ(s, a), with the weights w of the policy's last update."""
+        assert isinstance(self.lower, LowerIQL)
+        error = (self.successor_value(batch.observation)[0] - successor).square().sum(1)
+        return (self.lower.weight * error).mean(), {}
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Return the losses of the successor features."""
+        successor = self.successor(torch.cat((batch.observation, batch.action), 1))[0]
+        return {
+            "successor": partial(self.successor_loss, successor=successor),
+            "successor_value": partial(self.successor_value_loss, successor=successor.detach()),
+        }
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Update the lower level; the first update fits the rewards before, the last of a round moves them after."""
+        metrics: Metrics = {} if self.upper.fitted else self.upper.begin()
+        batch = dataclasses.replace(batch, reward=self.upper.rewards[batch.index])
+        metrics |= self.lower.update(batch, step)
+        if self.config.mode == "sf" and step % SUCCESSOR_EVERY == 0:
+            metrics |= self.minimize(batch, **self.losses(batch))
+            self.track_targets(self.config.target_rate)
+        if self.config.rewards == "learned" and (number := self.schedule.ending_at(step)):
+            metrics |= self.upper.round(number)
+        return metrics
+
+    def repeats(self, step: int) -> bool:
+        """Say that it does, but for the fit before the first update and the rounds of the upper level."""
+        return self.upper.fitted and not (self.config.rewards == "learned" and self.schedule.ending_at(step))
+
+    def policy(self, observation: Tensor) -> Tensor:
+        """Return what the lower level's policy does."""
+        return self.lower.policy(observation)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return what both levels need."""
+        return super().training_state() | self.lower.training_state() | self.upper.state()
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put it back; the tables of rewards and features are computed anew."""
+        super().load_training_state(state)
+        self.lower.load_training_state(state)
+        self.upper.load_state(state)
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """One setting for all tasks."""

@@ -1,0 +1,141 @@
+"""The installed algorithms by name, and agents made or loaded by them."""
+
+import dataclasses
+import difflib
+import functools
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offline_rl.agent.base import Agent
+from offline_rl.agent.folder import agent_folder, read_description, read_weights, within
+from offline_rl.agent.hub import downloaded, hub_name
+from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.errors import AgentError, brief, quoted
+
+
+@functools.cache
+def algorithms() -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return the installed algorithms by name, from the entry-point group ``offline_rl.algos``."""
+    return {point.name: point for point in sorted(importlib.metadata.entry_points(group="offline_rl.algos"))}
+
+
+def find_algorithm(name: str) -> type[Agent]:
+    """Return the class of the algorithm ``name``.
+
+    Raises:
+        AgentError: No such algorithm is installed; the nearest name is suggested.
+    """
+    known = algorithms()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise AgentError(f"unknown algorithm {quoted(name)}; {hint}")
+    found: type[Agent] = known[name].load()
+    return found
+
+
+def presets(algorithm: type[Agent], robot: str, task: str) -> dict[str, Mapping[str, Any]]:
+    """Return the settings published for a task: those of ``hopper-*``, then, over them, those of the exact name."""
+    return {name: algorithm.PRESETS[name] for name in (f"{robot}-*", task) if name in algorithm.PRESETS}
+
+
+def merged(published: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that :func:`presets` come to."""
+    return {name: value for settings in published.values() for name, value in settings.items()}
+
+
+def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu") -> Agent:
+    """Build an agent with its initial weights from :func:`describe`."""
+    algorithm = find_algorithm(description["algorithm"])
+    config = description["config"]
+    known = {field.name for field in dataclasses.fields(algorithm.config_class)}
+    if unknown := sorted(set(config) - known):
+        raise AgentError(f"{algorithm.name} has no setting {unknown[0]!r}; upgrade offline-rl-suite if it is a new one")
+    for name in ("seed", "steps", "online_steps"):
+        value = description.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise AgentError(f"{name} is {value!r}; it must be a whole number, not negative")
+    agent = algorithm(
+        algorithm.config_class(**config),
+        description["observation_size"],
+        description["action_size"],
+        seed=description["seed"],
+        steps=description["steps"],
+        online_steps=description.get("online_steps", 0),
+        preprocessing=Preprocessing.from_json(description["preprocessing"]),
+        device=device,
+    )
+    agent.provenance = dict(description["provenance"])
+    return agent
+
+
+def agent_from_description(
+    description: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """Rebuild an agent for acting from :meth:`Agent.description` and :meth:`Agent.acting_weights`."""
+    agent = new_agent(description, device)
+    agent.load_acting_weights(weights)
+    return agent
+
+
+def load_agent(
+    path: str | os.PathLike[str], device: torch.device | str = "cpu", *, revision: str | None = None
+) -> Agent:
+    """Load an agent that was saved for acting; runs no code from the files.
+
+    Args:
+        path: An agent folder such as ``runs/x/agents/seed-0``; a run with one agent; or ``"hf://user/name"`` for an
+            agent on the Hugging Face Hub, which needs the extra ``hub``. Nothing else asks the Hub.
+        device: Where to put the networks.
+        revision: On the Hub, a branch, tag or commit; by default the newest.
+
+    Raises:
+        AgentError: The folder is missing, damaged, of a newer format, holds several agents, or its weights do not fit;
+            or there is no such agent on the Hub, or it cannot be reached.
+        DivergedError: The weights are no finite numbers, or what the agent would do is not.
+    """
+    name = hub_name(path)
+    if name is not None:
+        with downloaded(name, revision) as folder:
+            try:
+                return _load_folder(folder, f"hf://{name}", device)
+            except AgentError as error:
+                raise type(error)(str(error).replace(str(folder), f"hf://{name}")) from None
+    folder = agent_folder(path)
+    if revision is not None:
+        raise AgentError(f"{folder} is a folder, which has no revisions; leave out revision")
+    return _load_folder(folder, str(folder), device)
+
+
+def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
+    description = read_description(folder)
+    weights = read_weights(folder, description.pop("weights_sha256", None))
+    try:
+        with within(weights):
+            agent = new_agent(description, device)
+        agent.load_acting_weights(weights)
+        agent.refuse_divergence()
+        agent.rehearse()
+    except AgentError as error:
+        raise type(error)(f"{name}: {brief(error)}") from None
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        AssertionError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
+        said = f"{type(error).__name__}: {brief(error)}"
+        raise AgentError(f"{name}: agent.json does not describe an agent for {device} ({said})") from None
+    return agent

@@ -1,0 +1,117 @@
+"""``offline-rl algos`` and ``offline-rl datasets``."""
+
+import dataclasses
+import inspect
+import sys
+import typing
+from typing import Any
+
+from offline_rl.arguments import CommandLine, UsageError
+from offline_rl.errors import suggestion
+
+
+def algos_command(arguments: list[str]) -> None:
+    """List the algorithms, or describe one."""
+    from offline_rl.agent import algorithms, find_algorithm
+
+    def command(name: str | None = None) -> str | None:
+        """List the algorithms, or describe one with its paper, objective, settings and presets.
+
+        Args:
+            name: The algorithm to describe.
+        """
+        return name
+
+    name = CommandLine(arguments, {"name": str | None}, positional=("name",)).parse(command, "offline-rl algos")
+    if name is None:
+        width = max(map(len, algorithms()))
+        for known in algorithms():
+            print(f"  {known:{width}}  {_module_doc(find_algorithm(known)).splitlines()[0]}")
+        return
+    algorithm = find_algorithm(name)
+    print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")
+    settings = dataclasses.asdict(algorithm.config_class())
+    for field, value in settings.items():
+        print(f"  {field:{max(map(len, settings))}} {value}")
+    print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
+    for task, values in algorithm.PRESETS.items():
+        print(f"  {task:28} {values}")
+
+
+def _module_doc(algorithm: type) -> str:
+    return inspect.cleandoc(sys.modules[algorithm.__module__].__doc__ or "")
+
+
+def datasets_command(arguments: list[str]) -> None:
+    """List, describe or download datasets."""
+    from offline_rl.data import d4rl, dataset_names, minari
+
+    if arguments and arguments[0] == "download":
+        names = [name for name in arguments[1:] if not name.startswith("-")]
+        if not names or len(names) < len(arguments) - 1:
+            raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
+        for name in names:
+            if not d4rl.find_id(name) and not (minari.is_id(name) and "/" in name):
+                raise UsageError(f"{name!r} is no dataset of D4RL's or Minari's{suggestion(name, d4rl.DATASETS)}")
+        for name in names:
+            known = d4rl.find_id(name)
+            print(f"{known or name}: {d4rl.download(known) if known else minari.download(name)}")
+        return
+
+    def command(name: str | None = None, mode: typing.Literal["d4rl", "exact"] | None = None) -> tuple[Any, Any]:
+        """List the datasets that are known by name, or describe one: episodes, returns, score.
+
+        Args:
+            name: A D4RL id, a Minari id, a file, or "hopper-demo".
+            mode: Rows as D4RL makes them, or exact next observations; by default as fits the file.
+        """
+        return name, mode
+
+    types = typing.get_type_hints(command)
+    name, mode = CommandLine(arguments, types, positional=("name",)).parse(command, "offline-rl datasets")
+    if name is None:
+        print("\n".join(dataset_names()))
+        return
+    describe_dataset(name, mode)
+
+
+def describe_dataset(name: str, mode: str | None) -> None:
+    """Print what a dataset holds: episodes, lengths, returns, sizes, score."""
+    import numpy as np
+
+    from offline_rl.data import load_dataset
+    from offline_rl.data.names import FIELDS, key_of
+    from offline_rl.envs import normalized_score
+    from offline_rl.errors import TaskError
+
+    dataset = load_dataset(name, mode)
+    returns, lengths = dataset.episode_returns, dataset.episode_lengths
+    facts = {
+        "rows": f"{len(dataset):,} (mode {dataset.metadata.get('mode', 'mixed')})",
+        "episodes": f"{len(returns):,}, {int(dataset.episode_complete.sum()):,} of them complete",
+        "episode length": f"{lengths.mean():.0f} mean, {lengths.min()} to {lengths.max()}",
+        "episode return": f"{dataset.mean_return:.1f} mean, {returns.min():.1f} to {returns.max():.1f}, "
+        f"deciles {', '.join(f'{value:.0f}' for value in np.quantile(returns, (0.1, 0.5, 0.9)))} (10, 50, 90 %)",
+        "terminated": f"{int(dataset.terminated.sum()):,} rows",
+        "truncated": f"{int(dataset.truncated.sum()):,} rows",
+        "episode ends": dataset.ends,
+        "sizes": f"{dataset.observation_size} observation entries, {dataset.action_size} action entries",
+        "task": dataset.task or "none named",
+        "fingerprint": dataset.fingerprint,
+    }
+    for field in FIELDS:
+        if names := dataset.names.get(key_of(field)):
+            facts[f"{field} entries"] = ", ".join(names)
+    try:
+        task = dataset.find_task()
+    except TaskError as error:
+        task, facts["score"] = None, f"none: {error}"
+    if task and task.robot.scored:
+        robot, score = task.robot, float(normalized_score(task, dataset.mean_return))
+        facts["score"] = (
+            f"{score:.1f}; {robot.score_name}, 0 is a return of {robot.reference_min:.1f},"
+            f" 100 is {robot.reference_max:.1f} ({robot.reference})"
+        )
+    print(dataset.name)
+    for what, value in facts.items():
+        print(f"  {what:17} {value}")

@@ -1,0 +1,62 @@
+"""``offline-rl sweep``."""
+
+import typing
+from pathlib import Path
+from typing import Any
+
+from offline_rl.arguments import CommandLine, UsageError, training_types
+from offline_rl.processes.cluster import Launcher
+
+
+def sweep_command(arguments: list[str]) -> None:
+    """Run a sweep file."""
+    from offline_rl.processes.cluster import read_options
+
+    def command(
+        *,
+        run_cap: int | None = None,
+        out: str | None = None,
+        members: int | None = None,
+        launcher: Launcher = "local",
+        workers: int = 1,
+        launcher_options: str = "",
+    ) -> dict[str, Any]:
+        """Run a sweep file in W&B's format without an account; started again, run only what is missing.
+
+        Any option of offline-rl train may be given, too, for instance --dataset NAME or --steps N: it takes the place
+        of what the file says. Trials log to W&B only if --wandb is given.
+
+        Args:
+            run_cap: Number of trials; by default what the file says.
+            out: Folder of the sweep; by default sweeps/ and the file's name.
+            members: Trials that a worker runs at once; by default as many as its share of the cores allows.
+            launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
+            workers: Processes that run trials.
+            launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
+                "address=HOST:PORT num_cpus=2 num_gpus=1".
+        """
+        return locals()
+
+    own = typing.get_type_hints(command)
+    if arguments and arguments[0] in ("-h", "--help"):
+        CommandLine(["--help"], own).parse(command, "offline-rl sweep FILE")
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError("name the file first: offline-rl sweep FILE.yaml")
+    from offline_rl.sweep.file import algorithm_of
+
+    try:
+        from offline_rl.sweep.run import Place, run_sweep
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
+    file = Path(arguments[0])
+    line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **own})
+    typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
+    typed.help = line.help
+    given = typed.parse(command, "offline-rl sweep FILE")
+    run_sweep(
+        file,
+        out=Path(given["out"]) if given["out"] else None,
+        overrides={name: value for name, value in line.given.items() if name not in own},
+        run_cap=given["run_cap"],
+        place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
+    )

@@ -1,0 +1,1 @@
+"""What is private to PyTorch or to a processor: the fast matrix products."""

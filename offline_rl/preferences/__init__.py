@@ -1,0 +1,1 @@
+"""Labelled pairs of segments: where they come from, and how they are read."""

@@ -1,0 +1,234 @@
+"""Members as one: their weights lie side by side, and one update, mapped over them, moves all.
+
+An algorithm is written for one agent. ``torch.vmap`` runs its update on all members at once, so that a GPU, to which a
+kernel costs the same for one small network or for twenty, does all their work with the kernels of one. Rounding
+differs from a member's alone, so trajectories drift apart though their statistics do not.
+"""
+
+import copy
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup
+from offline_rl.data.packed import PackedRows
+from offline_rl.training.updates.lending import batch_like, fields_of, lend
+
+ALIGNMENT = 64
+"""Numbers to whose multiples blocks of parameters begin, which fast kernels ask for."""
+
+
+class Stack:
+    """Members of one algorithm, at the same step, whose settings differ in ``stackable_settings`` alone.
+
+    It holds copies of all that updates change: :meth:`pull` takes it from the agents, :meth:`push` gives it back.
+
+    Args:
+        agents: The members.
+        rows: The dataset.
+    """
+
+    def __init__(self, agents: Sequence[Agent], rows: PackedRows) -> None:
+        first = agents[0]
+        self._agents = agents
+        self._template = first.anew(first.device, first.dtype)
+        self._template.lengths_used = first.lengths_used  # updates are the template's, the note is the members'
+        self._template.prepare(rows)
+        self._template.config = copy.copy(first.config)
+        settings = {name: [getattr(agent.config, name) for agent in agents] for name in differing(agents)}
+        self._settings = {name: self._one_for_each(values) for name, values in settings.items()}
+        self._lent: list[tuple[nn.Module, Blocks]] = []
+        self._groups: dict[str, StackedGroup] = {}
+        self._targets: dict[str, Blocks] = {}
+        groups: dict[str, Any] = self._template.groups
+        targets: dict[str, Any] = self._template.targets
+        for name, group in self._template.groups.items():
+            rates = [agent.groups[name].learning_rate for agent in agents]
+            own = self._one_for_each(rates) if len(set(rates)) > 1 else None
+            groups[name] = self._groups[name] = StackedGroup(group, len(agents), own)
+            self._lent.append((group.network, self._groups[name].blocks))
+        for name, target in self._template.targets.items():
+            self._targets[name] = blocks = Blocks(target.network, len(agents))
+            targets[name] = StackedTarget(blocks, self._groups[name].blocks)
+            self._lent.append((target.network, blocks))
+        self.pull()
+
+    def pull(self) -> None:
+        """Take all that updates change from the agents."""
+        for place, agent in enumerate(self._agents):
+            for name, group in self._groups.items():
+                group.write(place, agent.groups[name].state())
+            for name, blocks in self._targets.items():
+                blocks.write(place, agent.targets[name].flat)
+
+    def push(self) -> None:
+        """Give all that updates changed back to the agents."""
+        for place, agent in enumerate(self._agents):
+            for name, group in self._groups.items():
+                group.read(place, agent.groups[name].state())
+            for name, blocks in self._targets.items():
+                blocks.read(place, agent.targets[name].flat)
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Make an update of all members, and return their metrics, each ``(M,)``.
+
+        Args:
+            batch: Their batches one after the other, ``(M B, ...)``.
+            step: Its number.
+        """
+        count = len(self._agents)
+        fields = _unflattened(fields_of(batch), count)
+
+        def mapped(weights: list[list[Tensor]], settings: dict[str, Tensor], fields: dict[str, Any]) -> Metrics:
+            for (network, _), lent in zip(self._lent, weights, strict=True):
+                lend(network, lent)
+            for name, value in settings.items():
+                object.__setattr__(self._template.config, name, value)
+            return self._template.update(batch_like(batch, fields), step)
+
+        weights = [blocks.parameters for _, blocks in self._lent]
+        metrics: Metrics = torch.vmap(mapped)(weights, self._settings, fields)
+        return metrics
+
+    def _one_for_each(self, values: Sequence[float]) -> Tensor:
+        """Return a number for each member."""
+        return torch.tensor(values, dtype=self._template.dtype, device=self._template.device)
+
+
+def differing(agents: Sequence[Agent]) -> list[str]:
+    """Name the settings in which agents of one algorithm differ."""
+    first, *others = (vars(agent.config) for agent in agents)
+    return [name for name, value in first.items() if any(other[name] != value for other in others)]
+
+
+class Blocks:
+    """Parameters of M networks of one kind in one flat tensor, each parameter's M values side by side.
+
+    Args:
+        network: One of the kind.
+        count: M.
+        learned: Whether gradients of them are asked for.
+
+    Attributes:
+        flat: All of them, with gaps that mean nothing.
+        parameters: Each ``(M, ...)``, views of ``flat``.
+    """
+
+    def __init__(self, network: nn.Module, count: int, *, learned: bool = False) -> None:
+        own = list(network.parameters())
+        sizes = [count * parameter.numel() for parameter in own]
+        rooms = [math.ceil(size / ALIGNMENT) * ALIGNMENT for size in sizes]
+        self.flat = torch.zeros(sum(rooms), dtype=own[0].dtype, device=own[0].device)
+        self.parameters = [
+            room[:size].view(count, *parameter.shape).requires_grad_(learned)
+            for room, size, parameter in zip(torch.split(self.flat, rooms), sizes, own, strict=True)
+        ]
+        self._sizes = [parameter.numel() for parameter in own]
+
+    @functools.cached_property
+    def owners(self) -> Tensor:
+        """Which member each number in ``flat`` is of; of gaps, any."""
+        owners = torch.zeros_like(self.flat, dtype=torch.int32)
+        for block in self.parameters:
+            first, count = block.storage_offset(), block.shape[0]
+            members = torch.arange(count, dtype=torch.int32, device=self.flat.device)
+            owners[first : first + block.numel()] = members.repeat_interleave(block.numel() // count)
+        return owners
+
+    @torch.no_grad()
+    def write(self, place: int, flat: Tensor) -> None:
+        """Put in a member's parameters, as :class:`ParameterGroup` lays them out."""
+        for block, part in zip(self.parameters, torch.split(flat, self._sizes), strict=True):
+            block[place] = part.view(block.shape[1:])
+
+    @torch.no_grad()
+    def read(self, place: int, flat: Tensor) -> None:
+        """Take out a member's parameters."""
+        torch.cat([block[place].reshape(-1) for block in self.parameters], out=flat)
+
+
+class StackedTarget:
+    """What :class:`offline_rl.agent.Target` is to one agent, for M of them.
+
+    Args:
+        blocks: The targets' parameters.
+        online: Those of the networks that they move after.
+    """
+
+    def __init__(self, blocks: Blocks, online: Blocks) -> None:
+        self._blocks, self._online = blocks, online
+
+    def track(self, rate: float | Tensor) -> None:
+        """Move by θ' ← rate θ + (1 - rate) θ', with a rate for all or, mapped, one for each."""
+        if isinstance(rate, Tensor):
+            rate = torch.func.debug_unwrap(rate, recurse=False)[self._blocks.owners]
+        self._blocks.flat.lerp_(self._online.flat, rate)
+
+
+class StackedGroup:
+    """What :class:`ParameterGroup` is to one agent, for M of them.
+
+    Args:
+        group: One agent's; its settings and its count serve all.
+        count: M.
+        rates: ``(M,)``, learning rates where they differ.
+    """
+
+    def __init__(self, group: ParameterGroup, count: int, rates: Tensor | None = None) -> None:
+        self._group = group
+        self.blocks = Blocks(group.network, count, learned=True)
+        self.flat = self.blocks.flat
+        self._gradient, self._mean, self._square = (Blocks(group.network, count) for _ in range(3))
+        self._parts = {"parameters": self.blocks, "mean": self._mean, "square": self._square}
+        self._rates = None
+        if rates is not None:
+            # A step is in proportion to its rate: it is taken with a rate of one, and then shortened.
+            self._rates, group.learning_rate = rates[self.blocks.owners], 1.0
+
+    @property
+    def count(self) -> Tensor:
+        """As :attr:`ParameterGroup.count`."""
+        return self._group.count
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients ``(M, ...)`` of a loss that is mapped over members.
+
+        No member's loss knows another's parameters, so the gradients of their sum are those of each.
+        """
+        return torch.autograd.grad(torch.func.debug_unwrap(loss, recurse=False).sum(), self.blocks.parameters)
+
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        """Take one Adam step for every member."""
+        torch._foreach_copy_(self._gradient.parameters, list(gradients))
+        if (limit := self._group.gradient_clip) is not None:
+            squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
+            shares = (limit / squares.sum(0).sqrt().clamp_min(1e-12)).clamp(max=1)
+            for block in self._gradient.parameters:
+                block.mul_(shares.view(-1, *[1] * (block.ndim - 1)))
+        before = None if self._rates is None else self.flat.clone()
+        self._group.move(self.flat, self._gradient.flat, self._mean.flat, self._square.flat)
+        if self._rates is not None and before is not None:
+            self.flat.copy_(before.lerp_(self.flat, self._rates))
+
+    def write(self, place: int, state: Mapping[str, Tensor]) -> None:
+        """Put in a member's state."""
+        for name, blocks in self._parts.items():
+            blocks.write(place, state[name])
+        self.count.copy_(state["count"])
+
+    def read(self, place: int, state: Mapping[str, Tensor]) -> None:
+        """Take out a member's state."""
+        for name, blocks in self._parts.items():
+            blocks.read(place, state[name])
+        state["count"].copy_(self.count)
+
+
+def _unflattened(fields: dict[str, Any], count: int) -> dict[str, Any]:
+    return {
+        name: _unflattened(value, count) if isinstance(value, dict) else value.unflatten(0, (count, -1))
+        for name, value in fields.items()
+    }

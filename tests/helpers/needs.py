@@ -1,0 +1,23 @@
+"""What some tests need beyond the packages; where a machine lacks it they are skipped, and say what it lacks."""
+
+import os
+
+import pytest
+
+from offline_rl.kernels import native
+
+RECORDINGS = os.environ.get("OFFLINE_RL_TEST_DATA") or None
+NO_RECORDINGS = "needs recordings that are not for download, in the folder that OFFLINE_RL_TEST_DATA names"
+needs_recordings = pytest.mark.skipif(RECORDINGS is None, reason=NO_RECORDINGS)
+
+
+def _missing_for_the_kernel():
+    # Not whether it can be built: a kernel that no longer compiles shall fail its tests.
+    try:
+        native._command()
+    except native.NativeError as error:
+        return str(error)
+    return ""
+
+
+needs_kernel = pytest.mark.skipif(bool(_missing_for_the_kernel()), reason=_missing_for_the_kernel())

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.subjects import Data, agent_of, synthetic
+from benchmarks.workloads import Data, agent_of, synthetic
 from offline_rl.kernels.choice import Kernel, onednn_is_exact, use_kernel
 from offline_rl.training.worker import Member
 

@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.arithmetic import flops_of_update, product_rate, wait
 from benchmarks.machine import pin, today, versions
-from benchmarks.subjects import PEERS, Competitor, Data, InProcess, Processes, synthetic
 from benchmarks.throughput_table import draw, table
+from benchmarks.workloads import PEERS, Competitor, Data, InProcess, Processes, synthetic
 from offline_rl.agent import find_algorithm
 from offline_rl.data import load_dataset
 from offline_rl.errors import OfflineRLError

@@ -41,7 +41,7 @@ class SweepError(OfflineRLError):
 
 
 class VideoError(OfflineRLError):
-    """A film cannot be drawn or written: names what is missing and how to get it."""
+    """A video cannot be drawn or written: names what is missing and how to get it."""
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)

@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-HOUSE = yaml.safe_load((ROOT / "docs" / "floors.yaml").read_text(encoding="utf-8"))
-FLOORS = HOUSE["floors"]
-FLOOR_OF = {unit: number for number, floor in enumerate(reversed(FLOORS)) for unit in floor["units"]}
-MAY = {tuple(pair) for pair in HOUSE["may"]}
-GROUND = 0
-"""The lowest floor, whose units may import one another."""
+ARCHITECTURE = yaml.safe_load((ROOT / "docs" / "layers.yaml").read_text(encoding="utf-8"))
+LAYERS = ARCHITECTURE["layers"]
+LAYER_OF = {unit: number for number, layer in enumerate(reversed(LAYERS)) for unit in layer["units"]}
+MAY = {tuple(pair) for pair in ARCHITECTURE["may"]}
+LOWEST = 0
+"""The lowest layer, of which the units may import each other."""
 
 
 def sources():
@@ -28,7 +28,7 @@ def module_of(path):
 
 
 def unit_of(module):
-    """Return the unit of the house that a module belongs to, or None for what stands outside."""
+    """Return the unit that a module belongs to, or None for what stands outside."""
     parts = module.split(".")
     if parts[0] == "benchmarks":
         return "benchmarks"
@@ -46,9 +46,9 @@ def imports_of(path):
 
 def forbidden(own, imported):
     """Say why a unit may not import another; nothing if it may."""
-    if FLOOR_OF[imported] > FLOOR_OF[own]:
+    if LAYER_OF[imported] > LAYER_OF[own]:
         return f"{own} imports {imported}, which stands above it"
-    if FLOOR_OF[imported] == FLOOR_OF[own] > GROUND and (own, imported) not in MAY:
+    if LAYER_OF[imported] == LAYER_OF[own] > LOWEST and (own, imported) not in MAY:
         return f"{own} imports its neighbour {imported}"
     return ""
 
@@ -64,13 +64,13 @@ def test_nothing_reaches_up(own):
     wrong = {
         f"{path}: {why}"
         for path, unit in imported
-        if unit in FLOOR_OF and (why := forbidden(own, unit)) and unit != own
+        if unit in LAYER_OF and (why := forbidden(own, unit)) and unit != own
     }
     assert not wrong
 
 
-def test_every_unit_has_a_floor_and_every_floor_its_units():
-    assert sorted(FLOOR_OF) == UNITS
+def test_every_unit_has_a_layer_and_every_layer_its_units():
+    assert sorted(LAYER_OF) == UNITS
 
 
 def test_a_forbidden_import_is_found():
@@ -78,8 +78,8 @@ def test_a_forbidden_import_is_found():
     assert not forbidden("data", "envs") and not forbidden("cli", "training")
 
 
-def test_the_contributors_page_shows_the_floors():
-    rows = [f"| {' '.join(f'`{unit}`' for unit in floor['units'])} | {floor['what']} |" for floor in FLOORS]
+def test_the_contributors_page_shows_the_layers():
+    rows = [f"| {' '.join(f'`{unit}`' for unit in layer['units'])} | {layer['what']} |" for layer in LAYERS]
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert "\n".join(rows) in page, "replace the table by:\n" + "\n".join(rows)
 

@@ -33,8 +33,8 @@ def evaluate_command(arguments: list[str]) -> None:
             dynamics: Physics: D4RL's own, or Gymnasium's stock environments; by default as the agent was trained.
             seed: Decides the initial states.
             figure: PNG file for a picture of what the first agent decides in one episode, such as FamO2O's balance.
-            video: MP4 or GIF file for a film of the first agent, of episodes that are scored.
-            video_episodes: Episodes to film.
+            video: MP4 or GIF file for a video of the first agent, of episodes that are scored.
+            video_episodes: Episodes that the video shows.
             json: Print JSON.
         """
         return locals()
@@ -66,8 +66,8 @@ def _evaluate(
     results: list[dict[str, Any]] = []
     for folder in found:
         agent = load_agent(folder)
-        film: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
-        result = evaluate(agent, task, dynamics=dynamics, episodes=episodes, seed=seed, **film)
+        filming: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
+        result = evaluate(agent, task, dynamics=dynamics, episodes=episodes, seed=seed, **filming)
         played = {"task": result.task, "dynamics": result.dynamics, "episodes": episodes}
         results.append({"agent": str(folder), **played, **_means(result)})
         if result.score_name != SCORE_NAMES[D4RL]:
@@ -79,7 +79,7 @@ def _evaluate(
     if json:
         print_json(results)
     if video:
-        print(f"filmed to {video}", file=sys.stderr)
+        print(f"video written to {video}", file=sys.stderr)
 
 
 def _means(played: Any) -> dict[str, float]:

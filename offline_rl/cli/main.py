@@ -19,7 +19,7 @@ from offline_rl.cli.export import export_command
 from offline_rl.cli.sweep import sweep_command
 from offline_rl.cli.train import finetune_command, train_command
 from offline_rl.errors import Interrupted, OfflineRLError, brief, quoted, suggestion
-from offline_rl.processes.interpreter import obey_leash
+from offline_rl.processes.interpreter import stop_with_parent
 
 TRACEBACK = "OFFLINE_RL_TRACEBACK"
 """The environment variable that lets an error that nobody has foreseen keep its traceback."""
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     What no reader has foreseen ends in one sentence, too; with ``OFFLINE_RL_TRACEBACK`` set it keeps its traceback.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    obey_leash()
+    stop_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know no ±

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from offline_rl.agent import Agent, AgentConfig, find_algorithm, load_agent
+from offline_rl.collection.behavior import Behavior, Learner, RandomPolicy, Recorder, SavedAgent
 from offline_rl.collection.options import AgentOptions, CollectOptions, LearnerOptions, find_kind, learner_config
-from offline_rl.collection.players import Chance, Learner, Player, Recorder, SavedAgent
 from offline_rl.data import hdf5
 from offline_rl.data.writing import write_hdf5
 from offline_rl.documents import parse_json, read_json
@@ -188,38 +188,38 @@ class Collection:
     def _collect(self, checkpoint: Checkpoint | None) -> None:
         environment = OnlineEnvironment(self._task, self._options.dynamics, self._options.seed)
         recorder = Recorder(self._task, environment.joints, self._options.steps)
-        player = self._player(environment, recorder)
+        behavior = self._behavior(environment, recorder)
         step = checkpoint.step if checkpoint else 0
         stored = ReplayFile(self._partial, "rows", recorder.width, step, checkpoint)
         if checkpoint is not None:
             recorder.load_rows(stored.read().numpy())
-            player.load_state(select(checkpoint.tensors, "player/"))
+            behavior.load_state(select(checkpoint.tensors, "player/"))
         progress = Progress(self._options.steps, step, self._options.quiet, unit="steps")
         with closing(progress), stopped_by_signals(stop := Stop()):
             look = saved = time.monotonic()
             while step < self._options.steps:
                 step += 1
-                player.step(step)
+                behavior.step(step)
                 if (now := time.monotonic()) - look < LOOK_SECONDS and step < self._options.steps:
                     continue
                 look = now
                 progress.newest(_newest(recorder))
                 progress.at(step)
                 if stop.signal or now - saved >= self._options.checkpoint_seconds or step == self._options.steps:
-                    self._save(step, player, recorder, stored)
+                    self._save(step, behavior, recorder, stored)
                     saved = now
                 if stop.signal and step < self._options.steps:
                     raise Interrupted(step, stop.signal, self._out)
         self._write(recorder)
 
-    def _player(self, environment: OnlineEnvironment, recorder: Recorder) -> Player:
+    def _behavior(self, environment: OnlineEnvironment, recorder: Recorder) -> Behavior:
         options = self._options
         if isinstance(options, AgentOptions):
             assert self._agent is not None
             return SavedAgent(environment, recorder, options, self._agent)
         if isinstance(options, LearnerOptions):
             return Learner(self._new_agent(), self._task, recorder, options)
-        return Chance(environment, recorder, options)
+        return RandomPolicy(environment, recorder, options)
 
     def _new_agent(self) -> Agent:
         robot, options = self._task.robot, self._options
@@ -235,8 +235,8 @@ class Collection:
         agent.provenance = {"task": self._task.robot.name, "dynamics": options.dynamics, "versions": versions()}
         return agent
 
-    def _save(self, step: int, player: Player, recorder: Recorder, stored: ReplayFile) -> None:
-        state = player.state()
+    def _save(self, step: int, behavior: Behavior, recorder: Recorder, stored: ReplayFile) -> None:
+        state = behavior.state()
         stored.append(torch.from_numpy(recorder.rows(stored.count)))
         checkpoint = Checkpoint(step, 0, [], 0.0, files=stored.checksum(), tensors=prefixed(state, "player/"))
         checkpoint.save(self._partial)

@@ -5,7 +5,7 @@
 * `described`: what a file may say of how its environment is made.
 * `dynamics`: the environments, with the dynamics D4RL was recorded with, whatever MuJoCo is installed.
 * `vector`: one episode for each of many seeds, one call of the policy a step.
-* `film`: MP4s and GIFs of episodes that `vector` plays.
+* `video`: MP4s and GIFs of episodes that `vector` plays.
 
 Importing this package loads neither Gymnasium nor MuJoCo.
 """

@@ -22,7 +22,7 @@ Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 RewardedPolicy = Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.float32]]
 """Observations (E, O), and what the last actions earned (E,), 0 before the first, to actions (E, A)."""
 
-Watcher = Callable[[int, Any, float], None]
+StepCallback = Callable[[int, Any, float], None]
 """Told of episode e, its environment and what its last step earned: after the reset (0), and after each step."""
 
 
@@ -46,7 +46,7 @@ def rollout(
     seeds: Sequence[int],
     *,
     tell_rewards: bool = False,
-    watcher: Watcher | None = None,
+    on_step: StepCallback | None = None,
 ) -> RolloutResult:
     """Plays one episode per seed, from reset to termination or the task's time limit.
 
@@ -60,7 +60,7 @@ def rollout(
         dynamics: see `offline_rl.envs.make_env`.
         seeds: one non-negative reset seed per episode, E in all.
         tell_rewards: call the policy with the rewards of the last step as well; an ended episode's are 0.
-        watcher: looks on, and changes nothing.
+        on_step: Called after each reset and step with the row, its environment and the reward; must change nothing.
 
     Returns:
         Returns and lengths, in the order of the seeds.
@@ -75,8 +75,8 @@ def rollout(
     observations = np.zeros((len(seeds), task.robot.observation_size), np.float32)
     for row, (environment, seed) in enumerate(zip(environments, seeds, strict=True)):
         observations[row], _ = environment.reset(seed=int(seed))
-        if watcher:
-            watcher(row, environment, 0.0)
+        if on_step:
+            on_step(row, environment, 0.0)
     running = list(range(len(seeds)))
     rewards = np.zeros(len(seeds), np.float64)
     for _ in range(task.robot.max_episode_steps):
@@ -92,8 +92,8 @@ def rollout(
             rewards[row] = float(reward)
             returns[row] += rewards[row]
             lengths[row] += 1
-            if watcher:
-                watcher(row, environments[row], float(rewards[row]))
+            if on_step:
+                on_step(row, environments[row], float(rewards[row]))
             if not (terminated or truncated):
                 still_running.append(row)
         running = still_running

@@ -1,6 +1,6 @@
-"""A film of episodes: remembers where the robot was at each step, draws it, and writes an MP4 or a GIF.
+"""Videos of episodes: stores where the robot was at each step, draws it, and writes an MP4 or a GIF.
 
-Nothing is played for the film: it is told of episodes while they are scored, so it shows those and no others.
+No extra episode is played: steps are recorded while episodes are scored, so a video shows those and no others.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from offline_rl.files import replace_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from offline_rl.envs.vector import Watcher
+    from offline_rl.envs.vector import StepCallback
 
 SIZE = 480
 """Width and height of the picture, in pixels."""
@@ -31,8 +31,8 @@ FASTEST = 30
 """Most pictures a second; a robot whose steps are shorter is shown every few steps, in real time all the same."""
 
 
-class Film:
-    """The first of the episodes that it is told of.
+class VideoRecorder:
+    """Records the first episodes of a rollout.
 
     Args:
         path: Where it goes; ends in ``.mp4`` or ``.gif``.
@@ -58,24 +58,24 @@ class Film:
 
     @property
     def returns(self) -> list[float]:
-        """What each filmed episode has earned so far."""
+        """What each recorded episode has earned so far."""
         return [sums[-1] for sums in self._earned if sums]
 
-    def watcher(self, episodes: range) -> "Watcher":
-        """Return what a rollout is to tell; its first rows are these episodes, the others are of no interest."""
+    def on_step(self, episodes: range) -> "StepCallback":
+        """Return the callback for a rollout whose first rows are these episodes; other rows are ignored."""
 
-        def watch(row: int, environment: Any, reward: float) -> None:
+        def record(row: int, environment: Any, reward: float) -> None:
             if row < len(episodes) and (episode := episodes[row]) < self._episodes:
                 if not hasattr(environment, "model"):
                     raise VideoError(
-                        f"{environment.spec.id} is no MuJoCo environment and has no film; leave out --video"
+                        f"{environment.spec.id} is no MuJoCo environment and cannot be filmed; leave out --video"
                     )
                 self._model, self._step_seconds = environment.model, float(environment.dt)
                 self._positions[episode].append(environment.data.qpos.copy())
                 sums = self._earned[episode]
                 sums.append(sums[-1] + reward if sums else 0.0)
 
-        return watch
+        return record
 
     def write(self) -> None:
         """Draw what was seen and write the file, whole or not at all.
@@ -157,7 +157,7 @@ def _offscreen() -> Any:
         # One sentence: what the libraries say may end in a full stop.
         why = str(error).rstrip(".")
         raise VideoError(
-            f"a film needs OpenGL without a screen, and {name} does not work here ({why}); on Debian or Ubuntu"
+            f"a video needs OpenGL without a screen, and {name} does not work here ({why}); on Debian or Ubuntu"
             " run: apt-get install libegl1 libgl1"
         ) from None
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from offline_rl.documents import parse_yaml
 from offline_rl.errors import RunError, quoted
-from offline_rl.processes.interpreter import python_module, start_leashed
+from offline_rl.processes.interpreter import python_module, start_attached
 
 Launcher = Literal["local", "slurm", "ray"]
 POLL_SECONDS = 1.0
@@ -40,7 +40,7 @@ class Command:
     def start(self) -> "subprocess.Popen[bytes]":
         """Start it; it does not outlive the caller."""
         with self.log.open("ab") if self.log else contextlib.nullcontext() as log:
-            return start_leashed([*python_module("offline_rl"), *self.arguments], self.folder, log)
+            return start_attached([*python_module("offline_rl"), *self.arguments], self.folder, log)
 
     def __call__(self) -> int:
         """Run it to its end; return its exit status."""

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-LEASH = "OFFLINE_RL_LEASH"
+ATTACHED = "OFFLINE_RL_ATTACHED"
 
 
 def python_module(module: str) -> list[str]:
@@ -22,8 +22,8 @@ def child_environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": import_path, **more}
 
 
-def start_leashed(command: list[str], folder: str, log: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
-    """Start a command that calls :func:`obey_leash`: it is asked to stop when this process ends, however that happens.
+def start_attached(command: list[str], folder: str, log: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
+    """Start a command that calls :func:`stop_with_parent`, so that it is asked to stop when this process ends.
 
     Args:
         command: What to run.
@@ -33,7 +33,7 @@ def start_leashed(command: list[str], folder: str, log: IO[bytes] | None = None)
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=child_environment(**{LEASH: "1"}),
+        env=child_environment(**{ATTACHED: "1"}),
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -41,9 +41,12 @@ def start_leashed(command: list[str], folder: str, log: IO[bytes] | None = None)
     )
 
 
-def obey_leash() -> None:
-    """If :func:`start_leashed` started this process, ask it to stop, by SIGTERM, as soon as standard input closes."""
-    if os.environ.pop(LEASH, None) is None:
+def stop_with_parent() -> None:
+    """Send SIGTERM to this process when its parent ends, if :func:`start_attached` started it.
+
+    The parent holds the other end of standard input, which closes however the parent ends.
+    """
+    if os.environ.pop(ATTACHED, None) is None:
         return
 
     def wait() -> None:

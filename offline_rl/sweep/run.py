@@ -16,7 +16,7 @@ from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import make_folder
 from offline_rl.sweep.report import Table, conclude
 from offline_rl.sweep.search import Search, Trial
-from offline_rl.sweep.trials import Agent
+from offline_rl.sweep.trials import TrialRunner
 
 POLL_SECONDS = 0.3
 
@@ -97,15 +97,15 @@ def run_sweep(
 
 def _work(sweep: Sweep, folder: Path, search: Search, table: Table, members: int) -> None:
     """Run trials in this process until none is left, not even one that was lost with a process elsewhere."""
-    agent = Agent(sweep, folder, members, table.say)
-    with closing(agent), _signals(agent) as received:
-        agent.start()
-        while agent.busy or not _complete(sweep, search.trials()):
+    runner = TrialRunner(sweep, folder, members, table.say)
+    with closing(runner), _signals(runner) as received:
+        runner.start()
+        while runner.busy or not _complete(sweep, search.trials()):
             table.show(search.trials())
-            if not agent.busy and agent.stopping:
+            if not runner.busy and runner.stopping:
                 raise SweepInterrupted(received[0])
-            if not agent.busy and search.lost():
-                agent.start()
+            if not runner.busy and search.lost():
+                runner.start()
             time.sleep(POLL_SECONDS)
 
 
@@ -156,15 +156,15 @@ def share(sweep: Sweep, workers: int) -> int:
 
 
 @contextmanager
-def _signals(agent: Agent) -> Iterator[list[int]]:
-    """Let SIGINT and SIGTERM ask the agent to stop, a second one at once; give the signals that came."""
+def _signals(runner: TrialRunner) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM ask the runner to stop, a second one at once; give the signals that came."""
     received: list[int] = []
 
     def note(number: int, _: object) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        agent.stop()
+        runner.stop()
 
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -30,8 +30,8 @@ GRACE_SECONDS = 2.0
 """How long after a failure one waits whether this process is being stopped, too: then the failure was no trial's."""
 
 
-class Watch:
-    """A view of a run's rows that reports the metric to the journal, and stops the run if it does too badly.
+class TrialCallback:
+    """Reports the metric of a run to the journal, and stops the run if the search asks for it.
 
     Args:
         sweep: The sweep.
@@ -64,7 +64,7 @@ class Watch:
         """Do nothing."""
 
 
-class Agent:
+class TrialRunner:
     """Runs trials in threads, whose work is done by child processes.
 
     Args:
@@ -120,11 +120,11 @@ class Agent:
         stop = self._stops[claim.number] = Stop()
         if self.stopping:
             stop.signal = signal.SIGTERM
-        watch = Watch(self._sweep, self._search, claim, stop)
+        callback = TrialCallback(self._sweep, self._search, claim, stop)
         try:
-            self._search.finish(claim, self._train(claim, watch, stop))
+            self._search.finish(claim, self._train(claim, callback, stop))
         except Interrupted:
-            if watch.stopped_early:
+            if callback.stopped_early:
                 self._search.stop(claim)
         except Exception as error:
             if self._stopped.wait(GRACE_SECONDS):
@@ -136,7 +136,7 @@ class Agent:
         finally:
             del self._stops[claim.number]
 
-    def _train(self, claim: Claim, watch: Watch, stop: Stop) -> float:
+    def _train(self, claim: Claim, callback: TrialCallback, stop: Stop) -> float:
         # The parser of command lines is not made for several threads.
         with self._planning:
             options, settings = self._sweep.settings(claim.point)
@@ -145,10 +145,10 @@ class Agent:
         # Two trials may have drawn the same settings; the second then waits for the run of the first, and finds it.
         with FileLock(self._folder / "locks" / out.name):
             options = replace(options, out=str(out), resume=out.exists(), quiet=True)
-            watch.begin(out, len(options.seeds))
+            callback.begin(out, len(options.seeds))
             plan = self._plan(options, settings)
             say = functools.partial(self._say_of, claim)
-            run = carry_out(plan, out, self._crew, views=[watch], stop=stop, say=say)
+            run = carry_out(plan, out, self._crew, views=[callback], stop=stop, say=say)
         self._search.report(claim, self._sweep.metric.history(run.rows, len(options.seeds)))
         return self._sweep.metric.value(run.rows, len(options.seeds))
 

@@ -19,7 +19,7 @@ from offline_rl.errors import AgentError, TaskError
 if TYPE_CHECKING:
     import gymnasium
 
-    from offline_rl.envs.vector import Watcher
+    from offline_rl.envs.vector import StepCallback
 
 BLOCK = 10
 """Episodes that are stepped together. Fixed, because a policy's last bits can depend on the size of its batch."""
@@ -59,7 +59,7 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
 
 
 def play(
-    agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int], watcher: "Watcher | None" = None
+    agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int], on_step: "StepCallback | None" = None
 ) -> tuple[list[list[float]], list[list[int]]]:
     """Play one block of episodes under each of the agent's conditions, all together, the first condition's first.
 
@@ -70,7 +70,7 @@ def play(
 
     count = len(agent.conditions(agent.config))
     agent.reset(condition=np.arange(count).repeat(len(seeds)))
-    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True, watcher=watcher)
+    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True, on_step=on_step)
     shape = count, len(seeds)
     return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
 
@@ -145,13 +145,13 @@ def evaluate(
             else those that the task's data was recorded with.
         episodes: How many episodes to play.
         seed: Decides the initial states.
-        video: MP4 or GIF file for a film of the first episodes, those that are scored, under the first condition.
-        video_episodes: How many to film.
+        video: MP4 or GIF file for a video of the first episodes, those that are scored, under the first condition.
+        video_episodes: How many of them it shows.
 
     Raises:
         TaskError: The task is unknown or cannot be scored, or an environment is not one for such agents.
         AgentError: There is no episode, no task, or no such agent; or the agent's actions are not finite.
-        VideoError: The film cannot be made; most reasons are found before anything is played.
+        VideoError: The video cannot be made; most reasons are found before anything is played.
     """
     agent = agent if isinstance(agent, Agent) else load_agent(agent)
     if episodes < 1:
@@ -217,19 +217,19 @@ def _scores(  # noqa: PLR0917 (as evaluate)
 ) -> Evaluation:
     """Play a task in blocks of episodes."""
     normalized_score(task, 0.0)  # refuses, before anything is played, what cannot be scored
-    film = None
+    recorder = None
     if video is not None:
-        from offline_rl.envs.video import Film
+        from offline_rl.envs.video import VideoRecorder
 
         about = {"task": task.name, "dynamics": dynamics, "seed": seed}
-        film = Film(video, min(episodes, video_episodes), about=about)
+        recorder = VideoRecorder(video, min(episodes, video_episodes), about=about)
     played = []
     for number, block in enumerate(blocks(seed, 0, episodes)):
         # In the block of the score, because another size of the batch can change a policy's last bits.
-        watcher = film.watcher(range(number * BLOCK, number * BLOCK + len(block))) if film else None
-        played.append(play(agent, task, dynamics, block, watcher))
-    if film:
-        film.write()
+        on_step = recorder.on_step(range(number * BLOCK, number * BLOCK + len(block))) if recorder else None
+        played.append(play(agent, task, dynamics, block, on_step))
+    if recorder:
+        recorder.write()
     returns, lengths = (
         by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
     )

@@ -24,7 +24,7 @@ from offline_rl.algos.td3_bc import TD3BC
 from offline_rl.algos.td3_bc import Config as TD3BCConfig
 from offline_rl.cli.main import main
 from offline_rl.collection import collect as collection_run
-from offline_rl.collection.players import Recorder
+from offline_rl.collection.behavior import Recorder
 from offline_rl.draws import Stream
 from offline_rl.envs import find_task
 from offline_rl.envs.online import OnlineEnvironment

@@ -118,7 +118,7 @@ def test_the_command_films_the_first_agent(agent, tmp_path, capsys):
     arguments = [str(tmp_path / "run"), "--task", "hopper", "--episodes", "2", "--video", str(film), "--json"]
     assert main(["evaluate", *arguments]) == 0
     told = capsys.readouterr()
-    assert told.err == f"filmed to {film}\n"
+    assert told.err == f"video written to {film}\n"
     _, _, comment = decoded_gif(film)
     assert comment["returns"] == orl.evaluate(agent, "hopper", episodes=2).returns[:1].tolist()
     assert len(json.loads(told.out)) == 2

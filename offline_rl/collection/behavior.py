@@ -1,4 +1,4 @@
-"""Who plays, and who records it."""
+"""Behaviour policies, which choose the actions of a collection, and the recorder of the steps."""
 
 import math
 from collections.abc import Mapping
@@ -86,8 +86,8 @@ class Recorder:
         return arrays | {name: arrays[name].astype(bool) for name in FLAGS}
 
 
-class Player(Protocol):
-    """What makes the steps; it tells a :class:`Recorder` of each."""
+class Behavior(Protocol):
+    """Plays the task step by step and appends each step to a :class:`Recorder`."""
 
     def step(self, step: int) -> None:
         """Make step number ``step``, counted from 1."""
@@ -99,12 +99,12 @@ class Player(Protocol):
         """Put back what :meth:`state` returned; the recorder has its rows again."""
 
 
-class Chance:
-    """Plays at random.
+class RandomPolicy:
+    """Plays uniformly random actions.
 
     Args:
-        environment: Where.
-        recorder: Who is told.
+        environment: The environment to play in.
+        recorder: Stores the steps.
         options: The collection's options.
     """
 
@@ -129,8 +129,8 @@ class Chance:
         self._environment.load_state(state)
 
 
-class SavedAgent(Chance):
-    """Lets a saved agent play; other arguments than ``agent`` are those of :class:`Chance`."""
+class SavedAgent(RandomPolicy):
+    """Plays with a saved agent; other arguments than ``agent`` are those of :class:`RandomPolicy`."""
 
     def __init__(self, environment: OnlineEnvironment, recorder: Recorder, options: AgentOptions, agent: Agent) -> None:
         super().__init__(environment, recorder, options)
@@ -172,12 +172,12 @@ class SavedAgent(Chance):
 
 
 class Learner:
-    """Trains an agent from nothing on all it has done, one update for each step.
+    """Trains a new agent on all of its own steps, with one update for each step.
 
     Args:
-        agent: Who learns.
-        task: What it plays.
-        recorder: Who is told.
+        agent: The agent that learns.
+        task: The task that it plays.
+        recorder: Stores the steps.
         options: The collection's options.
     """
 

@@ -1,5 +1,6 @@
 """D4RL's gym-mujoco datasets: their ids, and their files, downloaded once into D4RL's own cache folder."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -103,15 +104,12 @@ def download(dataset_id: str) -> Path:
 
 def _fetch(dataset_id: str, path: Path) -> None:
     import pooch
-    from tqdm import tqdm
 
     url = url_of(dataset_id)
     partial = path.with_name(f"{path.name}.part")
-    # total: pooch puts in the true one, but takes a bar without any for none. disable=None: shown on a terminal only.
-    options = {"desc": dataset_id, "total": 1, "unit": "B", "unit_scale": True, "disable": None}
     try:
-        with partial.open("wb") as file, tqdm(**options) as progress:
-            pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20)(url, file, None)
+        with partial.open("wb") as file, contextlib.closing(_DownloadBar(dataset_id)) as bar:
+            pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20)(url, file, None)
         hdf5.check(partial)
         _record(partial, path)
         partial.replace(path)
@@ -121,6 +119,32 @@ def _fetch(dataset_id: str, path: Path) -> None:
         raise DatasetError(_cannot_download(dataset_id, url, path, _reason(error))) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+class _DownloadBar:
+    """A progress bar on a terminal, with the attribute and methods that pooch uses."""
+
+    def __init__(self, name: str) -> None:
+        from rich import console, progress
+
+        columns = progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn()
+        screen = console.Console(stderr=True)
+        left = progress.TimeRemainingColumn()
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"), *columns, left, console=screen, disable=not screen.is_terminal
+        )
+        self._task = self._progress.add_task(name, total=None)
+        self._progress.start()
+        self.total = 0
+
+    def update(self, size: int) -> None:
+        self._progress.update(self._task, total=self.total or None, advance=size)
+
+    def reset(self) -> None:
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        self._progress.stop()
 
 
 def _cannot_download(dataset_id: str, url: str, path: Path, reason: str) -> str:

@@ -274,6 +274,8 @@ def _look_at_names(meaning: Meaning, names: Sequence[str]) -> None:
             meaning.fault("a column does not say how the episode ended", bare)
         elif not is_ours(name) and (near := _misspelt(name, names)):
             meaning.fault(f"a column's name looks like {near}")
+        elif not is_ours(name) and bare.lower() in KNOWN:
+            meaning.lenient = True  # the column itself is there, too
         elif not is_ours(name) and _similar(bare, [known for known in (*KNOWN, *PREFIXES) if known not in names]):
             meaning.lenient = True
     for what, found in {

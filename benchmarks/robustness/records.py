@@ -214,7 +214,9 @@ def _agents(run: Path) -> Any:
 
 
 def _scores(run: Path) -> Any:
-    return None, [str(orl.Run(run).scores), *map(str, orl.Run(run).agents.values())]
+    found = orl.Run(run)
+    # A seed that has diverged has the score NaN there, as documented.
+    return found.scores, [*map(str, found.agents.values())]
 
 
 ACTIONS: list[Callable[[Path], Any]] = [_compare, _compare, _print, _agents, _scores]

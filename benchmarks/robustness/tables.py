@@ -493,7 +493,7 @@ def frame_case(rng: random.Random, folder: Path) -> Case:
 
 
 def _object_if_ragged(column: list[Value]) -> Any:
-    return object if any(isinstance(value, (list, tuple, dict, decimal.Decimal)) for value in column) else None
+    return object if any(isinstance(value, (bytes, list, tuple, dict, decimal.Decimal)) for value in column) else None
 
 
 def _bounds(rng: random.Random, size: int) -> tuple[Any, str]:

@@ -21,6 +21,8 @@ IntArray = npt.NDArray[np.int64]
 
 LARGEST = 1e12
 """Size beyond which, or below whose inverse, squares and sums of a number are at the end of single precision."""
+BLANK = " \t\r\n\N{NO-BREAK SPACE}"
+"""Characters around a number that a table may show as nothing; any other, such as a control character, is damage."""
 FINEST_RANGE = 1e-6
 """Range of an action, as a part of its size, below which single precision holds hardly ten steps of it."""
 ACTION_TOLERANCE = 1e-4
@@ -304,7 +306,7 @@ def is_missing(value: object) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, str):
-        return not value.strip()
+        return not value.strip(BLANK)
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 

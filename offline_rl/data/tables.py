@@ -35,7 +35,7 @@ from offline_rl.data import kinds
 from offline_rl.data.dataset import MEASURED_BOUNDS, Dataset
 from offline_rl.data.names import FIELDS, key_of
 from offline_rl.data.rows import checked, exact_rows
-from offline_rl.data.rules import is_missing
+from offline_rl.data.rules import BLANK, is_missing
 from offline_rl.errors import DatasetError, brief, quoted
 
 INSTALL = 'pip install "offline-rl-suite[tables]"'
@@ -379,6 +379,8 @@ def _values(source: str, table: Mapping[str, npt.ArrayLike], name: str) -> npt.N
     column = table[name]
     try:
         values = np.asarray(column)
+        if values.dtype.kind in "SU" and not hasattr(column, "dtype"):  # texts and bytes in a list would be mixed
+            values = np.asarray(column, object)
     except ValueError:
         values = np.empty((), object)
     if values.ndim != 1:
@@ -431,7 +433,7 @@ def _number(value: object) -> float:
         named = {"date": "a date", "datetime": "a date", "Timestamp": "a date", "time": "a time of day"}
         named |= {"timedelta": "a duration", "Timedelta": "a duration"}
         raise ValueError(named.get(type(value).__name__, ""))
-    text = value.strip()
+    text = value.strip(BLANK)
     if NUMBER.fullmatch(text):
         return float(text)
     if text.lower().lstrip("+-") in WORDS:

@@ -186,9 +186,9 @@ def _scalar(kind: Any, content: Any) -> Any:
     return _number_type(kind).read(content, (), "C").item()
 
 
-def _bytes(text: Any, *_: Any) -> bytes:
-    if not isinstance(text, str):
-        raise ValueError("bytes that are no text")
+def _bytes(text: Any, encoding: Any = "") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes that are no text in latin1")
     return text.encode("latin1")
 
 

@@ -193,8 +193,9 @@ def _choice(where: str, kind: str, entry: Entry) -> Choice:
 
 def _check_count(where: str, count: int) -> None:
     if count > VALUE_LIMIT:
+        many = f"{count:,}" if count < LARGEST_WHOLE else f"more than {LARGEST_WHOLE:,}"
         raise SweepError(
-            f"{where} has {count:,} values, of which a sweep takes at most {VALUE_LIMIT:,}; give fewer, or min and max"
+            f"{where} has {many} values, of which a sweep takes at most {VALUE_LIMIT:,}; give fewer, or min and max"
             " with method random or bayes"
         )
 

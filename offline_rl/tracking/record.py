@@ -20,7 +20,7 @@ from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, Growing, writing
 
 Row = dict[str, Any]
-ROW = {"kind": str, "step": Least(int, 0), "seed": Least(int, 0), "seconds?": float, str: (float, None)}
+ROW = {"kind": str, "step": Least(int, 0), "seed": Least(int, 0), "seconds": float, str: (float, None)}
 """The shape of a row; one of an evaluation is one of :data:`PLAYED`, too."""
 PLAYED = dict.fromkeys(("return", "return_std", "score", "length"), (float, None)) | {"episodes": Least(int, 1)}
 

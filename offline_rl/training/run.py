@@ -51,9 +51,13 @@ class Run:
     @property
     def rows(self) -> list[Row]:
         """The rows of ``metrics.jsonl``, which must be those that the last checkpoint knows."""
-        content = read_metrics(self.path / "metrics.jsonl")
+        path, seeds = self.path / "metrics.jsonl", self.config["options"]["seeds"]
+        content = read_metrics(path)
         check_metrics(self.path, content)
-        return rows_in(self.path / "metrics.jsonl", content)
+        rows = rows_in(path, content)
+        if foreign := [row["seed"] for row in rows if row["seed"] not in seeds]:
+            raise RunError(f"{path} has rows of seed {foreign[0]}, which config.json does not name; copy the run again")
+        return rows
 
     @property
     def scores(self) -> dict[int, float]:

@@ -97,6 +97,23 @@ def test_mistakes_name_the_column(changes, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("sign", ["\x1f", "\N{EM SPACE}", "\x0b"])
+def test_a_control_character_beside_a_number_is_damage(tmp_path, sign):
+    """Broken by str.strip, which takes separators of files, groups and units for blanks."""
+    path = tmp_path / "table.csv"
+    rows = frame().astype({"reward": object})
+    rows.loc[3, "reward"] = f"4{sign}"
+    rows.to_csv(path, index=False)
+    with pytest.raises(DatasetError, match=r"'reward'.* in row 3"):
+        load_dataset(path)
+
+
+def test_the_row_of_a_value_of_bytes_is_named():
+    rows = {**frame().to_dict("list"), "reward": ["1", "2", b"3", "4", "5", "6", "7"]}
+    with pytest.raises(DatasetError, match="'reward' has b'3' in row 2"):
+        Dataset.from_table(rows, name="mine")
+
+
 def test_files_hold_the_same(tmp_path, capsys):
     own, csv, parquet = frame(), tmp_path / "own.csv", tmp_path / "own.parquet"
     own.to_csv(csv, index=False)

@@ -19,7 +19,7 @@ class View:
 
 
 def row(step, **values):
-    return {"kind": "train", "step": step, "seed": 0, **values}
+    return {"kind": "train", "step": step, "seed": 0, "seconds": 1.0, **values}
 
 
 def steps(path):
@@ -78,5 +78,5 @@ def test_nan_becomes_null(tmp_path):
 
 
 def test_a_line_that_is_cut_off_is_left_out(tmp_path):
-    (tmp_path / "m.jsonl").write_text('{"kind": "train", "step": 1, "seed": 0}\n{"st')
+    (tmp_path / "m.jsonl").write_text('{"kind": "train", "step": 1, "seed": 0, "seconds": 1.0}\n{"st')
     assert steps(tmp_path / "m.jsonl") == [1]

@@ -20,7 +20,8 @@ from helpers.settings import TINY, without_timings
 import offline_rl as orl
 from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.envs import find_task
-from offline_rl.errors import Interrupted
+from offline_rl.errors import Interrupted, RunError
+from offline_rl.files import sealed, write_json
 from offline_rl.kernels.choice import use_kernel
 from offline_rl.tracking.record import Record
 from offline_rl.training.checkpoint import Checkpoint
@@ -486,3 +487,13 @@ def test_a_record_that_was_cut_knows_its_length_before_anything_is_written(tmp_p
     assert record.sync() == path.stat().st_size
     record.close()
     assert path.read_bytes() == b'{"kept": 1}\n{"step": 3}\n'
+
+
+def test_rows_of_a_seed_that_the_run_does_not_name_are_refused(tmp_path):
+    run = orl.train("bc", "hopper-demo", out=tmp_path / "run", steps=2, eval_every=0, final_episodes=1, **TINY)
+    config = json.loads((run.path / "config.json").read_text())
+    config.pop("checksum")
+    config["options"]["seeds"] = []
+    write_json(run.path / "config.json", sealed(config))
+    with pytest.raises(RunError, match=r"rows of seed 0, which config\.json does not name"):
+        print(run.rows)

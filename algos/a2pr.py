@@ -19,15 +19,16 @@ halfcheetah-random and walker2d-random.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Metrics, Normal, decimals
+from offline_rl.agent import Agent, Batch, Metrics, Normal
 from offline_rl.algos import td3_bc
 from offline_rl.networks import MLP, ConditionalVAE, Critic, DeterministicActor
 from offline_rl.networks.vae import kl_divergence
+from offline_rl.settings import AtLeast, Positive
 
 PRIOR_BOUND = 0.5
 """Where latents drawn from the prior are cut, as in the authors' decoder, which never uses them."""
@@ -37,15 +38,15 @@ PRIOR_BOUND = 0.5
 class Config(td3_bc.Config):
     """Settings of A2PR; the defaults are one setting for all tasks, the authors' settings are the presets."""
 
-    hidden_dims: list[int] = field(default_factory=lambda: [256, 256, 256, 256])
+    hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [256, 256, 256, 256])
     """Widths of the hidden layers of both critics and of the value network."""
-    actor_hidden_dims: list[int] = field(default_factory=lambda: [256, 256, 256])
+    actor_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [256, 256, 256])
     """Widths of the hidden layers of the actor."""
-    vae_hidden_dims: list[int] = field(default_factory=lambda: [750, 750])
+    vae_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [750, 750])
     """Widths of the hidden layers of the VAE's encoder, and of its decoder."""
-    value_learning_rate: float = 3e-4
+    value_learning_rate: Positive = 3e-4
     """Adam's learning rate for the value network."""
-    vae_learning_rate: float = 1e-3
+    vae_learning_rate: Positive = 1e-3
     """Adam's learning rate for the VAE."""
     reconstruction_weight: float = 1.0
     """Weight w₁ of the VAE's reconstruction error; "vae_weight" in the authors' code."""
@@ -57,11 +58,6 @@ class Config(td3_bc.Config):
     """Ablation: the VAE's action is a sample of its prior, not the reconstruction of the policy's own action."""
     detach_candidate: bool = False
     """Ablation: the VAE's action is a constant to the actor, no gradient runs through it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("actor_hidden_dims", "vae_hidden_dims", at_least=1)
-        self.require("value_learning_rate", "vae_learning_rate", above=0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,14 @@ class A2PR(Agent):
     name = "a2pr"
     config_class = Config
     stackable = True
-    stackable_settings = decimals(Config)
+    stackable_settings = (
+        *td3_bc.TD3BC.stackable_settings,
+        "value_learning_rate",
+        "vae_learning_rate",
+        "reconstruction_weight",
+        "kl_weight",
+        "constraint_weight",
+    )
     config: Config
 
     def build(self) -> None:

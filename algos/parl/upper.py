@@ -9,6 +9,11 @@ number of the step.
 
 In the mode "sf", ∇_c log π = β s₀ (ψ - ψ_V) for the head c: derived for a KL-regularised lower level [D], with s₀
 because the policy sees scaled rewards; where a log-ratio is cut, the gradient is not.
+
+The weights ω are a tempered, self-normalised likelihood ratio of a pair's two segments. It corrects the actions inside
+segments, not the states in which segments start: a ratio of stationary densities would be needed for that, and is not
+estimated. Ours [X]; that the ratio of a KL-regularised policy needs no density of the behaviour, log π/μ = (Q - V)/τ,
+is derived [D].
 """
 
 import copy
@@ -21,12 +26,22 @@ from torch import Tensor
 
 from offline_rl.agent import Metrics, ParameterGroup
 from offline_rl.algos.parl import hypergradient as implicit
-from offline_rl.algos.parl.comparisons import Comparisons, accuracy, differences, excess
-from offline_rl.algos.parl.features import PART, Features, by_parts
-from offline_rl.algos.parl.lower import Lower, LowerTD3BC
-from offline_rl.algos.parl.reward_learning import PRESETS, fit
-from offline_rl.algos.parl.rewards import SHIFTS, correlation, episode_returns, scale_of
-from offline_rl.algos.parl.weights import choose_kappa, effective_size, weights
+from offline_rl.algos.parl.lower import Lower, LowerIQL, LowerTD3BC
+from offline_rl.algos.parl.reward_learning import (
+    PART,
+    PRESETS,
+    SHIFTS,
+    Comparisons,
+    Features,
+    accuracy,
+    by_parts,
+    correlation,
+    differences,
+    episode_returns,
+    excess,
+    fit,
+    scale_of,
+)
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.draws import Stream
 from offline_rl.networks import MLP
@@ -34,6 +49,35 @@ from offline_rl.networks.reward import LinearHead, RewardModel
 
 SAMPLED_ROWS = 1024
 """Rows of the dataset on which a step holds the rewards near the warm-up's, or sees the policy's loss."""
+
+BISECTIONS = 60
+"""Steps of the search for κ; more than float64 can tell apart."""
+
+
+def weights(z: Tensor, kappa: Tensor | float) -> Tensor:
+    """Return ω = softmax(κ z) ``(N,)`` of the log-ratios z ``(N,)`` of pairs."""
+    return torch.softmax(kappa * z, 0)
+
+
+def effective_size(weight: Tensor) -> Tensor:
+    """Return 1 / Σ ω²: as many pairs of equal weight would tell as much."""
+    return 1 / weight.square().sum()
+
+
+@torch.no_grad()
+def choose_kappa(z: Tensor, share: float) -> Tensor:
+    """Return the largest κ in [0, 1] with 1 / Σ ω² ≥ share · N, a number that is held constant for a round.
+
+    The effective size falls as κ grows, so bisection finds it. Nothing waits for the device.
+    """
+    least = share * len(z)
+    low, high = torch.zeros((), dtype=z.dtype, device=z.device), torch.ones((), dtype=z.dtype, device=z.device)
+    low = torch.where(effective_size(weights(z, high)) >= least, high, low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        enough = effective_size(weights(z, middle)) >= least
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low
 
 
 @dataclass(frozen=True)
@@ -189,7 +233,8 @@ class Upper:
         if m and self._mode != "reweight":
             coefficients = self._coefficients(difference[:, size:], part.part(slice(size, None)), weighted)
             if weighted.drift is not None:
-                factor = self._config.beta * self.scale
+                assert isinstance(self._lower, LowerIQL)
+                factor = self._lower.config.beta * self.scale
                 implied = [factor * (coefficients[:, None] * weighted.drift[index[size:]]).sum(0)]
             else:
                 follow = self._surrogate(number, coefficients, part.part(slice(size, None)), rewards[:, size:])

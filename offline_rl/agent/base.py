@@ -476,7 +476,7 @@ class Agent:
     def anew(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Agent":
         """Return an agent of the same settings and seed that has learned nothing."""
         return type(self)(
-            self.config,
+            copy.deepcopy(self.config),
             self.observation_size,
             self.action_size,
             seed=self.seed,

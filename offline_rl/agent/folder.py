@@ -4,7 +4,6 @@ Whoever builds what they describe does so :func:`within` the size of the weights
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import re
@@ -239,7 +238,7 @@ def describe(
     return {
         "format": FORMAT,
         "algorithm": algorithm.name,
-        "config": dataclasses.asdict(config),
+        "config": config.settings(),
         "observation_size": observation_size,
         "action_size": action_size,
         "seed": seed,

@@ -44,9 +44,12 @@ class BC(Agent):
     stackable_settings = decimals(Config, "top_fraction")
     config: Config
 
-    def build(self) -> None:
+    def build_policy(self) -> None:
         """Make one actor."""
         self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Give the actor its optimiser."""
         self.optimizer("actor", self.actor, self.config.learning_rate)
 
     def prepare(self, rows: PackedRows) -> None:

@@ -134,7 +134,6 @@ class FamO2O(Agent):
         c = self.config
         self.cycle = c.on_base("balance_every")
         self.balance = BalanceModel(actor, c.on_base("beta_low"), c.on_base("beta_high"), released=c.released_mapping)
-        self.optimizer("balance", self.balance, c.balance_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the base's draws, for β in the policy's loss in either phase, and for β and action in the model's."""
@@ -169,13 +168,18 @@ class OnIQL(FamO2O, iql.IQL):
 
     actor: GaussianActor
 
-    def build(self) -> None:
-        """Make IQL's critics, the universal policy, the balance model and its temperature."""
+    def build_policy(self) -> None:
+        """Make the universal policy and the balance model."""
         c, size = self.config, self.observation_size
-        self.build_critics()
         self.actor = GaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims, iql.LOG_STD_BOUNDS)
-        self.optimizer("actor", self.actor, c.actor_learning_rate)
         self.build_balance(SquashedGaussianActor(size, 1, c.hidden_dims, **ON_IQL))
+
+    def build_learner(self) -> None:
+        """Make IQL's critics, and the balance model's temperature."""
+        c = self.config
+        self.build_critics()
+        self.optimizer("actor", self.actor, c.actor_learning_rate)
+        self.optimizer("balance", self.balance, c.balance_learning_rate)
         self.log_temperature = Scalar()
         self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
 
@@ -214,11 +218,16 @@ class OnIQL(FamO2O, iql.IQL):
 class OnCQL(FamO2O, cql.CQL):
     """FamO2O on CQL."""
 
-    def build(self) -> None:
-        """Make CQL's critics, the universal policy and its temperature, and the balance model."""
-        self.build_critics()
-        self.build_actor(self.observation_size + EMBEDDING_SIZE)
-        self.build_balance(SquashedGaussianActor(self.observation_size, 1, self.config.hidden_dims))
+    def build_policy(self) -> None:
+        """Make the universal policy and the balance model."""
+        size, hidden_dims = self.observation_size, self.config.hidden_dims
+        self.actor = SquashedGaussianActor(size + EMBEDDING_SIZE, self.action_size, hidden_dims)
+        self.build_balance(SquashedGaussianActor(size, 1, hidden_dims))
+
+    def build_learner(self) -> None:
+        """Make CQL's critics and the policy's temperature."""
+        super().build_learner()
+        self.optimizer("balance", self.balance, self.config.balance_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the noise of the next states' balances as well."""

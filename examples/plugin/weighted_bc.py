@@ -37,9 +37,12 @@ class WeightedBC(Agent):
     stackable = True  # it changes optimisers alone: agents may be trained as one, and updates compiled
     stackable_settings = ("learning_rate",)  # not temperature, which ``prepare`` reads
 
-    def build(self) -> None:
-        """Make one actor."""
+    def build_policy(self) -> None:
+        """Make one actor; a saved agent is loaded with this method alone."""
         self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Give the actor its optimiser; critics and other networks that only training needs would be made here."""
         self.optimizer("actor", self.actor, self.config.learning_rate)
 
     def prepare(self, rows: PackedRows) -> None:

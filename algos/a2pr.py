@@ -109,11 +109,14 @@ class A2PR(Agent):
     )
     config: Config
 
-    def build(self) -> None:
-        """Make the actor and the critics with slowly moving copies, and the value network and the VAE without."""
+    def build_policy(self) -> None:
+        """Make the actor."""
+        self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.actor_hidden_dims)
+
+    def build_learner(self) -> None:
+        """Make the critics, slowly moving copies of them and of the actor, the value network and the VAE."""
         c, sizes = self.config, (self.observation_size, self.action_size)
         self.cycle = c.policy_delay
-        self.actor = DeterministicActor(*sizes, c.actor_hidden_dims)
         self.critic = Critic(*sizes, c.hidden_dims, count=2)
         self.value = MLP(self.observation_size, 1, c.hidden_dims)
         self.vae = ConditionalVAE(*sizes, c.vae_hidden_dims)

@@ -40,9 +40,12 @@ class BC(Agent):
     stackable_settings = ("learning_rate",)
     config: Config
 
-    def build(self) -> None:
+    def build_policy(self) -> None:
         """Make one actor."""
         self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Give the actor its optimiser."""
         self.optimizer("actor", self.actor, self.config.learning_rate)
 
     def prepare(self, rows: PackedRows) -> None:

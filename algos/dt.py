@@ -107,14 +107,17 @@ class DT(Agent):
     acting_networks = ("model",)
     window_fields = ("observation", "action", "return_to_go", "time", "mask")
 
-    def build(self) -> None:
+    def build_policy(self) -> None:
         """Make the model and the memory of the episodes in play."""
         c = self.config
         length = c.length if c.encoder == "transformer" else 1
-        self.batch = Windows(history=1, future=length)
         self.history = History(length, self.action_size)
         self.model = ActionModel(self.observation_size, self.action_size, c)
-        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
+
+    def build_learner(self) -> None:
+        """Ask for windows as long as the memory, and give the model its optimiser."""
+        self.batch = Windows(history=1, future=self.history.length)
+        self.optimizer("model", self.model, self.config.learning_rate, **self.config.adamw)
 
     def draws(self) -> dict[str, Uniform]:
         """Ask for the keys of dropout."""

@@ -103,16 +103,19 @@ class IQL(Agent):
     )
     config: Config
 
-    def build(self) -> None:
-        """Make the policy, V, and two critics with a slowly moving copy."""
+    def build_policy(self) -> None:
+        """Make the policy."""
         c, sizes = self.config, (self.observation_size, self.action_size)
-        self.build_critics()
         self.actor: DeterministicActor | GaussianActor
         if c.deterministic:
             self.actor = DeterministicActor(*sizes, c.hidden_dims, initializer=orthogonal)
         else:
             self.actor = GaussianActor(*sizes, c.hidden_dims, LOG_STD_BOUNDS)
-        self.optimizer("actor", self.actor, c.actor_learning_rate, decays=True)
+
+    def build_learner(self) -> None:
+        """Make V, and two critics with a slowly moving copy."""
+        self.build_critics()
+        self.optimizer("actor", self.actor, self.config.actor_learning_rate, decays=True)
 
     def build_critics(self) -> None:
         """Make V, and the critics with their copy."""

@@ -75,24 +75,19 @@ class SAC(Agent):
     )
     config: Config
 
-    def build(self) -> None:
-        """Make the policy, its temperature, and two critics with a slowly moving copy."""
-        self.build_critics()
-        self.build_actor(self.observation_size)
+    def build_policy(self) -> None:
+        """Make the policy."""
+        self.actor = SquashedGaussianActor(self.observation_size, self.action_size, self.config.hidden_dims)
 
-    def build_critics(self) -> None:
-        """Make the critics and their copy."""
+    def build_learner(self) -> None:
+        """Make the policy's temperature, and two critics with a slowly moving copy."""
         c, sizes = self.config, (self.observation_size, self.action_size)
         self.critic = Critic(*sizes, c.hidden_dims, initializer=lecun, layer_norm=c.layer_norm)
         self.optimizer("critic", self.critic, c.critic_learning_rate)
         self.target_critic = self.target_of("critic")
-
-    def build_actor(self, input_size: int) -> None:
-        """Make the policy and its temperature."""
-        self.actor = SquashedGaussianActor(input_size, self.action_size, self.config.hidden_dims)
         self.log_temperature = Scalar()
-        self.optimizer("actor", self.actor, self.config.actor_learning_rate)
-        self.optimizer("temperature", self.log_temperature, self.config.temperature_learning_rate)
+        self.optimizer("actor", self.actor, c.actor_learning_rate)
+        self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the noise of the policy's loss and of the target."""

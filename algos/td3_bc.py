@@ -69,12 +69,14 @@ class TD3BC(Agent):
     )
     config: Config
 
-    def build(self) -> None:
-        """Make one actor, two critics and a slowly moving copy of each."""
+    def build_policy(self) -> None:
+        """Make one actor."""
+        self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Make two critics, and a slowly moving copy of them and of the actor."""
         self.cycle = self.config.policy_delay
-        sizes = self.observation_size, self.action_size, self.config.hidden_dims
-        self.actor = DeterministicActor(*sizes)
-        self.critic = Critic(*sizes, count=2)
+        self.critic = Critic(self.observation_size, self.action_size, self.config.hidden_dims, count=2)
         self.optimizer("actor", self.actor, self.config.actor_learning_rate)
         self.optimizer("critic", self.critic, self.config.critic_learning_rate)
         self.target_actor = self.target_of("actor")

@@ -103,24 +103,30 @@ class DoC(Agent):
     acting_networks = ("model",)
     window_fields = ("observation", "action", "previous_reward", "time", "mask")
 
-    def build(self) -> None:
-        """Make encoders, policy and values, and apart from them the energy; fix the noise of the prior's samples."""
+    def build_policy(self) -> None:
+        """Make encoders, policy and values; fix the noise of the prior's samples."""
         c, sizes = self.config, (self.observation_size, self.action_size, self.config.latent_size)
-        past = c.past if c.encoder == "transformer" else 1
-        encoder: TransformerEncoder | PerceptronEncoder = PerceptronEncoder(*sizes, c.hidden_dims)
+        encoder: TransformerEncoder | PerceptronEncoder
         if c.encoder == "transformer":
             encoder = TransformerEncoder(*sizes, **c.transformer)
-        self.batch = Windows(past, c.future)
-        self.history = History(past, self.action_size)
+        else:
+            encoder = PerceptronEncoder(*sizes, c.hidden_dims)
+        self.history = History(c.past if c.encoder == "transformer" else 1, self.action_size)
         self.model = LatentPolicy(encoder, *sizes[1:], c.hidden_dims, value_count=c.value_heads, discrete=c.discrete)
-        self.energy = Energy(encoder.feature_size + sum(sizes), self.observation_size + 2, c.hidden_dims)
-        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
-        self.optimizer("energy", self.energy, c.energy_learning_rate)
         noise = Stream(self.seed, "candidates").at(0).standard_normal((c.candidates, c.latent_size))
         candidate_noise = torch.from_numpy(noise).to(self.device, self.dtype)
         self.model.register_buffer("candidate_noise", candidate_noise, persistent=False)
         self.latent = self.promise = torch.zeros(0)
         self.memory_size = c.latent_size
+
+    def build_learner(self) -> None:
+        """Make the energy, apart from everything else; ask for windows."""
+        c = self.config
+        self.batch = Windows(self.history.length, c.future)
+        inputs = self.model.encoder.feature_size + self.observation_size + self.action_size + c.latent_size
+        self.energy = Energy(inputs, self.observation_size + 2, c.hidden_dims)
+        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
+        self.optimizer("energy", self.energy, c.energy_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the latents, the steps whose outcomes are compared, the outcomes beside them, and dropout's keys."""

@@ -128,14 +128,18 @@ class OnIQL(iql.IQL):
     actor: GaussianActor
     config: IQLConfig
 
-    def build(self) -> None:
-        """Make IQL's critics, the universal policy, the balance model and its temperature."""
+    def build_policy(self) -> None:
+        """Make the universal policy and the balance model."""
         c, size = self.config, self.observation_size
+        self.actor = GaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims, iql.LOG_STD_BOUNDS)
+        self.balance = BalanceModel(SquashedGaussianActor(size, 1, c.hidden_dims, **ON_IQL), c.beta_low, c.beta_high)
+
+    def build_learner(self) -> None:
+        """Make IQL's critics, and the balance model's temperature."""
+        c = self.config
         self.cycle = c.balance_every
         self.build_critics()
-        self.actor = GaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims, iql.LOG_STD_BOUNDS)
         self.optimizer("actor", self.actor, c.actor_learning_rate)
-        self.balance = BalanceModel(SquashedGaussianActor(size, 1, c.hidden_dims, **ON_IQL), c.beta_low, c.beta_high)
         self.optimizer("balance", self.balance, c.balance_learning_rate)
         self.log_temperature = Scalar()
         self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
@@ -205,15 +209,18 @@ class OnCQL(cql.CQL):
     acting_networks = ("actor", "balance")
     config: CQLConfig
 
-    def build(self) -> None:
-        """Make CQL's critics, the universal policy and its temperature, and the balance model."""
+    def build_policy(self) -> None:
+        """Make the universal policy and the balance model."""
         c, size = self.config, self.observation_size
-        self.cycle = c.balance_every
-        self.build_critics()
-        self.build_actor(size + EMBEDDING_SIZE)
+        self.actor = SquashedGaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims)
         actor = SquashedGaussianActor(size, 1, c.hidden_dims)
         self.balance = BalanceModel(actor, c.beta_low, c.beta_high, released=c.released_mapping)
-        self.optimizer("balance", self.balance, c.balance_learning_rate)
+
+    def build_learner(self) -> None:
+        """Make CQL's critics and the policy's temperature."""
+        super().build_learner()
+        self.cycle = self.config.balance_every
+        self.optimizer("balance", self.balance, self.config.balance_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for CQL's, for those of β and of the balance model as on IQL, and for β in the next states."""

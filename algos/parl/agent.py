@@ -200,15 +200,19 @@ class PARL(Agent):
     config_class = Config
     config: Config
 
-    def build(self) -> None:
-        """Make the lower level, and what learns its rewards."""
+    def build_policy(self) -> None:
+        """Make the lower level's policy."""
+        options = {"seed": self.seed, "steps": self.length.offline, "preprocessing": self.preprocessing}
+        options |= {"device": self.device, "dtype": self.dtype, "learning": False}
+        self.lower = lower_level(self.config.lower, self.observation_size, self.action_size, **options)
+        self.actor = self.lower.actor
+
+    def build_learner(self) -> None:
+        """Make the rest of the lower level, and what learns its rewards."""
         c = self.config
-        options = {"seed": self.seed, "steps": self.steps, "preprocessing": self.preprocessing}
-        sizes = self.observation_size, self.action_size
-        self.lower = lower_level(c.lower, *sizes, **options, device=self.device, dtype=self.dtype)
+        self.lower.build_learner()
         self.cycle = self.lower.cycle and math.lcm(self.lower.cycle, SUCCESSOR_EVERY)
         self.groups |= self.lower.groups
-        self.actor = self.lower.actor
         self.schedule = Schedule.of(self.steps, c.warmup_share, c.frozen_share, c.rounds, c.round_steps)
         preset, raw = PRESETS[c.reward_model], (self.preprocessing.observation_mean, self.preprocessing.observation_std)
         hidden = c.reward_hidden_dims or preset.hidden_dims

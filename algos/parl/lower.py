@@ -69,9 +69,9 @@ class LowerTD3BC(td3_bc.TD3BC):
         spread: σ_w², a number: the median squared residual of recorded actions, once :meth:`measure` was called.
     """
 
-    def build(self) -> None:
-        """Make TD3+BC's networks."""
-        super().build()
+    def build_learner(self) -> None:
+        """Make TD3+BC's networks, and σ_w²."""
+        super().build_learner()
         self.spread = torch.ones((), device=self.device, dtype=self.dtype)
 
     @torch.no_grad()

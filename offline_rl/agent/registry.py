@@ -132,8 +132,8 @@ def merged(published: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for settings in published.values() for name, value in settings.items()}
 
 
-def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu") -> Agent:
-    """Build an agent with its initial weights from :func:`describe`."""
+def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu", *, learning: bool = True) -> Agent:
+    """Build an agent from :func:`describe`: a whole one with its initial weights, or what acting needs, without any."""
     config = upgraded(description["algorithm"], description["config"])
     algorithm = find_algorithm(description["algorithm"], config)
     if unknown := sorted(set(config) - set(algorithm.config_class.types())):
@@ -151,6 +151,7 @@ def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu"
         online_steps=description.get("online_steps", 0),
         preprocessing=Preprocessing.from_json(description["preprocessing"]),
         device=device,
+        learning=learning,
     )
     agent.provenance = dict(description["provenance"])
     return agent
@@ -161,8 +162,13 @@ def agent_from_description(
     weights: Mapping[str, Tensor],
     device: torch.device | str = "cpu",
 ) -> Agent:
-    """Rebuild an agent for acting from :meth:`Agent.description` and :meth:`Agent.acting_weights`."""
-    agent = new_agent(description, device)
+    """Rebuild an agent for acting from :meth:`Agent.description` and :meth:`Agent.acting_weights`.
+
+    Raises:
+        AgentError: The description makes other networks than these weights are of.
+    """
+    with within(weights):
+        agent = new_agent(description, device, learning=False)
     agent.load_acting_weights(weights)
     return agent
 
@@ -200,9 +206,7 @@ def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
     description = read_description(folder)
     weights = read_weights(folder, description.pop("weights_sha256", None))
     try:
-        with within(weights):
-            agent = new_agent(description, device)
-        agent.load_acting_weights(weights)
+        agent = agent_from_description(description, weights, device)
         agent.refuse_divergence()
         agent.rehearse()
     except AgentError as error:

@@ -61,8 +61,8 @@ class Config(td3_bc.Config):
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the critics, just updated, and the value network, not yet updated, say of a batch.
+class AdvantageGate:
+    """Values of a batch, which open or close the pull: of the critics after their update, of V before its own.
 
     Attributes:
         q: ``(B,)``, Q₁(s, a).
@@ -82,7 +82,7 @@ class Judgement:
         """Say for which rows ``(B,)`` the VAE's action ã is the reference: Q₁(s, ã) ≥ Q₁(s, a)."""
         return candidate_q >= self.q
 
-    def gate(self, candidate_q: Tensor) -> Tensor:
+    def is_open(self, candidate_q: Tensor) -> Tensor:
         """Say for which rows ``(B,)`` there is a pull: Q₁(s, ã) ≥ V(s) or Q₁(s, a) > V(s)."""
         return (candidate_q >= self.value) | (self.q > self.value)
 
@@ -152,22 +152,22 @@ class A2PR(Agent):
         q = self.critic(batch.observation, batch.action)
         return (q - target).square().mean(1).sum(), {"q": q.detach().mean()}
 
-    def judge(self, batch: Batch, next_action: Tensor, target: Tensor) -> Judgement:
-        """Judge the batch; the value's target is the smaller of the critics' old ``target`` y and their new one."""
+    def advantage_gate(self, batch: Batch, next_action: Tensor, target: Tensor) -> AdvantageGate:
+        """Compare the batch's values; V's target is the smaller of the critics' old ``target`` y and their new one."""
         with torch.no_grad():
             value_target = torch.minimum(target, self.bootstrap(batch, self.critic, next_action))
             q = self.critic.frozen(batch.observation, batch.action, count=1)[0]
-        return Judgement(q, self.value(batch.observation)[0, :, 0], value_target)
+        return AdvantageGate(q, self.value(batch.observation)[0, :, 0], value_target)
 
-    def value_loss(self, batch: Batch, judgement: Judgement) -> tuple[Tensor, Metrics]:
+    def value_loss(self, batch: Batch, advantage: AdvantageGate) -> tuple[Tensor, Metrics]:
         """Return E[(V(s) - y_V)²]."""
-        value = judgement.value
-        return (value - judgement.value_target).square().mean(), {"value": value.detach().mean()}
+        value = advantage.value
+        return (value - advantage.value_target).square().mean(), {"value": value.detach().mean()}
 
-    def vae_loss(self, batch: Batch, judgement: Judgement) -> tuple[Tensor, Metrics]:
+    def vae_loss(self, batch: Batch, advantage: AdvantageGate) -> tuple[Tensor, Metrics]:
         """Return w₁ E[accepted (VAE(s, a) - a)²] + ½ KL; both means run over all rows, accepted or not."""
         reconstruction, mean, log_std = self.vae(batch.observation, batch.action, batch.draws["vae"])
-        accepted = judgement.accepts().to(self.dtype)
+        accepted = advantage.accepts().to(self.dtype)
         error = accepted * (reconstruction - batch.action).square().mean(1)
         divergence = kl_divergence(mean, log_std)
         metrics = {
@@ -177,21 +177,23 @@ class A2PR(Agent):
         }
         return self.config.reconstruction_weight * error.mean() + self.config.kl_weight * divergence, metrics
 
-    def actor_loss(self, batch: Batch, judgement: Judgement) -> tuple[Tensor, Metrics]:
+    def actor_loss(self, batch: Batch, advantage: AdvantageGate) -> tuple[Tensor, Metrics]:
         """Return -λ E[Q₁(s, π(s))] + w₂ E[gate (π(s) - reference)²]; the mean runs over rows and action entries."""
         action = self.actor(batch.observation)
         q = self.critic.frozen(batch.observation, action, count=1)[0]
         weight = self.config.alpha / q.detach().abs().mean()
-        reference, gate, metrics = self.reference_action(batch, action, judgement)
+        reference, gate, metrics = self.reference_action(batch, action, advantage)
         constraint = self.config.constraint_weight * (gate[:, None] * (action - reference).square()).mean()
         return constraint - weight * q.mean(), {"constraint": constraint.detach(), "lambda": weight} | metrics
 
-    def reference_action(self, batch: Batch, action: Tensor, judgement: Judgement) -> tuple[Tensor, Tensor, Metrics]:
+    def reference_action(
+        self, batch: Batch, action: Tensor, advantage: AdvantageGate
+    ) -> tuple[Tensor, Tensor, Metrics]:
         """Return the reference ``(B, A)``, the gate ``(B,)``, 0 or 1, and the shares of rows they concern."""
         candidate = self.candidate(batch, action)
         with torch.no_grad():
             candidate_q = self.critic.frozen(batch.observation, candidate, count=1)[0]
-        prefers, gate = judgement.prefers(candidate_q), judgement.gate(candidate_q).to(self.dtype)
+        prefers, gate = advantage.prefers(candidate_q), advantage.is_open(candidate_q).to(self.dtype)
         metrics = {"gated": gate.mean(), "vae_reference": prefers.to(self.dtype).mean()}
         return torch.where(prefers[:, None], candidate, batch.action), gate, metrics
 
@@ -207,15 +209,15 @@ class A2PR(Agent):
         next_action = self.next_action(batch)
         target = self.bootstrap(batch, self.target_critic, next_action)
         metrics = self.minimize(batch, critic=partial(self.critic_loss, target=target))
-        judgement = self.judge(batch, next_action, target)
+        advantage = self.advantage_gate(batch, next_action, target)
         # Neither of the two depends on what the other one changes.
         metrics |= self.minimize(
             batch,
-            value=partial(self.value_loss, judgement=judgement),
-            vae=partial(self.vae_loss, judgement=judgement),
+            value=partial(self.value_loss, advantage=advantage),
+            vae=partial(self.vae_loss, advantage=advantage),
         )
         if step % self.config.policy_delay == 0:
-            metrics |= self.minimize(batch, actor=partial(self.actor_loss, judgement=judgement))
+            metrics |= self.minimize(batch, actor=partial(self.actor_loss, advantage=advantage))
             self.track_targets(self.config.target_rate)
         return metrics
 

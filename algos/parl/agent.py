@@ -193,7 +193,7 @@ class PARL(Agent):
 
     e_i is the excess log-likelihood of the preference for one of two segments under their returns by r_ν, and ω_i the
     tempered likelihood of both segments under the policy. The lower level sees a table of rewards, written anew in
-    each round; the dataset's own rewards reach nothing but the scripted teacher, two baselines, and a metric.
+    each round; the dataset's own rewards coverage nothing but the scripted teacher, two baselines, and a metric.
     """
 
     name = "parl"
@@ -247,9 +247,9 @@ class PARL(Agent):
             self.upper.rewards = table
             return
         pairs = self.pairs(rows)
-        reach = Segments.of(rows.episode_bounds, pairs.action.shape[2]).share
+        coverage = Segments.of(rows.episode_bounds, pairs.action.shape[2]).share
         training, held_out = (Comparisons.of(p, self.device, self.dtype) for p in pairs.split(HELD_OUT, self.seed))
-        self.upper.prepare(rows, training, held_out, reach)
+        self.upper.prepare(rows, training, held_out, coverage)
 
     def pairs(self, rows: PackedRows) -> Pairs:
         """Return the labelled pairs of segments."""

@@ -105,13 +105,13 @@ class Weighted:
         mixture: m.
         kappa: κ.
         weight: ω.
-        drift: a, the sum of ψ - ψ_V over a pair's steps.
+        feature_difference: a, the sum of ψ - ψ_V over a pair's steps.
     """
 
     mixture: float
     kappa: Tensor
     weight: Tensor
-    drift: Tensor | None
+    feature_difference: Tensor | None
 
 
 class Upper:
@@ -160,12 +160,12 @@ class Upper:
         """s₀."""
         return float(self._numbers["scale"])
 
-    def prepare(self, rows: PackedRows, training: Comparisons, held_out: Comparisons, reach: float) -> None:
-        """Take the dataset and the pairs; ``reach`` is the share of rows that segments can contain."""
+    def prepare(self, rows: PackedRows, training: Comparisons, held_out: Comparisons, coverage: float) -> None:
+        """Take the dataset and the pairs; ``coverage`` is the share of rows that segments can contain."""
         self._rows, self._columns = rows, rows.columns()
         self._training, self._held_out = training, held_out
         self._all = training.joined(held_out)
-        self._reach = reach
+        self._coverage = coverage
 
     def begin(self) -> Metrics:
         """Fit the reward model to the preferences, find the affine map, and label the dataset."""
@@ -173,7 +173,7 @@ class Upper:
         self.warm.requires_grad_(True)
         fitted = fit(self.warm, self._training, self._held_out, self._preset, epochs, self._seed)
         self._groups["reward"].flat.copy_(fitted.flat)
-        self._look()
+        self._evaluate_frozen()
         scale = 1.0
         if self._config.scale_rewards:
             scale = scale_of(episode_returns(self._rows, self._warm_rewards.mean(0)))
@@ -183,7 +183,7 @@ class Upper:
         difference, predicted = self._differences()
         count = len(self._training)
         self._numbers["last_loss"].copy_(-self._excess(difference, predicted)[count:].mean())
-        return self._quality(difference, predicted) | {"reach": self._number(self._reach)}
+        return self._quality(difference, predicted) | {"reach": self._number(self._coverage)}
 
     def round(self, number: int) -> Metrics:
         """Make round ``number``, counted from 1: weigh the pairs, move the rewards, and label the dataset anew."""
@@ -196,13 +196,13 @@ class Upper:
         mixture = c.mixture * min((number - 1) / c.ramp_rounds, 1) if c.ramp_rounds else c.mixture
         metrics = {"mixture": self._number(mixture)}
         if self._mode != "none" and not self.stopped:
-            drift = self._by_pairs(self._drift) if self._mode == "sf" else None
-            weighted = Weighted(mixture, kappa, weight, drift)
+            feature_difference = self._by_pairs(self._feature_difference) if self._mode == "sf" else None
+            weighted = Weighted(mixture, kappa, weight, feature_difference)
             for step in range((number - 1) * c.upper_steps, number * c.upper_steps):
                 metrics |= self.step(step, weighted)
             self._relabel()
         difference, predicted = self._differences()
-        self._watch(-self._excess(difference, predicted)[count:].mean())
+        self._count_rises(-self._excess(difference, predicted)[count:].mean())
         metrics |= self._quality(difference, predicted, weight, weights(ratios[count:], kappa))
         metrics |= {"round": self._number(number), "kappa": kappa, "ess_share": effective_size(weight) / count}
         return metrics | {"stopped": self._number(self.stopped)}
@@ -232,10 +232,10 @@ class Upper:
         implied = [torch.zeros_like(own) for own in moved]
         if m and self._mode != "reweight":
             coefficients = self._coefficients(difference[:, size:], part.part(slice(size, None)), weighted)
-            if weighted.drift is not None:
+            if weighted.feature_difference is not None:
                 assert isinstance(self._lower, LowerIQL)
                 factor = self._lower.config.beta * self.scale
-                implied = [factor * (coefficients[:, None] * weighted.drift[index[size:]]).sum(0)]
+                implied = [factor * (coefficients[:, None] * weighted.feature_difference[index[size:]]).sum(0)]
             else:
                 follow = self._surrogate(number, coefficients, part.part(slice(size, None)), rewards[:, size:])
                 implied = list(torch.autograd.grad(follow, model))
@@ -315,7 +315,7 @@ class Upper:
         noise = Stream(self._seed, "upper/noise").at(number).standard_normal((count, size, self._lower.action_size))
         return iter(torch.from_numpy(noise).to(self._device, self._dtype))
 
-    def _look(self) -> None:
+    def _evaluate_frozen(self) -> None:
         """Evaluate what is frozen, on the dataset and on the pairs."""
         self.warm.requires_grad_(False)
         observation, action = self._columns.observation, self._columns.action
@@ -346,7 +346,7 @@ class Upper:
         firsts = range(0, len(self._all), size)
         return torch.cat([function(self._all.part(slice(first, first + size))) for first in firsts], dim)
 
-    def _drift(self, part: Comparisons) -> Tensor:
+    def _feature_difference(self, part: Comparisons) -> Tensor:
         """Return Σ (ψ(s, a) - ψ_V(s)) ``(n, F)`` over the steps of both segments."""
         successor, value = self._networks.successor, self._networks.successor_value
         assert successor is not None
@@ -380,7 +380,7 @@ class Upper:
                 metrics[f"{name}_weighted_accuracy"] = accuracy(difference[part], label[part], weight)
         return metrics
 
-    def _watch(self, loss: Tensor) -> None:
+    def _count_rises(self, loss: Tensor) -> None:
         """Count in how many rounds in a row the held-out loss has risen."""
         rises, last = self._numbers["rises"], self._numbers["last_loss"]
         stopped = rises >= self._config.patience
@@ -400,7 +400,7 @@ class Upper:
         for name, value in self.state().items():
             value.copy_(state[name])
         if self._numbers["fitted"]:
-            self._look()
+            self._evaluate_frozen()
             self._relabel()
 
 

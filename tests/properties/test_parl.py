@@ -336,8 +336,8 @@ def test_rewards_stop_moving_when_the_held_out_loss_keeps_rising():
     agent = make({"patience": 2, "rounds": 10})
     run(agent, last=1)
     losses = iter([5.0, 6.0, 7.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01])
-    watch = agent.upper._watch
-    agent.upper._watch = lambda loss: watch(torch.full_like(loss, next(losses)))
+    watch = agent.upper._count_rises
+    agent.upper._count_rises = lambda loss: watch(torch.full_like(loss, next(losses)))
     tables = []
     for step in range(2, STEPS + 1):
         run(agent, first=step, last=step)

@@ -134,8 +134,10 @@ def merged(published: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu", *, learning: bool = True) -> Agent:
     """Build an agent from :func:`describe`: a whole one with its initial weights, or what acting needs, without any."""
-    config = upgraded(description["algorithm"], description["config"])
-    algorithm = find_algorithm(description["algorithm"], config)
+    name = description["algorithm"]
+    find_algorithm(name)  # refuses an unknown one
+    config = upgraded(name, description["config"])
+    algorithm = find_algorithm(name, config)
     if unknown := sorted(set(config) - set(algorithm.config_class.types())):
         raise AgentError(f"{algorithm.name} has no setting {unknown[0]!r}; upgrade offline-rl-suite if it is a new one")
     for name in ("seed", "steps", "online_steps"):

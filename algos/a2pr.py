@@ -19,15 +19,16 @@ halfcheetah-random and walker2d-random.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Metrics, Normal, decimals
+from offline_rl.agent import Agent, Batch, Metrics, Normal
 from offline_rl.algos import td3_bc
 from offline_rl.networks import MLP, ConditionalVAE, Critic, DeterministicActor
 from offline_rl.networks.vae import kl_divergence
+from offline_rl.settings import AtLeast, Positive
 
 PRIOR_BOUND = 0.5
 """Where latents drawn from the prior are cut, as in the authors' decoder, which never uses them."""
@@ -37,15 +38,15 @@ PRIOR_BOUND = 0.5
 class Config(td3_bc.Config):
     """Settings of A2PR; the defaults are one setting for all tasks, the authors' settings are the presets."""
 
-    hidden_dims: list[int] = field(default_factory=lambda: [256, 256, 256, 256])
+    hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [256, 256, 256, 256])
     """Widths of the hidden layers of both critics and of the value network."""
-    actor_hidden_dims: list[int] = field(default_factory=lambda: [256, 256, 256])
+    actor_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [256, 256, 256])
     """Widths of the hidden layers of the actor."""
-    vae_hidden_dims: list[int] = field(default_factory=lambda: [750, 750])
+    vae_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [750, 750])
     """Widths of the hidden layers of the VAE's encoder, and of its decoder."""
-    value_learning_rate: float = 3e-4
+    value_learning_rate: Positive = 3e-4
     """Adam's learning rate for the value network."""
-    vae_learning_rate: float = 1e-3
+    vae_learning_rate: Positive = 1e-3
     """Adam's learning rate for the VAE."""
     reconstruction_weight: float = 1.0
     """Weight w₁ of the VAE's reconstruction error; "vae_weight" in the authors' code."""
@@ -58,15 +59,10 @@ class Config(td3_bc.Config):
     detach_candidate: bool = False
     """Ablation: the VAE's action is a constant to the actor, no gradient runs through it."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("actor_hidden_dims", "vae_hidden_dims", at_least=1)
-        self.require("value_learning_rate", "vae_learning_rate", above=0)
-
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the critics, just updated, and the value network, not yet updated, say of a batch.
+class AdvantageGate:
+    """Values of a batch, which open or close the pull: of the critics after their update, of V before its own.
 
     Attributes:
         q: ``(B,)``, Q₁(s, a).
@@ -86,7 +82,7 @@ class Judgement:
         """Say for which rows ``(B,)`` the VAE's action ã is the reference: Q₁(s, ã) ≥ Q₁(s, a)."""
         return candidate_q >= self.q
 
-    def gate(self, candidate_q: Tensor) -> Tensor:
+    def is_open(self, candidate_q: Tensor) -> Tensor:
         """Say for which rows ``(B,)`` there is a pull: Q₁(s, ã) ≥ V(s) or Q₁(s, a) > V(s)."""
         return (candidate_q >= self.value) | (self.q > self.value)
 
@@ -103,14 +99,24 @@ class A2PR(Agent):
     name = "a2pr"
     config_class = Config
     stackable = True
-    stackable_settings = decimals(Config)
+    stackable_settings = (
+        *td3_bc.TD3BC.stackable_settings,
+        "value_learning_rate",
+        "vae_learning_rate",
+        "reconstruction_weight",
+        "kl_weight",
+        "constraint_weight",
+    )
     config: Config
 
-    def build(self) -> None:
-        """Make the actor and the critics with slowly moving copies, and the value network and the VAE without."""
+    def build_policy(self) -> None:
+        """Make the actor."""
+        self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.actor_hidden_dims)
+
+    def build_learner(self) -> None:
+        """Make the critics, slowly moving copies of them and of the actor, the value network and the VAE."""
         c, sizes = self.config, (self.observation_size, self.action_size)
         self.cycle = c.policy_delay
-        self.actor = DeterministicActor(*sizes, c.actor_hidden_dims)
         self.critic = Critic(*sizes, c.hidden_dims, count=2)
         self.value = MLP(self.observation_size, 1, c.hidden_dims)
         self.vae = ConditionalVAE(*sizes, c.vae_hidden_dims)
@@ -146,22 +152,22 @@ class A2PR(Agent):
         q = self.critic(batch.observation, batch.action)
         return (q - target).square().mean(1).sum(), {"q": q.detach().mean()}
 
-    def judge(self, batch: Batch, next_action: Tensor, target: Tensor) -> Judgement:
-        """Judge the batch; the value's target is the smaller of the critics' old ``target`` y and their new one."""
+    def advantage_gate(self, batch: Batch, next_action: Tensor, target: Tensor) -> AdvantageGate:
+        """Compare the batch's values; V's target is the smaller of the critics' old ``target`` y and their new one."""
         with torch.no_grad():
             value_target = torch.minimum(target, self.bootstrap(batch, self.critic, next_action))
             q = self.critic.frozen(batch.observation, batch.action, count=1)[0]
-        return Judgement(q, self.value(batch.observation)[0, :, 0], value_target)
+        return AdvantageGate(q, self.value(batch.observation)[0, :, 0], value_target)
 
-    def value_loss(self, batch: Batch, judgement: Judgement) -> tuple[Tensor, Metrics]:
+    def value_loss(self, batch: Batch, advantage: AdvantageGate) -> tuple[Tensor, Metrics]:
         """Return E[(V(s) - y_V)²]."""
-        value = judgement.value
-        return (value - judgement.value_target).square().mean(), {"value": value.detach().mean()}
+        value = advantage.value
+        return (value - advantage.value_target).square().mean(), {"value": value.detach().mean()}
 
-    def vae_loss(self, batch: Batch, judgement: Judgement) -> tuple[Tensor, Metrics]:
+    def vae_loss(self, batch: Batch, advantage: AdvantageGate) -> tuple[Tensor, Metrics]:
         """Return w₁ E[accepted (VAE(s, a) - a)²] + ½ KL; both means run over all rows, accepted or not."""
         reconstruction, mean, log_std = self.vae(batch.observation, batch.action, batch.draws["vae"])
-        accepted = judgement.accepts().to(self.dtype)
+        accepted = advantage.accepts().to(self.dtype)
         error = accepted * (reconstruction - batch.action).square().mean(1)
         divergence = kl_divergence(mean, log_std)
         metrics = {
@@ -171,21 +177,23 @@ class A2PR(Agent):
         }
         return self.config.reconstruction_weight * error.mean() + self.config.kl_weight * divergence, metrics
 
-    def actor_loss(self, batch: Batch, judgement: Judgement) -> tuple[Tensor, Metrics]:
+    def actor_loss(self, batch: Batch, advantage: AdvantageGate) -> tuple[Tensor, Metrics]:
         """Return -λ E[Q₁(s, π(s))] + w₂ E[gate (π(s) - reference)²]; the mean runs over rows and action entries."""
         action = self.actor(batch.observation)
         q = self.critic.frozen(batch.observation, action, count=1)[0]
         weight = self.config.alpha / q.detach().abs().mean()
-        reference, gate, metrics = self.reference_action(batch, action, judgement)
+        reference, gate, metrics = self.reference_action(batch, action, advantage)
         constraint = self.config.constraint_weight * (gate[:, None] * (action - reference).square()).mean()
         return constraint - weight * q.mean(), {"constraint": constraint.detach(), "lambda": weight} | metrics
 
-    def reference_action(self, batch: Batch, action: Tensor, judgement: Judgement) -> tuple[Tensor, Tensor, Metrics]:
+    def reference_action(
+        self, batch: Batch, action: Tensor, advantage: AdvantageGate
+    ) -> tuple[Tensor, Tensor, Metrics]:
         """Return the reference ``(B, A)``, the gate ``(B,)``, 0 or 1, and the shares of rows they concern."""
         candidate = self.candidate(batch, action)
         with torch.no_grad():
             candidate_q = self.critic.frozen(batch.observation, candidate, count=1)[0]
-        prefers, gate = judgement.prefers(candidate_q), judgement.gate(candidate_q).to(self.dtype)
+        prefers, gate = advantage.prefers(candidate_q), advantage.is_open(candidate_q).to(self.dtype)
         metrics = {"gated": gate.mean(), "vae_reference": prefers.to(self.dtype).mean()}
         return torch.where(prefers[:, None], candidate, batch.action), gate, metrics
 
@@ -201,15 +209,15 @@ class A2PR(Agent):
         next_action = self.next_action(batch)
         target = self.bootstrap(batch, self.target_critic, next_action)
         metrics = self.minimize(batch, critic=partial(self.critic_loss, target=target))
-        judgement = self.judge(batch, next_action, target)
+        advantage = self.advantage_gate(batch, next_action, target)
         # Neither of the two depends on what the other one changes.
         metrics |= self.minimize(
             batch,
-            value=partial(self.value_loss, judgement=judgement),
-            vae=partial(self.vae_loss, judgement=judgement),
+            value=partial(self.value_loss, advantage=advantage),
+            vae=partial(self.vae_loss, advantage=advantage),
         )
         if step % self.config.policy_delay == 0:
-            metrics |= self.minimize(batch, actor=partial(self.actor_loss, judgement=judgement))
+            metrics |= self.minimize(batch, actor=partial(self.actor_loss, advantage=advantage))
             self.track_targets(self.config.target_rate)
         return metrics
 

@@ -8,30 +8,26 @@ Deviations: the fraction counts episodes, as in CORL; the Decision Transformer's
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, decimals
+from offline_rl.agent import Agent, AgentConfig, Batch, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.networks import DeterministicActor
+from offline_rl.settings import Above, AtMost, Positive
 
 
 @dataclass(frozen=True)
 class Config(AgentConfig):
     """Settings of behaviour cloning; the defaults are CORL's."""
 
-    top_fraction: float = 1.0
+    top_fraction: Annotated[float, Above(0), AtMost(1)] = 1.0
     """Share of the episodes, those of highest return, that is imitated; 0.1 gives 10 % BC."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Adam's learning rate."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("top_fraction", above=0, at_most=1)
-        self.require("learning_rate", above=0)
 
 
 class BC(Agent):
@@ -41,12 +37,15 @@ class BC(Agent):
     config_class = Config
     cycle = 1
     stackable = True
-    stackable_settings = decimals(Config, "top_fraction")
+    stackable_settings = ("learning_rate",)
     config: Config
 
-    def build(self) -> None:
+    def build_policy(self) -> None:
         """Make one actor."""
         self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Give the actor its optimiser."""
         self.optimizer("actor", self.actor, self.config.learning_rate)
 
     def prepare(self, rows: PackedRows) -> None:

@@ -17,13 +17,13 @@ are normalised as for every algorithm here, on D4RL's tasks by the standard devi
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch, decimals
+from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch
 from offline_rl.agent.sequence import LONGEST, SequenceConfig
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
@@ -31,6 +31,7 @@ from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.networks import MLP
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
 from offline_rl.networks.transformer import TrajectoryTransformer, draw_weights
+from offline_rl.settings import Above, AtLeast, AtMost
 
 LARGEST = 10**12
 """Return, or factor on returns, up to which single precision computes; as for observations."""
@@ -40,18 +41,12 @@ LARGEST = 10**12
 class Config(SequenceConfig):
     """Settings of the Decision Transformer: the authors', who train 100,000 steps. CORL: batches of 4096, rate 8e-4."""
 
-    length: int = 20
+    length: Annotated[int, AtLeast(1), AtMost(LONGEST)] = 20
     """Steps in a window, and steps that the acting agent remembers; the perceptron has 1."""
-    return_scale: float = 0.001
+    return_scale: Annotated[float, Above(0), AtMost(LARGEST)] = 0.001
     """Factor on returns before they enter the network."""
-    target_returns: list[float] = field(default_factory=list)
+    target_returns: Annotated[list[float], AtLeast(-LARGEST), AtMost(LARGEST)] = field(default_factory=list)
     """Returns to ask for, the first one by default; an evaluation plays them all. None given: the best in the data."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("length", at_least=1, at_most=LONGEST)
-        self.require("return_scale", above=0, at_most=LARGEST)
-        self.require("target_returns", at_least=-LARGEST, at_most=LARGEST)
 
 
 class ActionModel(nn.Module):
@@ -106,20 +101,23 @@ class DT(Agent):
     config_class = Config
     cycle = 1
     stackable = True
-    stackable_settings = decimals(Config, "dropout", "warmup", "weight_decay", "gradient_clip", "return_scale")
+    stackable_settings = ("learning_rate",)
     config: Config
     history: History
     acting_networks = ("model",)
     window_fields = ("observation", "action", "return_to_go", "time", "mask")
 
-    def build(self) -> None:
+    def build_policy(self) -> None:
         """Make the model and the memory of the episodes in play."""
         c = self.config
         length = c.length if c.encoder == "transformer" else 1
-        self.batch = Windows(history=1, future=length)
         self.history = History(length, self.action_size)
         self.model = ActionModel(self.observation_size, self.action_size, c)
-        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
+
+    def build_learner(self) -> None:
+        """Ask for windows as long as the memory, and give the model its optimiser."""
+        self.batch = Windows(history=1, future=self.history.length)
+        self.optimizer("model", self.model, self.config.learning_rate, **self.config.adamw)
 
     def draws(self) -> dict[str, Uniform]:
         """Ask for the keys of dropout."""

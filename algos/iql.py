@@ -28,12 +28,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, decimals
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError
 from offline_rl.networks import Critic, DeterministicActor, GaussianActor, Value
 from offline_rl.networks.gaussian import log_likelihood
 from offline_rl.networks.initializers import orthogonal
+from offline_rl.settings import Fraction, NonNegative, Positive
 
 ACTION_LIMIT = 1 - 1e-5
 """Where the actions of a batch are cut, as in the authors' code."""
@@ -49,25 +50,25 @@ class Config(AgentConfig):
 
     normalize: bool = False
     """Normalise observations by the dataset's mean and standard deviation."""
-    expectile: float = 0.7
+    expectile: Fraction = 0.7
     """Expectile τ of Q that V learns: 0.5 is the mean, 1 would be the best action of the dataset."""
-    beta: float = 3.0
+    beta: NonNegative = 3.0
     """Inverse temperature β of the weights exp(β A): 0 clones the behaviour, a large one follows Q."""
-    weight_limit: float = 100.0
+    weight_limit: Positive = 100.0
     """Where the weights are capped."""
     deterministic: bool = False
     """Learn a policy without noise, by weighted squared error instead of weighted likelihood."""
-    exploration_noise: float = 0.03
+    exploration_noise: NonNegative = 0.03
     """Standard deviation of the noise on a deterministic policy's actions in the online phase."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount factor γ."""
-    target_rate: float = 0.005
+    target_rate: Fraction = 0.005
     """Rate at which targets follow the critics."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: Positive = 3e-4
     """Adam's learning rate for the policy; without an online phase it falls to 0 along half a cosine."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: Positive = 3e-4
     """Adam's learning rate for both critics."""
-    value_learning_rate: float = 3e-4
+    value_learning_rate: Positive = 3e-4
     """Adam's learning rate for V."""
     scale_rewards: bool = True
     """Multiply rewards by 1000 / (best - worst episode return of the dataset)."""
@@ -75,12 +76,6 @@ class Config(AgentConfig):
     """Let a fragment that the recording's end has cut count as an episode there; CORL leaves it out."""
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("expectile", "discount", "target_rate", at_least=0, at_most=1)
-        self.require("beta", "exploration_noise", at_least=0)
-        self.require("weight_limit", "actor_learning_rate", "critic_learning_rate", "value_learning_rate", above=0)
 
 
 class IQL(Agent):
@@ -94,25 +89,38 @@ class IQL(Agent):
     config_class: ClassVar[type[AgentConfig]] = Config
     cycle = 1
     stackable = True
-    stackable_settings = decimals(Config)
+    stackable_settings: ClassVar[tuple[str, ...]] = (
+        "expectile",
+        "beta",
+        "weight_limit",
+        "exploration_noise",
+        "discount",
+        "target_rate",
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "value_learning_rate",
+        "reward_shift",
+    )
     config: Config
 
-    def build(self) -> None:
-        """Make the policy, V, and two critics with a slowly moving copy."""
+    def build_policy(self) -> None:
+        """Make the policy."""
         c, sizes = self.config, (self.observation_size, self.action_size)
-        self.build_critics()
-        self.scale_fragment = c.scale_fragment
         self.actor: DeterministicActor | GaussianActor
         if c.deterministic:
             self.actor = DeterministicActor(*sizes, c.hidden_dims, initializer=orthogonal)
         else:
             self.actor = GaussianActor(*sizes, c.hidden_dims, LOG_STD_BOUNDS)
-        self.optimizer("actor", self.actor, c.actor_learning_rate, decays=True)
+
+    def build_learner(self) -> None:
+        """Make V, and two critics with a slowly moving copy."""
+        self.build_critics()
+        self.optimizer("actor", self.actor, self.config.actor_learning_rate, decays=True)
 
     def build_critics(self) -> None:
         """Make V, and the critics with their copy."""
         c = self.config
-        self.reward_scale, self.scale_fragment = 1.0, True
+        self.reward_scale = 1.0
         self.value = Value(self.observation_size, c.hidden_dims, initializer=orthogonal)
         self.critic = Critic(self.observation_size, self.action_size, c.hidden_dims, initializer=orthogonal)
         self.optimizer("value", self.value, c.value_learning_rate)
@@ -127,7 +135,7 @@ class IQL(Agent):
         """Find the factor for rewards."""
         if self.config.scale_rewards:
             whole = rows.episode_complete
-            returns = rows.episode_returns if self.scale_fragment else rows.episode_returns[whole]
+            returns = rows.episode_returns if self.config.scale_fragment else rows.episode_returns[whole]
             if not len(returns) or not (spread := float(returns.max() - returns.min())) > 0:
                 raise AgentError(
                     "scale_rewards divides by the range of the dataset's episode returns, but all"

@@ -18,32 +18,28 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Batch, Metrics, decimals
+from offline_rl.agent import Batch, Metrics
 from offline_rl.algos import td3_bc
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.neighbors.search import NearestRows, Query
+from offline_rl.settings import Count, NonNegative
 
 
 @dataclass(frozen=True)
 class Config(td3_bc.Config):
     """Settings of PRDC; the defaults are the authors' for hopper and walker2d."""
 
-    beta: float = 2.0
+    beta: NonNegative = 2.0
     """Weight β of states against actions in the search: a large one keeps to actions recorded near the same state."""
-    neighbor_rank: int = 1
+    neighbor_rank: Count = 1
     """Which neighbour gives the reference action; 1 is the nearest."""
     neighbors: Literal["lists", "tree", "brute", "faiss_flat"] = "lists"
     """How neighbours are found; all ways are exact and give the same rows, "lists" is the fastest."""
-    list_length: int = 64
+    list_length: Count = 64
     """Candidates kept for each row by "lists", 8 bytes each."""
     search_online: bool = False
     """In an online phase, search among the rows collected there, too; by default only the dataset constrains."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("beta", at_least=0)
-        self.require("neighbor_rank", "list_length", at_least=1)
 
 
 class PRDC(td3_bc.TD3BC):
@@ -54,7 +50,7 @@ class PRDC(td3_bc.TD3BC):
 
     name = "prdc"
     config_class = Config
-    stackable_settings = decimals(Config, "beta")
+    stackable_settings = td3_bc.TD3BC.stackable_settings
     config: Config
 
     def prepare(self, rows: PackedRows) -> None:

@@ -4,17 +4,17 @@ Papers: Tuomas Haarnoja, Aurick Zhou, Pieter Abbeel, Sergey Levine. Soft Actor-C
 Reinforcement Learning with a Stochastic Actor. ICML 2018, arXiv 1801.01290; with a learned temperature: Tuomas Haarnoja
 and others. Soft Actor-Critic Algorithms and Applications. arXiv 1812.05905.
 
-SAC is CQL whose values nobody pushes down, with the entropy in the critics' target; policy and temperature are CQL's,
-and like there all losses are differentiated at the parameters from before the update, then all step together. It is no
-offline algorithm: trained on a dataset alone it is the plain off-policy baseline, whose values of actions that nobody
-recorded have no reason to be right.
+All losses are differentiated at the parameters from before the update, then all step together. CQL is this algorithm
+with values that are pushed down outside the data. SAC itself is no offline algorithm: trained on a dataset alone it is
+the plain off-policy baseline, and nothing makes its values of actions right that the dataset does not have.
 
-Deviations: initial weights, and a log-std that starts near -1, are those of CQL here, github.com/young-geng/JaxCQL's.
+Deviations: initial weights, and a log-std that starts near -1, are those of github.com/young-geng/JaxCQL, as in CQL.
 
 Not verified: no published return has been reproduced yet; the papers were not at hand, their settings and equations are
 as commonly quoted.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +23,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal, decimals
-from offline_rl.algos import cql
-from offline_rl.networks import SquashedGaussian
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal
+from offline_rl.networks import Critic, Scalar, SquashedGaussian, SquashedGaussianActor
+from offline_rl.networks.initializers import lecun
+from offline_rl.settings import Fraction, Positive
 
 
 @dataclass(frozen=True)
@@ -36,28 +37,23 @@ class Config(AgentConfig):
     """Normalise observations by the dataset's mean and standard deviation."""
     layer_norm: bool = False
     """Normalise the critics' hidden layers before their ReLU."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount factor γ."""
-    target_rate: float = 0.005
+    target_rate: Fraction = 0.005
     """Rate at which targets follow the critics."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: Positive = 3e-4
     """Adam's learning rate for the policy."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: Positive = 3e-4
     """Adam's learning rate for both critics."""
-    temperature_learning_rate: float = 3e-4
+    temperature_learning_rate: Positive = 3e-4
     """Adam's learning rate for the logarithm of the policy's temperature."""
     reward_scale: float = 1.0
     """Factor on every reward."""
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("discount", "target_rate", at_least=0, at_most=1)
-        self.require("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate", above=0)
 
-
-class SAC(cql.CQL):
+class SAC(Agent):
     r"""max_π  E[min_i Q_i(s, a) - η log π(a | s)], a ~ π(s), with a temperature η that keeps the entropy at -A.
 
     The critics minimise Σ_i E[(Q_i(s, a) - y)²] with y = r + γ (1 - d) (min_i Q'_i(s', a') - η log π(a' | s')),
@@ -66,13 +62,41 @@ class SAC(cql.CQL):
 
     name = "sac"
     config_class: ClassVar[type[AgentConfig]] = Config
-    stackable_settings = decimals(Config)
-    action_limit = 1.0
-    config: Any
+    cycle = 1
+    stackable = True
+    stackable_settings: ClassVar[tuple[str, ...]] = (
+        "discount",
+        "target_rate",
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "temperature_learning_rate",
+        "reward_scale",
+        "reward_shift",
+    )
+    config: Config
+
+    def build_policy(self) -> None:
+        """Make the policy."""
+        self.actor = SquashedGaussianActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Make the policy's temperature, and two critics with a slowly moving copy."""
+        c, sizes = self.config, (self.observation_size, self.action_size)
+        self.critic = Critic(*sizes, c.hidden_dims, initializer=lecun, layer_norm=c.layer_norm)
+        self.optimizer("critic", self.critic, c.critic_learning_rate)
+        self.target_critic = self.target_of("critic")
+        self.log_temperature = Scalar()
+        self.optimizer("actor", self.actor, c.actor_learning_rate)
+        self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the noise of the policy's loss and of the target."""
         return {"policy": Normal("action"), "target": Normal("action")}
+
+    def transformed(self, batch: Batch) -> Batch:
+        """Return the batch with scaled and shifted rewards, and actions in [-1, 1]."""
+        reward = batch.reward * self.config.reward_scale + self.config.reward_shift
+        return dataclasses.replace(batch, action=batch.action.clamp(-1, 1), reward=reward)
 
     @torch.no_grad()
     def critic_target(self, batch: Batch, there: SquashedGaussian) -> Tensor:
@@ -80,12 +104,32 @@ class SAC(cql.CQL):
         action, log_likelihood = there.sample(batch.draws["target"])
         q: Tensor = self.target_critic(batch.next_observation, action).amin(0)
         value: Tensor = q - self.log_temperature().exp() * log_likelihood
-        return batch.reward + self.config.discount * (1 - batch.terminated) * value  # type: ignore[no-any-return]
+        return batch.reward + self.config.discount * (1 - batch.terminated) * value
 
-    def squared_error(self, batch: Batch, target: Tensor) -> tuple[Tensor, Metrics]:
+    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Metrics]:
         """Return Σ_i E[(Q_i(s, a) - y)²]."""
         q = self.critic(batch.observation, batch.action)
         return (q - target).square().mean(1).sum(), {"q": q.detach().amin(0).mean()}
+
+    def actor_loss(
+        self, batch: Batch, action: Tensor, log_likelihood: Tensor, q_weight: Tensor | float
+    ) -> tuple[Tensor, Metrics]:
+        """Return E[η log π(a | s) - q_weight min_i Q_i(s, a)] for actions ``(B, A)`` sampled from the policy."""
+        temperature = self.log_temperature().exp().detach()
+        q = self.critic.frozen(batch.observation, action).amin(0)
+        metrics = {"policy_q": q.detach().mean(), "temperature": temperature}
+        return (temperature * log_likelihood - q_weight * q).mean(), metrics
+
+    def temperature_loss(self, batch: Batch, log_likelihood: Tensor) -> tuple[Tensor, Metrics]:
+        """Return -log η (E[log π(a | s)] - A), whose slope raises η while the entropy is below -A."""
+        mean = log_likelihood.mean()
+        return -self.log_temperature() * (mean - self.action_size), {"entropy": -mean}
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Loss]:
+        """Return all losses of an update."""
+        with torch.no_grad():
+            there = self.actor(batch.next_observation)
+        return self.losses_of(batch, self.actor(batch.observation), there)
 
     def losses_of(
         self, batch: Batch, here: SquashedGaussian, there: SquashedGaussian, q_weight: Tensor | float = 1.0
@@ -95,8 +139,27 @@ class SAC(cql.CQL):
         return {
             "actor": partial(self.actor_loss, action=action, log_likelihood=log_likelihood, q_weight=q_weight),
             "temperature": partial(self.temperature_loss, log_likelihood=log_likelihood.detach()),
-            "critic": partial(self.squared_error, target=self.critic_target(batch, there)),
+            "critic": self.critic_loss_of(batch, here, there),
         }
+
+    def critic_loss_of(self, batch: Batch, here: SquashedGaussian, there: SquashedGaussian) -> Loss:
+        """Return the critics' loss for the policy ``here``, in the states, and ``there``, in the next ones."""
+        return partial(self.critic_loss, target=self.critic_target(batch, there))
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """Update everything at once, then the targets."""
+        batch = self.transformed(batch)
+        metrics = self.minimize(batch, **self.losses(batch, step))
+        self.track_targets(self.config.target_rate)
+        return metrics
+
+    def policy(self, observation: Tensor) -> Tensor:
+        """Return the tanh of the policy's mean."""
+        return self.actor(observation).mean.tanh()  # type: ignore[no-any-return]
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Return a sample of the policy."""
+        return self.actor(observation).sample(noise)[0]  # type: ignore[no-any-return]
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """One setting serves all locomotion tasks."""

@@ -13,43 +13,37 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal, decimals
+from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal
 from offline_rl.networks import Critic, DeterministicActor
+from offline_rl.settings import Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class Config(AgentConfig):
     """Settings of TD3+BC; the defaults are the authors'."""
 
-    alpha: float = 2.5
+    alpha: NonNegative = 2.5
     """Weight of the Q term against the behaviour-cloning term."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount factor γ."""
-    target_rate: float = 0.005
+    target_rate: Fraction = 0.005
     """Rate τ at which targets follow the online networks."""
-    policy_noise: float = 0.2
+    policy_noise: NonNegative = 0.2
     """Standard deviation of the noise on the target's actions."""
-    noise_clip: float = 0.5
+    noise_clip: NonNegative = 0.5
     """Bound of that noise."""
-    policy_delay: int = 2
+    policy_delay: Count = 2
     """Critic updates for each update of the actor and the targets."""
-    actor_learning_rate: float = 3e-4
+    actor_learning_rate: Positive = 3e-4
     """Adam's learning rate for the actor."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: Positive = 3e-4
     """Adam's learning rate for both critics."""
-    exploration_noise: float = 0.1
+    exploration_noise: NonNegative = 0.1
     """Standard deviation of the noise on actions in the online phase."""
     reward_scale: float = 1.0
     """Factor on every reward."""
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("policy_delay", at_least=1)
-        self.require("alpha", "policy_noise", "noise_clip", "exploration_noise", at_least=0)
-        self.require("discount", "target_rate", at_least=0, at_most=1)
-        self.require("actor_learning_rate", "critic_learning_rate", above=0)
 
 
 class TD3BC(Agent):
@@ -61,15 +55,28 @@ class TD3BC(Agent):
     name = "td3_bc"
     config_class = Config
     stackable = True
-    stackable_settings = decimals(Config)
+    stackable_settings: ClassVar[tuple[str, ...]] = (
+        "alpha",
+        "discount",
+        "target_rate",
+        "policy_noise",
+        "noise_clip",
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "exploration_noise",
+        "reward_scale",
+        "reward_shift",
+    )
     config: Config
 
-    def build(self) -> None:
-        """Make one actor, two critics and a slowly moving copy of each."""
+    def build_policy(self) -> None:
+        """Make one actor."""
+        self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Make two critics, and a slowly moving copy of them and of the actor."""
         self.cycle = self.config.policy_delay
-        sizes = self.observation_size, self.action_size, self.config.hidden_dims
-        self.actor = DeterministicActor(*sizes)
-        self.critic = Critic(*sizes, count=2)
+        self.critic = Critic(self.observation_size, self.action_size, self.config.hidden_dims, count=2)
         self.optimizer("actor", self.actor, self.config.actor_learning_rate)
         self.optimizer("critic", self.critic, self.config.critic_learning_rate)
         self.target_actor = self.target_of("actor")

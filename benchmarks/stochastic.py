@@ -114,7 +114,7 @@ def trained(settings: Mapping[str, Any], dataset: Dataset, seed: int) -> Agent:
     """Train an agent in this process."""
     options = dict(settings)
     algorithm, steps = find_algorithm(options.pop("algorithm")), options.pop("steps")
-    config = algorithm.config_class(**options)
+    config = algorithm.config_class.of(options)
     preprocessing = Preprocessing.fit(dataset, normalize=config.normalize)
     rows = PackedRows.of(dataset, preprocessing)
     agent = algorithm(config, *preprocessing.sizes, seed=seed, steps=steps, preprocessing=preprocessing)

@@ -60,7 +60,7 @@ def synthetic(rows: int, observation_size: int = 17, action_size: int = 6) -> Da
 def agent_of(algorithm: str, seed: int, data: Data, device: str) -> Agent:
     """Return an untrained agent with its algorithm's default settings."""
     found = find_algorithm(algorithm)
-    config = found.config_class(**SETTINGS.get(algorithm, {}))
+    config = found.config_class.of(SETTINGS.get(algorithm, {}))
     sizes = data.preprocessing.sizes
     return found(config, *sizes, seed=seed, steps=STEPS, preprocessing=data.preprocessing, device=device)
 

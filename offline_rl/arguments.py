@@ -1,16 +1,23 @@
 """Command lines and option files, in the spellings that people and W&B agents use."""
 
 import contextlib
+import copy
+import dataclasses
+import functools
 import io
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offline_rl.documents import check, parse_yaml, read_bytes, said
-from offline_rl.errors import OfflineRLError, brief, quoted, suggestion
+from offline_rl.errors import OfflineRLError, brief, named_inside, quoted
+from offline_rl.settings import Setting, table_of, types_of
+
+if TYPE_CHECKING:
+    from offline_rl.agent import AgentConfig
 
 RUN = {
     "config": {str: object},
@@ -105,7 +112,7 @@ class CommandLine:
     def _canonical(self, name: str) -> str:
         known = name.replace("-", "_")
         if known not in self.types:
-            raise UsageError(f"unknown option --{brief(name, 100)}{suggestion(known, self.types, '--')}")
+            raise UsageError(f"unknown option --{brief(name, 100)}{named_inside(known, self.types, '--')}")
         return known
 
     def _take_values(self, name: str, tokens: list[str]) -> list[str]:
@@ -174,17 +181,37 @@ def _plain(message: str) -> str:
     return re.sub(r"^(Value error Error parsing|Invalid choice) ", "", " ".join(words))
 
 
-def types_of(config: type) -> dict[str, Any]:
-    """Return the type of each option of a dataclass."""
-    return typing.get_type_hints(config)
+def options_class(table: Mapping[str, Setting]) -> type:
+    """Return a class for the parser with a field for each option; help says the option's limits behind its default.
+
+    Names with a dot are no names of fields, so :func:`read_off` has to be asked for the values.
+    """
+    import tyro
+
+    fields: list[tuple[str, Any, Any]] = []
+    for name, setting in table.items():
+        shown = f"(default: {setting.default}" + (f"; {setting.range})" if setting.range else ")")
+        marks = tyro.conf.arg(name=name, help=setting.description, help_behavior_hint=shown)
+        default = dataclasses.field(default_factory=functools.partial(copy.copy, setting.default))
+        fields.append((_field(name), typing.Annotated[setting.kind, marks], default))
+    return dataclasses.make_dataclass("Options", fields)
+
+
+def read_off(parsed: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of options by name, of what the parser made of an :func:`options_class`."""
+    return {name: getattr(parsed, _field(name)) for name in names}
+
+
+def _field(name: str) -> str:
+    return name.replace(".", "__")
 
 
 def training_types(algorithm: str) -> dict[str, Any]:
     """Return the type of each option of ``offline-rl train ALGORITHM``."""
-    from offline_rl.agent import find_algorithm
+    from offline_rl.agent import setting_types
     from offline_rl.training.options import TrainOptions
 
-    return {**types_of(TrainOptions), **types_of(find_algorithm(algorithm).config_class)}
+    return {**types_of(TrainOptions), **setting_types(algorithm)}
 
 
 def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
@@ -193,16 +220,18 @@ def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
     Returns:
         The algorithm's name, the run's :class:`TrainOptions`, and those of the algorithm's settings that were given.
     """
-    from offline_rl.agent import find_algorithm
+    from offline_rl.agent import find_algorithm, setting_types
     from offline_rl.training.options import TrainOptions
 
-    algorithm = find_algorithm(arguments[0])
+    name = arguments[0]
+    types = training_types(name)
+    line = CommandLine(arguments[1:], {"config": str | None, **types})
+    typed, values = line.value("preset"), read_settings(line.value("config"), types)
+    chosen = {key: value for key, value in {**values, **line.given}.items() if key in setting_types(name)}
+    algorithm = find_algorithm(name, chosen)
+    line.add_defaults(_under_preset(algorithm, typed, values) if typed else values)
 
-    def command(
-        run: TrainOptions = TrainOptions(),  # noqa: B008 (frozen)
-        agent: Any = algorithm.config_class(),  # noqa: B008 (frozen)
-        config: str | None = None,
-    ) -> tuple[TrainOptions, Any]:
+    def command(run: Any, agent: Any, config: str | None = None) -> tuple[Any, Any]:
         """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
 
         Args:
@@ -212,14 +241,21 @@ def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
         """
         return run, agent
 
-    command.__annotations__["agent"] = algorithm.config_class
-    types = training_types(algorithm.name)
-    line = CommandLine(arguments[1:], {"config": str | None, **types})
-    typed, values = line.value("preset"), read_settings(line.value("config"), types)
-    line.add_defaults(_under_preset(algorithm, typed, values) if typed else values)
-    options, settings = line.parse(command, f"offline-rl train {arguments[0]}")
-    own = types_of(algorithm.config_class)
-    return algorithm.name, options, {name: getattr(settings, name) for name in line.given if name in own}
+    own, table = types_of(TrainOptions), algorithm_table(name, algorithm.config_class())
+    command.__annotations__ |= {"run": options_class(table_of(TrainOptions)), "agent": options_class(table)}
+    run, agent = line.parse(command, f"offline-rl train {name}")
+    settings = read_off(agent, [key for key in line.given if key in table])
+    options = TrainOptions(**read_off(run, own))
+    algorithm.config_class.of(settings)  # refuses what is out of range
+    return name, options, settings
+
+
+def algorithm_table(name: str, defaults: "AgentConfig") -> dict[str, Setting]:
+    """Return what is known of the settings of an algorithm, of the variant that the defaults are of."""
+    from offline_rl.agent import setting_types
+
+    types = setting_types(name)
+    return {key: dataclasses.replace(setting, kind=types[key]) for key, setting in defaults.table().items()}
 
 
 def _under_preset(algorithm: Any, typed: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -245,17 +281,19 @@ def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
     options = _options_of_a_run(path, values) if isinstance(values.get("dataset"), dict) else dict(values)
     for name in options:
         if name not in known:
-            raise UsageError(f"{path}: unknown option {str(name)!r}{suggestion(str(name), known)}")
+            raise UsageError(f"{path}: unknown option {str(name)!r}{named_inside(str(name), known)}")
     return options
 
 
 def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
     """Return the options that repeat the run of a ``config.json``."""
     from offline_rl.agent import find_algorithm
+    from offline_rl.training.plan import upgraded_record
     from offline_rl.training.preset import recorded_preset
 
     try:
         check(config, RUN)
+        config = upgraded_record(config)
     except ValueError as error:
         raise UsageError(f"{path} is no whole config.json of a run: {error}") from None
     dataset = config["dataset"]
@@ -263,5 +301,5 @@ def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
     task = {"task": config["task"], "dynamics": config["dynamics"]}
     differing = config["options"].get("each", {})
     settings = {name: value for name, value in config["config"].items() if name not in differing}
-    preset = recorded_preset(find_algorithm(config["algorithm"]), config.get("preset"))
+    preset = recorded_preset(find_algorithm(config["algorithm"], config["config"]), config.get("preset"))
     return {**settings, **config["options"], **data, **task, **({"preset": preset} if preset else {})}

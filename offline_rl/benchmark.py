@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from offline_rl.agent import find_algorithm
+from offline_rl.agent import find_algorithm, upgraded
 from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.report import report, write_report
 from offline_rl.analysis.results import Result, is_run, read_result, read_results, results_of
@@ -109,7 +109,8 @@ def _check_suite(suite: Suite) -> None:
     for name, method in suite.methods.items():
         for dataset in _datasets(suite, method):
             algorithm, settings = _settings(suite, dataset, method)
-            find_algorithm(algorithm).config_class(**split_settings(algorithm, settings)[1])
+            asked = split_settings(algorithm, settings)[1]
+            find_algorithm(algorithm, asked).config_class.of(asked)
             if len(_file_name(_stem(dataset), name, 0).encode()) > NAME_LIMIT:
                 raise RunError(f"the names {quoted(name)} and {quoted(dataset)} are too long for a file of results")
 
@@ -313,9 +314,9 @@ def _settings(suite: Suite, dataset: str, method: Mapping[str, Any]) -> tuple[st
         if unknown := [str(name) for name in by_dataset if name not in suite.datasets]:
             raise RunError(f"preset: {unknown[0]!r} is no dataset of the suite{suggestion(unknown[0], suite.datasets)}")
         settings["preset"] = by_dataset.get(dataset)
-    options, _ = split_settings(algorithm, settings)
+    options, own = split_settings(algorithm, settings)
     if preset := TrainOptions(**options).preset:
-        named_preset(find_algorithm(algorithm), preset)
+        named_preset(find_algorithm(algorithm, own), preset)
     return algorithm, settings
 
 
@@ -331,19 +332,20 @@ def check(suite: Suite, results: Path) -> None:
 
 def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
     name, settings = _settings(suite, dataset, suite.methods[method])
-    algorithm = find_algorithm(name)
     options, asked = split_settings(name, settings)
+    algorithm = find_algorithm(name, asked)
     # With a preset that is named, all settings are known; else only those that are asked for.
     if preset := options.pop("preset", None):
-        wanted = dataclasses.asdict(algorithm.config_class(**{**named_preset(algorithm, preset).settings, **asked}))
+        wanted = algorithm.config_class.of({**named_preset(algorithm, preset).settings, **asked}).settings()
     else:
-        wanted = {name: getattr(algorithm.config_class(**asked), name) for name in asked}
+        config = algorithm.config_class.of(asked).settings()
+        wanted = {name: config[name] for name in asked}
     wanted |= {name: getattr(TrainOptions(**options), name) for name in options}
     for path in result_paths(suite, dataset, method, results):
         if not path.exists():
             continue
         result = read_result(path)
-        found = {**result, **result["options"], **result["config"]}
+        found = {**result, **result["options"], **upgraded(name, result["config"])}
         if wrong := [name for name, value in wanted.items() if name in found and found[name] != value]:
             raise RunError(f"{path} was made with another {', '.join(wrong)}; remove it, or choose other --results")
 

@@ -74,6 +74,12 @@ def quoted(value: object) -> str:
         return f"something too large to show ({type(value).__name__})"
 
 
+def named_inside(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return what to write for a setting that lies inside another, as a half sentence; else :func:`suggestion`."""
+    inside = [other for other in known if other.endswith(f".{name}")]
+    return f"; write {prefix}{inside[0]}" if inside else suggestion(name, known, prefix)
+
+
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return "; did you mean ...?" for the nearest known name, or nothing."""
     near = difflib.get_close_matches(name, sorted(known), n=1)

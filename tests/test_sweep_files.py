@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
-from offline_rl.agent import algorithms, find_algorithm
+from offline_rl.agent import algorithms, find_algorithm, setting_types
 from offline_rl.arguments import UsageError, train_settings
 from offline_rl.training.options import TrainOptions
 
@@ -49,8 +49,8 @@ def read(command):
     """Return what the command line makes of a command: algorithm, and the values of all options."""
     assert command[:3] == ["/usr/bin/env", "offline-rl", "train"]
     algorithm, options, overrides = train_settings(command[3:])
-    config = find_algorithm(algorithm).config_class(**overrides)
-    return algorithm, {**dataclasses.asdict(options), **dataclasses.asdict(config)}, {*overrides}
+    config = find_algorithm(algorithm, overrides).config_class.of(overrides)
+    return algorithm, {**dataclasses.asdict(options), **config.settings()}, {*overrides}
 
 
 def with_macro(command, macro):
@@ -86,10 +86,9 @@ def test_a_file_is_what_w_and_b_calls_a_sweep(path):
 @each_file
 def test_the_names_in_a_file_are_options(path):
     sweep = load_sweep_config(str(path))
-    config_class = find_algorithm(path.stem).config_class
-    known = {field.name for kind in (TrainOptions, config_class) for field in dataclasses.fields(kind)}
-    assert set(sweep["parameters"]) <= known
-    own = set(sweep["parameters"]) & {field.name for field in dataclasses.fields(config_class)}
+    settings = set(setting_types(path.stem))
+    assert set(sweep["parameters"]) <= settings | {field.name for field in dataclasses.fields(TrainOptions)}
+    own = set(sweep["parameters"]) & settings
     assert len([name for name in own if len(ends(sweep["parameters"][name])) > 1]) >= 2
 
 

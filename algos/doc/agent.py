@@ -23,13 +23,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Draw, Metrics, Normal, Uniform, WindowBatch, decimals
+from offline_rl.agent import Agent, Draw, Metrics, Normal, Uniform, WindowBatch
 from offline_rl.agent.sequence import LONGEST, SequenceConfig
 from offline_rl.algos.doc.energy import Energy, pairs_of
 from offline_rl.algos.doc.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
@@ -39,6 +39,7 @@ from offline_rl.data.windows import Steps, Windows, complete_rows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.networks.dropout import KEY_SIZE, Dropout
+from offline_rl.settings import AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
 LARGEST_CHOICE = 10_000_000
 """Numbers that all candidates of z together may need in a layer, for each environment."""
@@ -50,38 +51,33 @@ class Config(SequenceConfig):
 
     discrete: bool = False
     """Actions are one-hot vectors: the policy is categorical, and acts by giving the probabilities."""
-    past: int = 20
+    past: Annotated[int, AtLeast(1), AtMost(LONGEST)] = 20
     """K, steps up to the present that the transformers read, and that the agent remembers when it acts."""
-    future: int = 20
+    future: Annotated[int, AtLeast(1), AtMost(LONGEST)] = 20
     """F, steps from the present on that z stands for."""
-    latent_size: int = 32
+    latent_size: Annotated[int, AtLeast(1), AtMost(LONGEST)] = 32
     """Entries of z."""
     beta: float = 1.0
     """Weight β of the constraint; a negative one is the authors' code's mistake, and collects luck in z."""
-    beta_ramp: float = 0.1
+    beta_ramp: Fraction = 0.1
     """Share of the run in which β grows to its value, so that f is not asked before it knows anything."""
-    standard_weight: float = 0.02
+    standard_weight: NonNegative = 0.02
     """Weight κ of KL(q ‖ N(0, 1)), which keeps the clusters of z together."""
-    value_heads: int = 3
+    value_heads: Count = 3
     """Values that are learned of z; candidates are ranked by the smallest."""
-    candidates: int = 100
+    candidates: Count = 100
     """Samples of the prior from which z is chosen."""
-    negatives: int = 63
+    negatives: Count = 63
     """Outcomes of other steps that each true one is compared with."""
-    energy_places: int = 4
+    energy_places: Count = 4
     """Steps of each future whose outcomes are compared."""
-    energy_steps: int = 1
+    energy_steps: Count = 1
     """Steps of f for each step of everything else."""
-    energy_learning_rate: float = 3e-4
+    energy_learning_rate: Positive = 3e-4
     """Adam's learning rate for f."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("past", "future", "latent_size", at_least=1, at_most=LONGEST)
-        self.require("value_heads", "candidates", "negatives", "energy_places", "energy_steps", at_least=1)
-        self.require("energy_learning_rate", above=0)
-        self.require("beta_ramp", at_least=0, at_most=1)
-        self.require("standard_weight", at_least=0)
         if not self.hidden_dims:
             raise AgentError("hidden_dims is []; doc needs at least one hidden layer")
         if self.candidates * max(self.latent_size, *self.hidden_dims) > LARGEST_CHOICE:
@@ -101,30 +97,36 @@ class DoC(Agent):
     config_class = Config
     cycle = 1
     stackable = True
-    stackable_settings = decimals(Config, "dropout", "warmup", "weight_decay", "gradient_clip", "beta_ramp")
+    stackable_settings = ("beta", "standard_weight", "learning_rate", "energy_learning_rate")
     config: Config
     history: History
     acting_networks = ("model",)
     window_fields = ("observation", "action", "previous_reward", "time", "mask")
 
-    def build(self) -> None:
-        """Make encoders, policy and values, and apart from them the energy; fix the noise of the prior's samples."""
+    def build_policy(self) -> None:
+        """Make encoders, policy and values; fix the noise of the prior's samples."""
         c, sizes = self.config, (self.observation_size, self.action_size, self.config.latent_size)
-        past = c.past if c.encoder == "transformer" else 1
-        encoder: TransformerEncoder | PerceptronEncoder = PerceptronEncoder(*sizes, c.hidden_dims)
+        encoder: TransformerEncoder | PerceptronEncoder
         if c.encoder == "transformer":
             encoder = TransformerEncoder(*sizes, **c.transformer)
-        self.batch = Windows(past, c.future)
-        self.history = History(past, self.action_size)
+        else:
+            encoder = PerceptronEncoder(*sizes, c.hidden_dims)
+        self.history = History(c.past if c.encoder == "transformer" else 1, self.action_size)
         self.model = LatentPolicy(encoder, *sizes[1:], c.hidden_dims, value_count=c.value_heads, discrete=c.discrete)
-        self.energy = Energy(encoder.feature_size + sum(sizes), self.observation_size + 2, c.hidden_dims)
-        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
-        self.optimizer("energy", self.energy, c.energy_learning_rate)
         noise = Stream(self.seed, "candidates").at(0).standard_normal((c.candidates, c.latent_size))
         candidate_noise = torch.from_numpy(noise).to(self.device, self.dtype)
         self.model.register_buffer("candidate_noise", candidate_noise, persistent=False)
         self.latent = self.promise = torch.zeros(0)
         self.memory_size = c.latent_size
+
+    def build_learner(self) -> None:
+        """Make the energy, apart from everything else; ask for windows."""
+        c = self.config
+        self.batch = Windows(self.history.length, c.future)
+        inputs = self.model.encoder.feature_size + self.observation_size + self.action_size + c.latent_size
+        self.energy = Energy(inputs, self.observation_size + 2, c.hidden_dims)
+        self.optimizer("model", self.model, c.learning_rate, **c.adamw)
+        self.optimizer("energy", self.energy, c.energy_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the latents, the steps whose outcomes are compared, the outcomes beside them, and dropout's keys."""

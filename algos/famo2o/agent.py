@@ -14,174 +14,143 @@ for locomotion, of which the authors published none: interval and ``balance_ever
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform, decimals
+from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal, Variants
 from offline_rl.algos import cql, iql
-from offline_rl.algos.famo2o.balance import EMBEDDING_SIZE, ON_IQL, TARGET_ENTROPY, BalanceModel, with_balance
+from offline_rl.algos.famo2o.balance import (
+    DRAWS,
+    EMBEDDING_SIZE,
+    ON_IQL,
+    TARGET_ENTROPY,
+    BalanceModel,
+    with_balance,
+)
 from offline_rl.errors import AgentError
 from offline_rl.networks import GaussianActor, Scalar, SquashedGaussian, SquashedGaussianActor
-
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "iql": {"beta_low": 1.0, "beta_high": 5.0, "balance_every": 5},
-    "cql": {"beta_low": 0.5, "beta_high": 1.5, "balance_every": 1},
-}
-"""What None means on each base."""
-RELEASED = "released_mapping", "released_next_balance"
-"""Switches that bring back what the released code does on CQL."""
-ONLY_ON: Mapping[str, tuple[str, ...]] = {
-    "iql": ("expectile", "weight_limit", "value_learning_rate", "scale_rewards", "released_weights"),
-    "cql": ("conservative_weight", "num_actions", "layer_norm", "reward_scale", *RELEASED),
-}
-"""Settings that have no meaning on the other base."""
+from offline_rl.settings import Count, NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class Config(AgentConfig):
-    """Settings of FamO2O; the defaults are those of locomotion."""
+    """Settings of FamO2O on either base; the defaults are those of locomotion."""
 
-    base: Literal["iql", "cql"] = "iql"
-    """Algorithm that gives the critics, and whose policy becomes a family."""
-    normalize: bool = False
-    """Normalise observations by the dataset's mean and standard deviation."""
-    beta_low: float | None = None
-    """Lower end of the balances' interval; None is 1 on IQL and 0.5 on CQL."""
-    beta_high: float | None = None
-    """Upper end of the balances' interval, where Q counts most; None is 5 on IQL and 1.5 on CQL."""
-    balance_every: int | None = None
-    """Updates for each update of the balance model; None is 5 on IQL and 1 on CQL."""
-    balance_learning_rate: float = 3e-4
+    beta_low: NonNegative = 1.0
+    """Lower end of the balances' interval."""
+    beta_high: float = 5.0
+    """Upper end of the balances' interval, where Q counts most."""
+    balance_every: Count = 5
+    """Updates for each update of the balance model."""
+    balance_learning_rate: Positive = 3e-4
     """Adam's learning rate for the balance model."""
-    actor_learning_rate: float = 3e-4
-    """Adam's learning rate for the universal policy."""
-    critic_learning_rate: float = 3e-4
-    """Adam's learning rate for both critics."""
-    temperature_learning_rate: float = 3e-4
-    """Adam's learning rate for the logarithm of the temperature: the balance model's on IQL, the policy's on CQL."""
-    discount: float = 0.99
-    """Discount factor γ."""
-    target_rate: float = 0.005
-    """Rate at which targets follow the critics."""
-    reward_shift: float = 0.0
-    """Added to every reward after scaling."""
-    expectile: float = 0.7
-    """Only on IQL: expectile τ of Q that V learns."""
-    weight_limit: float = 100.0
-    """Only on IQL: where the weights exp(β A) are capped."""
-    value_learning_rate: float = 3e-4
-    """Only on IQL: Adam's learning rate for V."""
-    scale_rewards: bool = True
-    """Only on IQL: multiply rewards by 1000 / (best - worst episode return of the dataset)."""
-    released_weights: bool = False
-    """Only on IQL: weigh each row by the mean over all β of the batch, as the released code does, not by its own."""
-    reward_scale: float = 1.0
-    """Only on CQL: factor on every reward."""
-    conservative_weight: float = 1.0
-    """Only on CQL: weight of the conservative term; CQL by itself has 5."""
-    num_actions: int = 10
-    """Only on CQL: sampled actions of each kind in the conservative term."""
-    layer_norm: bool = True
-    """Only on CQL: normalise the critics' hidden layers before their ReLU; CQL by itself does not."""
-    released_mapping: bool = False
-    """Only on CQL: map to balances as the released code does, -0.5 ... 1.5 instead of 0.5 ... 1.5."""
-    released_next_balance: bool = False
-    """Only on CQL: give the next state the state's balance, as the released code does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ONLY_ON["cql" if self.base == "iql" else "iql"]:
-            if getattr(self, name) != getattr(Config, name):
-                raise AgentError(f"{name} has no meaning on {self.base}; leave it out, or choose the other --base")
-        self.require("beta_low", "conservative_weight", at_least=0)
-        self.require("balance_every", "num_actions", at_least=1)
-        self.require("discount", "target_rate", "expectile", at_least=0, at_most=1)
-        self.require("weight_limit", *(name for name in vars(self) if name.endswith("learning_rate")), above=0)
-        if (low := self.on_base("beta_low")) > (high := self.on_base("beta_high")):
-            raise AgentError(f"beta_low is {low}; it must be at most beta_high, which is {high}")
+        if self.beta_low > self.beta_high:
+            raise AgentError(f"beta_low is {self.beta_low}; it must be at most beta_high, which is {self.beta_high}")
 
-    def on_base(self, name: str) -> Any:
-        """Return a setting, or the base's default where it is None."""
-        return DEFAULTS[self.base][name] if getattr(self, name) is None else getattr(self, name)
+    @classmethod
+    def upgraded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record's settings by the names of today; None was once the base's default of some."""
+        own = ("beta_low", "beta_high", "balance_every")
+        return {n: value for n, value in super().upgraded(settings).items() if value is not None or n not in own}
 
 
-class FamO2O(Agent):
+@dataclass(frozen=True)
+class IQLConfig(iql.Config, Config):
+    """Settings of FamO2O on IQL."""
+
+    base: Literal["iql"] = "iql"
+    """Algorithm that gives the critics, and whose policy becomes a family: "iql" or "cql"."""
+    temperature_learning_rate: Positive = 3e-4
+    """Adam's learning rate for the logarithm of the balance model's temperature."""
+    released_weights: bool = False
+    """Weigh each row by the mean over all β of the batch, as the released code does, not by its own."""
+    beta: NonNegative = field(init=False, default=3.0)
+    """No option: the balances take its place."""
+    deterministic: bool = field(init=False, default=False)
+    """No option: the universal policy has noise."""
+    exploration_noise: NonNegative = field(init=False, default=0.0)
+    """No option: the universal policy's own noise explores."""
+
+
+@dataclass(frozen=True)
+class CQLConfig(cql.Config, Config):
+    """Settings of FamO2O on CQL."""
+
+    base: Literal["cql"] = "cql"
+    """Algorithm that gives the critics, and whose policy becomes a family: "iql" or "cql"."""
+    beta_low: NonNegative = 0.5
+    """Lower end of the balances' interval."""
+    beta_high: float = 1.5
+    """Upper end of the balances' interval, where Q counts most."""
+    balance_every: Count = 1
+    """Updates for each update of the balance model."""
+    conservative_weight: NonNegative = 1.0
+    """Weight α of the conservative term; CQL by itself has 5."""
+    layer_norm: bool = True
+    """Normalise the critics' hidden layers before their ReLU; CQL by itself does not."""
+    released_mapping: bool = False
+    """Map to balances as the released code does, -0.5 ... 1.5 instead of 0.5 ... 1.5."""
+    released_next_balance: bool = False
+    """Give the next state the state's balance, as the released code does."""
+
+
+class OnIQL(iql.IQL):
     r"""A universal policy π(a | s, β) for an interval of balances β, and a model b(β | s) of which one suits a state.
 
     On IQL:  max_π E[min(exp(β A), 100) log π(a | s, β)],  max_b E[min_i Q'_i(s, π(s, β)) - η log b(x | s)],
-    on CQL:  max_π E[β min_i Q_i(s, π(s, β)) - η log π(a | s, β)],  max_b E[min_i Q_i(s, π(s, β))],
 
     where β = low + (x + 1) / 2 (high - low) with x = tanh(u), u normal. For π, β ~ U(low, high) offline and β ~ b(s)
-    online. On IQL η keeps b's entropy at -0.5, on CQL π's at -A. The critics are the base's and never see β.
+    online. η keeps b's entropy at -0.5. The critics are IQL's and never see β.
     """
 
     name = "famo2o"
-    config_class: ClassVar[type[AgentConfig]] = Config
-    stackable, stackable_settings = True, decimals(Config)
+    config_class: ClassVar[type[AgentConfig]] = IQLConfig
+    stackable_settings = (
+        "expectile",
+        "weight_limit",
+        "discount",
+        "target_rate",
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "value_learning_rate",
+        "balance_learning_rate",
+        "temperature_learning_rate",
+        "reward_shift",
+    )
     acting_networks = ("actor", "balance")
-    config: Any
-
-    def __new__(cls, config: Config | None = None, *sizes: int, **options: Any) -> "FamO2O":
-        """Make an agent on the base that ``config`` names."""
-        return super().__new__({"iql": OnIQL, "cql": OnCQL}[config.base] if config else cls)
-
-    def build_balance(self, actor: SquashedGaussianActor) -> None:
-        """Make the balance model of what gives a number in (-1, 1)."""
-        c = self.config
-        self.cycle = c.on_base("balance_every")
-        self.balance = BalanceModel(actor, c.on_base("beta_low"), c.on_base("beta_high"), released=c.released_mapping)
-        self.optimizer("balance", self.balance, c.balance_learning_rate)
-
-    def draws(self) -> dict[str, Draw]:
-        """Ask for the base's draws, for β in the policy's loss in either phase, and for β and action in the model's."""
-        own: dict[str, Draw] = {"beta": Uniform(1), "online_beta": Normal(1), "balance": Normal(1)}
-        return {**super().draws(), **own, "balance_action": Normal("action")}
-
-    @torch.no_grad()
-    def policy_beta(self, batch: Batch) -> Tensor:
-        """Return the balances ``(B,)`` for which the policy learns: offline any, online those that b picks."""
-        if self.phase == "offline":
-            return self.balance.at(batch.draws["beta"])
-        return self.balance.sampled(batch.observation, batch.draws["online_beta"])
-
-    def policy(self, observation: Tensor) -> Tensor:
-        """Return the universal policy's action for the balance chosen."""
-        return super().policy(with_balance(observation, self.balance.chosen(observation)))
-
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Return a sample of the universal policy; the balance is chosen as without noise."""
-        return super().explore(with_balance(observation, self.balance.chosen(observation)), noise)
-
-    def signals(self, observation: Tensor) -> dict[str, Tensor]:
-        """Return the balances chosen."""
-        return {"balance": self.balance.chosen(observation)}
-
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """One setting for all locomotion tasks."""
-
-
-class OnIQL(FamO2O, iql.IQL):
-    """FamO2O on IQL."""
-
     actor: GaussianActor
+    config: IQLConfig
 
-    def build(self) -> None:
-        """Make IQL's critics, the universal policy, the balance model and its temperature."""
+    def build_policy(self) -> None:
+        """Make the universal policy and the balance model."""
         c, size = self.config, self.observation_size
-        self.build_critics()
         self.actor = GaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims, iql.LOG_STD_BOUNDS)
+        self.balance = BalanceModel(SquashedGaussianActor(size, 1, c.hidden_dims, **ON_IQL), c.beta_low, c.beta_high)
+
+    def build_learner(self) -> None:
+        """Make IQL's critics, and the balance model's temperature."""
+        c = self.config
+        self.cycle = c.balance_every
+        self.build_critics()
         self.optimizer("actor", self.actor, c.actor_learning_rate)
-        self.build_balance(SquashedGaussianActor(size, 1, c.hidden_dims, **ON_IQL))
+        self.optimizer("balance", self.balance, c.balance_learning_rate)
         self.log_temperature = Scalar()
         self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
 
+    def draws(self) -> dict[str, Draw]:
+        """Ask for β in the policy's loss in either phase, and for β and action in the balance model's."""
+        return {**super().draws(), **DRAWS}
+
     def actor_loss(self, batch: Batch, advantage: Tensor) -> tuple[Tensor, Metrics]:
         """Return -E[min(exp(β A), limit) log π(a | s, β)] with a β for each row; as released, A meets every row's β."""
-        beta = self.policy_beta(batch)
+        beta = self.balance.for_policy(batch, self.phase)
         every = beta[:, None] if self.config.released_weights else beta
         weight, metrics = self.weights(every * advantage)
         return (weight * self.imitation_loss(with_balance(batch.observation, beta), batch.action)).mean(), metrics
@@ -204,25 +173,58 @@ class OnIQL(FamO2O, iql.IQL):
     def losses(self, batch: Batch, q: Tensor, step: int) -> dict[str, Loss]:
         """Return IQL's losses after V's, and now and then those of the balance model and its temperature."""
         losses = super().losses(batch, q, step)
-        if step % self.config.on_base("balance_every") == 0:
+        if step % self.config.balance_every == 0:
             balance = self.balance(batch.observation)
             losses["balance"] = partial(self.balance_loss, balance=balance)
             losses["temperature"] = partial(self.temperature_loss, balance=balance)
         return losses
 
+    def policy(self, observation: Tensor) -> Tensor:
+        """Return the universal policy's action for the balance chosen."""
+        return super().policy(self.balance.beside(observation))
 
-class OnCQL(FamO2O, cql.CQL):
-    """FamO2O on CQL."""
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Return a sample of the universal policy; the balance is chosen as without noise."""
+        return super().explore(self.balance.beside(observation), noise)
 
-    def build(self) -> None:
-        """Make CQL's critics, the universal policy and its temperature, and the balance model."""
-        self.build_critics()
-        self.build_actor(self.observation_size + EMBEDDING_SIZE)
-        self.build_balance(SquashedGaussianActor(self.observation_size, 1, self.config.hidden_dims))
+    def signals(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return the balances chosen."""
+        return {"balance": self.balance.chosen(observation)}
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """One setting for all locomotion tasks."""
+
+
+class OnCQL(cql.CQL):
+    r"""A universal policy π(a | s, β) for an interval of balances β, and a model b(β | s) of which one suits a state.
+
+    On CQL:  max_π E[β min_i Q_i(s, π(s, β)) - η log π(a | s, β)],  max_b E[min_i Q_i(s, π(s, β))],
+
+    with β as on IQL. η keeps π's entropy at -A. The critics are CQL's and never see β.
+    """
+
+    name = "famo2o"
+    config_class: ClassVar[type[AgentConfig]] = CQLConfig
+    stackable_settings = (*cql.CQL.stackable_settings, "balance_learning_rate")
+    acting_networks = ("actor", "balance")
+    config: CQLConfig
+
+    def build_policy(self) -> None:
+        """Make the universal policy and the balance model."""
+        c, size = self.config, self.observation_size
+        self.actor = SquashedGaussianActor(size + EMBEDDING_SIZE, self.action_size, c.hidden_dims)
+        actor = SquashedGaussianActor(size, 1, c.hidden_dims)
+        self.balance = BalanceModel(actor, c.beta_low, c.beta_high, released=c.released_mapping)
+
+    def build_learner(self) -> None:
+        """Make CQL's critics and the policy's temperature."""
+        super().build_learner()
+        self.cycle = self.config.balance_every
+        self.optimizer("balance", self.balance, self.config.balance_learning_rate)
 
     def draws(self) -> dict[str, Draw]:
-        """Ask for the noise of the next states' balances as well."""
-        return {**super().draws(), "next_balance": Normal(1)}
+        """Ask for CQL's, for those of β and of the balance model as on IQL, and for β in the next states."""
+        return {**super().draws(), **DRAWS, "next_balance": Normal(1)}
 
     @torch.no_grad()
     def next_policy(self, batch: Batch) -> SquashedGaussian:
@@ -242,9 +244,25 @@ class OnCQL(FamO2O, cql.CQL):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Loss]:
         """Return CQL's losses for the universal policy, where β weighs Q, and that of the balance model."""
-        beta = self.policy_beta(batch)
+        beta = self.balance.for_policy(batch, self.phase)
         here = self.actor(with_balance(batch.observation, beta))
         losses = self.losses_of(batch, here, self.next_policy(batch), q_weight=beta)
-        if step % self.config.on_base("balance_every") == 0:
+        if step % self.config.balance_every == 0:
             losses["balance"] = self.balance_loss
         return losses
+
+    def policy(self, observation: Tensor) -> Tensor:
+        """Return the universal policy's action for the balance chosen."""
+        return super().policy(self.balance.beside(observation))
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Return a sample of the universal policy; the balance is chosen as without noise."""
+        return super().explore(self.balance.beside(observation), noise)
+
+    def signals(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return the balances chosen."""
+        return {"balance": self.balance.chosen(observation)}
+
+
+FAMO2O = Variants("base", {"iql": OnIQL, "cql": OnCQL})
+"""What the name ``famo2o`` stands for: ``--base`` chooses."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.agent import Batch, Draw, Normal, Phase, Uniform
 from offline_rl.networks.gaussian import SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.initializers import orthogonal
 
@@ -24,6 +25,14 @@ ON_IQL: Mapping[str, Any] = {"shared_std": True, "log_std_bounds": (-10.0, 2.0),
 """Of the balance model's actor on IQL: one std for all states, and how weights start."""
 TARGET_ENTROPY = -0.5
 """Of x under the balance model on IQL."""
+
+DRAWS: Mapping[str, Draw] = {
+    "beta": Uniform(1),
+    "online_beta": Normal(1),
+    "balance": Normal(1),
+    "balance_action": Normal("action"),
+}
+"""For β in the policy's loss offline and online, and for β and the action in the balance model's loss."""
 
 
 def embedding(beta: Tensor) -> Tensor:
@@ -76,6 +85,17 @@ class BalanceModel(nn.Module):
     def chosen(self, observation: Tensor) -> Tensor:
         """Return the balances ``(B,)`` without noise."""
         return self.to_beta(self(observation).mean.tanh())
+
+    def beside(self, observation: Tensor) -> Tensor:
+        """Return the input ``(B, O + 6)`` of a policy that gets the balances without noise."""
+        return with_balance(observation, self.chosen(observation))
+
+    @torch.no_grad()
+    def for_policy(self, batch: Batch, phase: Phase) -> Tensor:
+        """Return the balances ``(B,)`` for which the policy learns: offline any, online those that the model picks."""
+        if phase == "offline":
+            return self.at(batch.draws["beta"])
+        return self.sampled(batch.observation, batch.draws["online_beta"])
 
     @torch.no_grad()
     def metrics(self, distribution: SquashedGaussian) -> dict[str, Tensor]:

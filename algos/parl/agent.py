@@ -25,18 +25,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Draw, Loss, Metrics
-from offline_rl.algos.parl import rewards
-from offline_rl.algos.parl.comparisons import Comparisons
-from offline_rl.algos.parl.lower import LowerIQL, lower_level
-from offline_rl.algos.parl.reward_learning import PRESETS
-from offline_rl.algos.parl.schedule import Schedule
-from offline_rl.algos.parl.settings import AlignmentConfig
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics
+from offline_rl.algos.parl.lower import LowerIQL, OnIQL, OnTD3BC, lower_level
+from offline_rl.algos.parl.reward_learning import PRESETS, SHIFTS, Comparisons, table_without_learning
 from offline_rl.algos.parl.upper import Networks, Upper
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError
@@ -45,6 +41,7 @@ from offline_rl.networks.reward import LinearHead, RewardModel
 from offline_rl.preferences.pairs import Pairs, read_pairs, scripted_pairs
 from offline_rl.preferences.segments import Segments
 from offline_rl.preferences.teacher import standard_teacher
+from offline_rl.settings import AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
 SEGMENT_LENGTH = 64
 """Steps of the segments that the scripted teacher sees, unless told otherwise."""
@@ -59,22 +56,17 @@ MODES: Mapping[str, tuple[str, ...]] = {
     "td3_bc": ("unroll", "none", "reweight"),
 }
 """What can be differentiated on each lower level, the default first."""
-ONLY_ON: Mapping[str, tuple[str, ...]] = {
-    "iql": ("expectile", "beta", "weight_limit", "deterministic", "value_learning_rate"),
-    "td3_bc": ("alpha", "policy_noise", "noise_clip", "policy_delay"),
-}
-"""Settings that have no meaning on the other lower level."""
 
 
 @dataclass(frozen=True)
-class Config(AlignmentConfig):
-    """Settings of O-PARL: where preferences and rewards come from; the numbers of both levels are inherited."""
+class Config(AgentConfig):
+    """Settings of O-PARL; the defaults of a lower level are its authors', those of the upper level are ours."""
 
     labels: str = "scripted"
     """Where preferences come from: "scripted", or the path of published labels of this dataset."""
-    num_labels: int = 500
+    num_labels: Annotated[int, AtLeast(LEAST_LABELS)] = 500
     """Pairs that the scripted teacher labels, a tenth of which is held out."""
-    segment_length: int | None = None
+    segment_length: Annotated[int | None, AtLeast(1)] = None
     """Steps of a segment; None is 64 for the scripted teacher, and what the files say for published labels."""
     teacher: str = "oracle"
     """Who labels: oracle, mistake, noisy, skip, myopic-0.9, myopic-0.99 or equal."""
@@ -86,40 +78,114 @@ class Config(AlignmentConfig):
     """Multiply rewards by 1000 / (best - worst episode return), found once, under the warm-up's rewards if learned."""
     shift: Literal["none", "pt"] = "none"
     """Added to every reward after scaling, also of baselines: 0, or the Preference Transformer's 0.5, for survival."""
-    lower: Literal["iql", "td3_bc"] = "iql"
-    """The lower level."""
+    lower: OnIQL | OnTD3BC = field(default_factory=OnIQL)
+    """The lower level: "iql" or "td3_bc", whose settings are ``lower.beta`` and so on."""
     hyper_mode: Literal["auto", "none", "reweight", "onestep", "sf", "unroll", "cg"] = "auto"
     """What rewards know of the policy: "none" is the decoupled baseline; "auto" is sf on iql and unroll on td3_bc."""
     upper_loss: Literal["excess", "ce"] = "excess"
     """Log-likelihood in excess of what is possible, or raw cross-entropy, which can be gamed."""
     reward_model: Literal["unirlhf", "pt_mr"] = "unirlhf"
     """Uni-RLHF's ensemble of three, or the Preference Transformer's single MLP with means for returns."""
-    reward_hidden_dims: list[int] = field(default_factory=list)
+    reward_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=list)
     """Widths of the reward model's hidden layers; none for the preset's."""
-    reward_epochs: int | None = None
+    reward_epochs: Annotated[int | None, AtLeast(1)] = None
     """Most passes over the pairs in the warm-up; None for the preset's, 50 or 10,000."""
+    mixture: Fraction = 0.5
+    """Weight m of pairs re-weighted by the policy, against all pairs alike."""
+    ramp_rounds: Annotated[int, AtLeast(0)] = 10
+    """Rounds in which m grows from 0."""
+    ess_share: Fraction = 0.25
+    """Least effective share of the pairs; κ, which tempers their weights, is as large as this allows."""
+    kappa: Annotated[float | None, AtLeast(0), AtMost(1)] = None
+    """A fixed κ; None to choose it each round."""
+    distribution_limit: NonNegative = 1.0
+    """Longest distribution term χ, in lengths of the direct one."""
+    anchor_weight: NonNegative = 0.1
+    """Weight λ_a of the squared distance from the warm-up's rewards."""
+    parameter_weight: NonNegative = 1e-4
+    """Weight λ_w of the squared length of ν."""
+    warmup_share: Fraction = 0.2
+    """Share of the run before the first round begins."""
+    frozen_share: Fraction = 0.1
+    """Share of the run after the last round."""
+    rounds: Annotated[int, AtLeast(0)] = 140
+    """Rounds of the upper level between these, at equal distances."""
+    round_steps: Count = 50
+    """Least updates for each round; a run too short for that has fewer rounds."""
+    upper_steps: Annotated[int, AtLeast(0)] = 20
+    """Steps of the rewards in a round."""
+    upper_batch: Count = 64
+    """Pairs drawn for a step, once uniformly and once by weight."""
+    upper_learning_rate: Positive = 3e-5
+    """Adam's learning rate for the reward model after the warm-up."""
+    patience: Count = 10
+    """The rewards stop moving when the held-out loss has risen in so many rounds in a row."""
+    head_size: Count = 32
+    """Mode sf: features of the linear head."""
+    head_learning_rate: Positive = 3e-4
+    """Mode sf: Adam's learning rate for the linear head."""
+    successor_learning_rate: Positive = 3e-4
+    """Mode sf: Adam's learning rate for the successor features."""
+    unroll_steps: Count = 1
+    """Mode unroll: steps of critic and actor that are differentiated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("num_labels", at_least=LEAST_LABELS)
-        self.require("segment_length", "reward_epochs", "reward_hidden_dims", at_least=1)
-        for name in ONLY_ON["td3_bc" if self.lower == "iql" else "iql"]:
-            if getattr(self, name) != getattr(Config, name):
-                raise AgentError(f"{name} has no meaning on {self.lower}; leave it out, or choose the other --lower")
-        if self.hyper_mode not in ("auto", *MODES[self.lower]):
-            possible = ", ".join(MODES[self.lower])
-            raise AgentError(f"hyper_mode {self.hyper_mode} does not work on {self.lower}; take one of {possible}")
+        if self.warmup_share + self.frozen_share > 1:
+            raise AgentError("warmup_share and frozen_share are together more than 1; lower one of them")
+        if self.hyper_mode not in ("auto", *MODES[self.lower.kind]):
+            possible = ", ".join(MODES[self.lower.kind])
+            raise AgentError(f"hyper_mode {self.hyper_mode} does not work on {self.lower.kind}; take one of {possible}")
         if self.rewards != "learned" and (self.hyper_mode not in ("auto", "none") or self.shuffle_labels):
             raise AgentError(f"rewards {self.rewards} uses no labels; leave out hyper_mode and shuffle_labels")
-        if self.hyper_mode == "cg" and self.deterministic:
-            raise AgentError("hyper_mode cg needs a policy with noise; leave out deterministic, or take another mode")
+        if self.hyper_mode == "cg" and isinstance(self.lower, OnIQL) and self.lower.deterministic:
+            raise AgentError(
+                "hyper_mode cg needs a policy with noise; leave out lower.deterministic, or take another mode"
+            )
 
     @property
     def mode(self) -> str:
         """The hyper mode, "auto" resolved."""
         if self.rewards != "learned":
             return "none"
-        return MODES[self.lower][0] if self.hyper_mode == "auto" else self.hyper_mode
+        return MODES[self.lower.kind][0] if self.hyper_mode == "auto" else self.hyper_mode
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Rounds at equal distances between a warm-up of the lower level and an end with frozen rewards.
+
+    A run of 1,000,000 updates with shares 0.2 and 0.1 and 140 rounds has one every 5,000 updates. A shorter one has
+    fewer updates for each round, and where that would be less than ``least``, fewer rounds; a run with less than
+    ``least`` updates between warm-up and end has none.
+
+    Attributes:
+        first: Updates before the first round's own.
+        last: The last round ends here.
+        rounds: How many there are.
+    """
+
+    first: int
+    last: int
+    rounds: int
+
+    @classmethod
+    def of(cls, steps: int, warmup: float, frozen: float, rounds: int, least: int) -> "Schedule":
+        """Lay out the rounds of a run of ``steps`` updates."""
+        first, last = round(warmup * steps), steps - round(frozen * steps)
+        return cls(first, last, min(rounds, max(last - first, 0) // least))
+
+    def ending_at(self, step: int) -> int | None:
+        """Return the round, counted from 1, that ends with update ``step``; None if none does."""
+        if not (self.rounds and self.first < step <= self.last):
+            return None
+        # Round j ends at first + ⌊j (last - first) / rounds⌋.
+        number = -(-(step - self.first) * self.rounds // (self.last - self.first))
+        return number if self.end(number) == step else None
+
+    def end(self, number: int) -> int:
+        """Return the update with which round ``number`` ends."""
+        return self.first + number * (self.last - self.first) // self.rounds
 
 
 class PARL(Agent):
@@ -127,21 +193,26 @@ class PARL(Agent):
 
     e_i is the excess log-likelihood of the preference for one of two segments under their returns by r_ν, and ω_i the
     tempered likelihood of both segments under the policy. The lower level sees a table of rewards, written anew in
-    each round; the dataset's own rewards reach nothing but the scripted teacher, two baselines, and a metric.
+    each round; the dataset's own rewards coverage nothing but the scripted teacher, two baselines, and a metric.
     """
 
     name = "parl"
     config_class = Config
+    config: Config
 
-    def build(self) -> None:
-        """Make the lower level, and what learns its rewards."""
+    def build_policy(self) -> None:
+        """Make the lower level's policy."""
+        options = {"seed": self.seed, "steps": self.length.offline, "preprocessing": self.preprocessing}
+        options |= {"device": self.device, "dtype": self.dtype, "learning": False}
+        self.lower = lower_level(self.config.lower, self.observation_size, self.action_size, **options)
+        self.actor = self.lower.actor
+
+    def build_learner(self) -> None:
+        """Make the rest of the lower level, and what learns its rewards."""
         c = self.config
-        options = {"seed": self.seed, "steps": self.steps, "preprocessing": self.preprocessing}
-        sizes = self.observation_size, self.action_size
-        self.lower = lower_level(c, *sizes, **options, device=self.device, dtype=self.dtype)
+        self.lower.build_learner()
         self.cycle = self.lower.cycle and math.lcm(self.lower.cycle, SUCCESSOR_EVERY)
         self.groups |= self.lower.groups
-        self.actor = self.lower.actor
         self.schedule = Schedule.of(self.steps, c.warmup_share, c.frozen_share, c.rounds, c.round_steps)
         preset, raw = PRESETS[c.reward_model], (self.preprocessing.observation_mean, self.preprocessing.observation_std)
         hidden = c.reward_hidden_dims or preset.hidden_dims
@@ -171,14 +242,14 @@ class PARL(Agent):
         if c.scale_rewards and len(rows.episode_returns) < 2:
             raise AgentError("scale_rewards compares episodes, but there is only one; give --scale_rewards False")
         if c.rewards != "learned":
-            shift = rewards.SHIFTS[c.shift]
-            table = rewards.without_learning(c.rewards, rows, self.dtype, scaled=c.scale_rewards, shift=shift)
+            shift = SHIFTS[c.shift]
+            table = table_without_learning(c.rewards, rows, self.dtype, scaled=c.scale_rewards, shift=shift)
             self.upper.rewards = table
             return
         pairs = self.pairs(rows)
-        reach = Segments.of(rows.episode_bounds, pairs.action.shape[2]).share
+        coverage = Segments.of(rows.episode_bounds, pairs.action.shape[2]).share
         training, held_out = (Comparisons.of(p, self.device, self.dtype) for p in pairs.split(HELD_OUT, self.seed))
-        self.upper.prepare(rows, training, held_out, reach)
+        self.upper.prepare(rows, training, held_out, coverage)
 
     def pairs(self, rows: PackedRows) -> Pairs:
         """Return the labelled pairs of segments."""
@@ -198,7 +269,7 @@ class PARL(Agent):
         """Return E[‖ψ(s, a) - f - γ (1 - d) ψ̄_V(s')‖²] for ψ(s, a) ``(B, F)``."""
         with torch.no_grad():
             later = self.target_successor_value(batch.next_observation)[0]
-        target = self.upper.features[batch.index] + self.config.discount * (1 - batch.terminated)[:, None] * later
+        target = self.upper.features[batch.index] + self.config.lower.discount * (1 - batch.terminated)[:, None] * later
         return (successor - target).square().sum(1).mean(), {}
 
     def successor_value_loss(self, batch: Batch, successor: Tensor) -> tuple[Tensor, Metrics]:
@@ -222,7 +293,7 @@ class PARL(Agent):
         metrics |= self.lower.update(batch, step)
         if self.config.mode == "sf" and step % SUCCESSOR_EVERY == 0:
             metrics |= self.minimize(batch, **self.losses(batch))
-            self.track_targets(self.config.target_rate)
+            self.track_targets(self.config.lower.target_rate)
         if self.config.rewards == "learned" and (number := self.schedule.ending_at(step)):
             metrics |= self.upper.round(number)
         return metrics

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from offline_rl.agent import Agent
-from offline_rl.algos.parl.comparisons import Comparisons
 from offline_rl.algos.parl.lower import LowerIQL, LowerTD3BC
+from offline_rl.algos.parl.reward_learning import Comparisons
 from offline_rl.data.packed import Columns
 
 Reward = Callable[[Tensor, Tensor], Tensor]

@@ -1,17 +1,39 @@
-"""The lower level: an offline learner of this package, which also says how likely its policy makes recorded actions."""
+"""The lower level: IQL or TD3+BC, which also says how likely its policy makes recorded actions."""
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Metrics
+from offline_rl.agent import Metrics, NestedConfig
 from offline_rl.algos import iql, td3_bc
+from offline_rl.settings import NonNegative
 
 RATIO_LIMIT = 5.0
 """Where a step's log-ratio β (Q - V) is cut, either side."""
+
+
+@dataclass(frozen=True)
+class OnIQL(NestedConfig, iql.Config):
+    """Settings of IQL as the lower level: what it would do with rewards is no option, for PARL decides them."""
+
+    kind: ClassVar[str] = "iql"
+    scale_rewards: bool = field(init=False, default=False)
+    scale_fragment: bool = field(init=False, default=True)
+    reward_shift: float = field(init=False, default=0.0)
+    exploration_noise: NonNegative = field(init=False, default=0.0)
+
+
+@dataclass(frozen=True)
+class OnTD3BC(NestedConfig, td3_bc.Config):
+    """Settings of TD3+BC as the lower level; rewards are PARL's, and exploring is not asked for."""
+
+    kind: ClassVar[str] = "td3_bc"
+    reward_scale: float = field(init=False, default=1.0)
+    reward_shift: float = field(init=False, default=0.0)
+    exploration_noise: NonNegative = field(init=False, default=0.0)
 
 
 class LowerIQL(iql.IQL):
@@ -47,9 +69,9 @@ class LowerTD3BC(td3_bc.TD3BC):
         spread: σ_w², a number: the median squared residual of recorded actions, once :meth:`measure` was called.
     """
 
-    def build(self) -> None:
-        """Make TD3+BC's networks."""
-        super().build()
+    def build_learner(self) -> None:
+        """Make TD3+BC's networks, and σ_w²."""
+        super().build_learner()
         self.spread = torch.ones((), device=self.device, dtype=self.dtype)
 
     @torch.no_grad()
@@ -76,13 +98,10 @@ class LowerTD3BC(td3_bc.TD3BC):
 
 
 Lower = LowerIQL | LowerTD3BC
-LEVELS: dict[str, tuple[Any, Any]] = {"iql": (LowerIQL, iql.Config), "td3_bc": (LowerTD3BC, td3_bc.Config)}
 
 
-def lower_level(config: Any, *sizes: int, **options: Any) -> Lower:
-    """Make the lower level that ``config`` names, with the settings of the same names; it takes rewards as they are."""
-    algorithm, settings = LEVELS[config.lower]
-    shared = {field.name for field in dataclasses.fields(settings)} & set(vars(config)) - {"scale_rewards"}
-    raw = {"scale_rewards": False} if config.lower == "iql" else {}
-    level: Lower = algorithm(settings(**raw, **{name: getattr(config, name) for name in shared}), *sizes, **options)
-    return level
+def lower_level(config: OnIQL | OnTD3BC, *sizes: int, **options: Any) -> Lower:
+    """Make the lower level of these settings; it takes rewards as they are."""
+    if isinstance(config, OnIQL):
+        return LowerIQL(config, *sizes, **options)
+    return LowerTD3BC(config, *sizes, **options)

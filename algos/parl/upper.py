@@ -9,6 +9,11 @@ number of the step.
 
 In the mode "sf", ∇_c log π = β s₀ (ψ - ψ_V) for the head c: derived for a KL-regularised lower level [D], with s₀
 because the policy sees scaled rewards; where a log-ratio is cut, the gradient is not.
+
+The weights ω are a tempered, self-normalised likelihood ratio of a pair's two segments. It corrects the actions inside
+segments, not the states in which segments start: a ratio of stationary densities would be needed for that, and is not
+estimated. Ours [X]; that the ratio of a KL-regularised policy needs no density of the behaviour, log π/μ = (Q - V)/τ,
+is derived [D].
 """
 
 import copy
@@ -21,12 +26,22 @@ from torch import Tensor
 
 from offline_rl.agent import Metrics, ParameterGroup
 from offline_rl.algos.parl import hypergradient as implicit
-from offline_rl.algos.parl.comparisons import Comparisons, accuracy, differences, excess
-from offline_rl.algos.parl.features import PART, Features, by_parts
-from offline_rl.algos.parl.lower import Lower, LowerTD3BC
-from offline_rl.algos.parl.reward_learning import PRESETS, fit
-from offline_rl.algos.parl.rewards import SHIFTS, correlation, episode_returns, scale_of
-from offline_rl.algos.parl.weights import choose_kappa, effective_size, weights
+from offline_rl.algos.parl.lower import Lower, LowerIQL, LowerTD3BC
+from offline_rl.algos.parl.reward_learning import (
+    PART,
+    PRESETS,
+    SHIFTS,
+    Comparisons,
+    Features,
+    accuracy,
+    by_parts,
+    correlation,
+    differences,
+    episode_returns,
+    excess,
+    fit,
+    scale_of,
+)
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.draws import Stream
 from offline_rl.networks import MLP
@@ -34,6 +49,35 @@ from offline_rl.networks.reward import LinearHead, RewardModel
 
 SAMPLED_ROWS = 1024
 """Rows of the dataset on which a step holds the rewards near the warm-up's, or sees the policy's loss."""
+
+BISECTIONS = 60
+"""Steps of the search for κ; more than float64 can tell apart."""
+
+
+def weights(z: Tensor, kappa: Tensor | float) -> Tensor:
+    """Return ω = softmax(κ z) ``(N,)`` of the log-ratios z ``(N,)`` of pairs."""
+    return torch.softmax(kappa * z, 0)
+
+
+def effective_size(weight: Tensor) -> Tensor:
+    """Return 1 / Σ ω²: as many pairs of equal weight would tell as much."""
+    return 1 / weight.square().sum()
+
+
+@torch.no_grad()
+def choose_kappa(z: Tensor, share: float) -> Tensor:
+    """Return the largest κ in [0, 1] with 1 / Σ ω² ≥ share · N, a number that is held constant for a round.
+
+    The effective size falls as κ grows, so bisection finds it. Nothing waits for the device.
+    """
+    least = share * len(z)
+    low, high = torch.zeros((), dtype=z.dtype, device=z.device), torch.ones((), dtype=z.dtype, device=z.device)
+    low = torch.where(effective_size(weights(z, high)) >= least, high, low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        enough = effective_size(weights(z, middle)) >= least
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low
 
 
 @dataclass(frozen=True)
@@ -61,13 +105,13 @@ class Weighted:
         mixture: m.
         kappa: κ.
         weight: ω.
-        drift: a, the sum of ψ - ψ_V over a pair's steps.
+        feature_difference: a, the sum of ψ - ψ_V over a pair's steps.
     """
 
     mixture: float
     kappa: Tensor
     weight: Tensor
-    drift: Tensor | None
+    feature_difference: Tensor | None
 
 
 class Upper:
@@ -116,12 +160,12 @@ class Upper:
         """s₀."""
         return float(self._numbers["scale"])
 
-    def prepare(self, rows: PackedRows, training: Comparisons, held_out: Comparisons, reach: float) -> None:
-        """Take the dataset and the pairs; ``reach`` is the share of rows that segments can contain."""
+    def prepare(self, rows: PackedRows, training: Comparisons, held_out: Comparisons, coverage: float) -> None:
+        """Take the dataset and the pairs; ``coverage`` is the share of rows that segments can contain."""
         self._rows, self._columns = rows, rows.columns()
         self._training, self._held_out = training, held_out
         self._all = training.joined(held_out)
-        self._reach = reach
+        self._coverage = coverage
 
     def begin(self) -> Metrics:
         """Fit the reward model to the preferences, find the affine map, and label the dataset."""
@@ -129,7 +173,7 @@ class Upper:
         self.warm.requires_grad_(True)
         fitted = fit(self.warm, self._training, self._held_out, self._preset, epochs, self._seed)
         self._groups["reward"].flat.copy_(fitted.flat)
-        self._look()
+        self._evaluate_frozen()
         scale = 1.0
         if self._config.scale_rewards:
             scale = scale_of(episode_returns(self._rows, self._warm_rewards.mean(0)))
@@ -139,7 +183,7 @@ class Upper:
         difference, predicted = self._differences()
         count = len(self._training)
         self._numbers["last_loss"].copy_(-self._excess(difference, predicted)[count:].mean())
-        return self._quality(difference, predicted) | {"reach": self._number(self._reach)}
+        return self._quality(difference, predicted) | {"reach": self._number(self._coverage)}
 
     def round(self, number: int) -> Metrics:
         """Make round ``number``, counted from 1: weigh the pairs, move the rewards, and label the dataset anew."""
@@ -152,13 +196,13 @@ class Upper:
         mixture = c.mixture * min((number - 1) / c.ramp_rounds, 1) if c.ramp_rounds else c.mixture
         metrics = {"mixture": self._number(mixture)}
         if self._mode != "none" and not self.stopped:
-            drift = self._by_pairs(self._drift) if self._mode == "sf" else None
-            weighted = Weighted(mixture, kappa, weight, drift)
+            feature_difference = self._by_pairs(self._feature_difference) if self._mode == "sf" else None
+            weighted = Weighted(mixture, kappa, weight, feature_difference)
             for step in range((number - 1) * c.upper_steps, number * c.upper_steps):
                 metrics |= self.step(step, weighted)
             self._relabel()
         difference, predicted = self._differences()
-        self._watch(-self._excess(difference, predicted)[count:].mean())
+        self._count_rises(-self._excess(difference, predicted)[count:].mean())
         metrics |= self._quality(difference, predicted, weight, weights(ratios[count:], kappa))
         metrics |= {"round": self._number(number), "kappa": kappa, "ess_share": effective_size(weight) / count}
         return metrics | {"stopped": self._number(self.stopped)}
@@ -188,9 +232,10 @@ class Upper:
         implied = [torch.zeros_like(own) for own in moved]
         if m and self._mode != "reweight":
             coefficients = self._coefficients(difference[:, size:], part.part(slice(size, None)), weighted)
-            if weighted.drift is not None:
-                factor = self._config.beta * self.scale
-                implied = [factor * (coefficients[:, None] * weighted.drift[index[size:]]).sum(0)]
+            if weighted.feature_difference is not None:
+                assert isinstance(self._lower, LowerIQL)
+                factor = self._lower.config.beta * self.scale
+                implied = [factor * (coefficients[:, None] * weighted.feature_difference[index[size:]]).sum(0)]
             else:
                 follow = self._surrogate(number, coefficients, part.part(slice(size, None)), rewards[:, size:])
                 implied = list(torch.autograd.grad(follow, model))
@@ -270,7 +315,7 @@ class Upper:
         noise = Stream(self._seed, "upper/noise").at(number).standard_normal((count, size, self._lower.action_size))
         return iter(torch.from_numpy(noise).to(self._device, self._dtype))
 
-    def _look(self) -> None:
+    def _evaluate_frozen(self) -> None:
         """Evaluate what is frozen, on the dataset and on the pairs."""
         self.warm.requires_grad_(False)
         observation, action = self._columns.observation, self._columns.action
@@ -301,7 +346,7 @@ class Upper:
         firsts = range(0, len(self._all), size)
         return torch.cat([function(self._all.part(slice(first, first + size))) for first in firsts], dim)
 
-    def _drift(self, part: Comparisons) -> Tensor:
+    def _feature_difference(self, part: Comparisons) -> Tensor:
         """Return Σ (ψ(s, a) - ψ_V(s)) ``(n, F)`` over the steps of both segments."""
         successor, value = self._networks.successor, self._networks.successor_value
         assert successor is not None
@@ -335,7 +380,7 @@ class Upper:
                 metrics[f"{name}_weighted_accuracy"] = accuracy(difference[part], label[part], weight)
         return metrics
 
-    def _watch(self, loss: Tensor) -> None:
+    def _count_rises(self, loss: Tensor) -> None:
         """Count in how many rounds in a row the held-out loss has risen."""
         rises, last = self._numbers["rises"], self._numbers["last_loss"]
         stopped = rises >= self._config.patience
@@ -355,7 +400,7 @@ class Upper:
         for name, value in self.state().items():
             value.copy_(state[name])
         if self._numbers["fitted"]:
-            self._look()
+            self._evaluate_frozen()
             self._relabel()
 
 

@@ -90,7 +90,7 @@ def agent_folder(name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="robustness-agent-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     algorithm = find_algorithm(name)
-    known = set(algorithm.config_class.__dataclass_fields__)
+    known = set(algorithm.config_class.types())
     small = {
         "hidden_dims": [4],
         "width": 8,
@@ -102,7 +102,7 @@ def agent_folder(name: str) -> Path:
         "negatives": 2,
         "candidates": 3,
     }
-    config = algorithm.config_class(**{key: value for key, value in small.items() if key in known})
+    config = algorithm.config_class.of({key: value for key, value in small.items() if key in known})
     given = Preprocessing.from_json(
         {
             "observation_mean": [0.5, -1.0, 2.0],

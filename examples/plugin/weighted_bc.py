@@ -12,20 +12,17 @@ from torch import Tensor
 from offline_rl.agent import Agent, AgentConfig, Batch, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.networks import DeterministicActor
+from offline_rl.settings import Positive
 
 
 @dataclass(frozen=True)
 class Config(AgentConfig):
     """Settings of return-weighted behaviour cloning."""
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """In standard deviations of the episodes' returns: small keeps to the best episodes, large is plain cloning."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Adam's learning rate."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("temperature", "learning_rate", above=0)
 
 
 class WeightedBC(Agent):
@@ -37,9 +34,12 @@ class WeightedBC(Agent):
     stackable = True  # it changes optimisers alone: agents may be trained as one, and updates compiled
     stackable_settings = ("learning_rate",)  # not temperature, which ``prepare`` reads
 
-    def build(self) -> None:
-        """Make one actor."""
+    def build_policy(self) -> None:
+        """Make one actor; a saved agent is loaded with this method alone."""
         self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self) -> None:
+        """Give the actor its optimiser; critics and other networks that only training needs would be made here."""
         self.optimizer("actor", self.actor, self.config.learning_rate)
 
     def prepare(self, rows: PackedRows) -> None:

@@ -5,10 +5,11 @@ An algorithm needs no other import than from this package, networks and data.
 
 from offline_rl.agent.base import LARGEST_WEIGHT, Agent, Loss, Phase
 from offline_rl.agent.batch import Batch, Draw, Length, Metrics, Normal, Uniform, WindowBatch
-from offline_rl.agent.config import AgentConfig, decimals
+from offline_rl.agent.config import AgentConfig, NestedConfig, decimals
 from offline_rl.agent.folder import describe
 from offline_rl.agent.optimizer import ParameterGroup, Target, adam
 from offline_rl.agent.registry import (
+    Variants,
     agent_from_description,
     algorithms,
     find_algorithm,
@@ -16,6 +17,9 @@ from offline_rl.agent.registry import (
     merged,
     new_agent,
     presets,
+    setting_types,
+    upgraded,
+    variants,
 )
 
 __all__ = [
@@ -27,11 +31,13 @@ __all__ = [
     "Length",
     "Loss",
     "Metrics",
+    "NestedConfig",
     "Normal",
     "ParameterGroup",
     "Phase",
     "Target",
     "Uniform",
+    "Variants",
     "WindowBatch",
     "adam",
     "agent_from_description",
@@ -43,4 +49,7 @@ __all__ = [
     "merged",
     "new_agent",
     "presets",
+    "setting_types",
+    "upgraded",
+    "variants",
 ]

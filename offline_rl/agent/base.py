@@ -43,8 +43,9 @@ Loss = Callable[[Any], tuple[Tensor, Metrics]]
 class Agent:
     """Base of all algorithms: optimisers, targets, saving and acting; everything else is the algorithm's.
 
-    Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build``, ``draws``, their
-    losses, ``update`` and ``policy``; those that can be trained online, too, also write ``explore``.
+    Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build_policy``,
+    ``build_learner``, ``draws``, their losses, ``update`` and ``policy``; those that can be trained online, too, also
+    write ``explore``.
 
     ``lengths_used`` names those of ``steps`` and ``online_steps`` that the algorithm has asked for.
     ``phase`` says whether updates are ``"offline"`` or, after :meth:`go_online`, ``"online"``.
@@ -59,6 +60,11 @@ class Agent:
         preprocessing: Normalisation and action scale; by default none.
         device: Where the networks live.
         dtype: ``torch.float64`` for checks of the arithmetic.
+        learning: Make what training needs, too. False makes the acting networks alone, whose weights mean nothing until
+            :meth:`load_acting_weights` sets them.
+
+    Raises:
+        AgentError: The preprocessing is for other sizes, or the algorithm still has a method ``build``.
     """
 
     name: ClassVar[str]
@@ -66,7 +72,7 @@ class Agent:
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
     batch: Rows | Windows = Rows()
-    """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`; ``build`` may set it from the config."""
+    """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
     stackable: ClassVar[bool] = False
@@ -76,16 +82,16 @@ class Agent:
     stackable_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that may differ then: :meth:`update` alone reads them, from ``config``, or they are learning rates."""
     cycle: int | None = None
-    """After how many updates :meth:`update` does the same again; ``build`` may set it.
+    """After how many updates :meth:`update` does the same again; the algorithm may set it when it is built.
 
     A multiple of each n in ``step % n``, which is all that :meth:`update` may do with its number; 1 if it does not look
     at it. Then updates can be repeated by a GPU on its own, or compiled. None: not known, they are made one by one."""
     history: History | None = None
-    """What ``policy`` remembers of the episodes it plays; ``build`` sets it where one observation is not enough."""
+    """What ``policy`` remembers of the episodes it plays; the algorithm sets it where one observation is not enough."""
     window_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of ``Steps`` that :meth:`on_window` reads, where there is a ``history``."""
     memory_size: int = 0
-    """M, numbers that :meth:`on_window` remembers besides the history; ``build`` may set it."""
+    """M, numbers that :meth:`on_window` remembers besides the history; the algorithm may set it when it is built."""
 
     config: Any
 
@@ -101,7 +107,13 @@ class Agent:
         preprocessing: Preprocessing | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        learning: bool = True,
     ) -> None:
+        if hasattr(self, "build"):
+            raise AgentError(
+                f"{self.name} has a method build; write build_policy for the networks in acting_networks, and"
+                " build_learner for all else and every optimizer() and target_of()"
+            )
         self.config = config
         self.observation_size = observation_size
         self.action_size = action_size
@@ -122,7 +134,11 @@ class Agent:
         self._generator = np.random.default_rng(seed)
         self.groups: dict[str, ParameterGroup] = {}
         self.targets: dict[str, Target] = {}
-        self.build()
+        self.build_policy()
+        for network in self.acting_networks:
+            getattr(self, network).to(device=self.device, dtype=self.dtype)
+        if learning:
+            self.build_learner()
 
     @property
     def steps(self) -> int:
@@ -148,8 +164,16 @@ class Agent:
 
     # What an algorithm writes.
 
-    def build(self) -> None:
-        """Make the networks, and register them with :meth:`optimizer` and :meth:`target_of`."""
+    def build_policy(self) -> None:
+        """Make the networks that acting needs, those named in ``acting_networks`` and no others.
+
+        A saved agent is loaded by this method alone. Weights need not be set: :meth:`optimizer` draws them for
+        training, and loading copies the saved ones.
+        """
+        raise NotImplementedError
+
+    def build_learner(self) -> None:
+        """Make what learning needs besides; register all networks with :meth:`optimizer` and :meth:`target_of`."""
         raise NotImplementedError
 
     def draws(self) -> Mapping[str, Draw]:
@@ -473,10 +497,12 @@ class Agent:
             card = model_card(self.description(), name.removeprefix("hf://"), evaluation)
             return upload(Path(place, "agent"), name, card, private=private, message=message)
 
-    def anew(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Agent":
-        """Return an agent of the same settings and seed that has learned nothing."""
+    def anew(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, *, learning: bool = True
+    ) -> "Agent":
+        """Return an agent of the same settings and seed that has learned nothing; see the class for ``learning``."""
         return type(self)(
-            self.config,
+            copy.deepcopy(self.config),
             self.observation_size,
             self.action_size,
             seed=self.seed,
@@ -485,11 +511,12 @@ class Agent:
             preprocessing=self.preprocessing,
             device=device,
             dtype=dtype,
+            learning=learning,
         )
 
     def twin(self) -> "Agent":
-        """Return an agent that acts the same, on the CPU, and has no episode in play."""
-        twin = self.anew()
+        """Return an agent that acts the same, on the CPU, has no episode in play, and cannot be trained."""
+        twin = self.anew(learning=False)
         twin.provenance = dict(self.provenance)
         twin.load_acting_weights({name: weight.cpu() for name, weight in self.acting_weights().items()})
         return twin

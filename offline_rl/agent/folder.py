@@ -4,7 +4,6 @@ Whoever builds what they describe does so :func:`within` the size of the weights
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import re
@@ -32,10 +31,8 @@ DESCRIPTION_LIMIT = 1_000_000
 """Bytes that ``agent.json``, or the header of the weights, may have: a hundred times what they need."""
 WEIGHTS_LIMIT = 2**30
 """Bytes that the weights may have: a hundred times what the largest policies here need."""
-BUILT_FOR_EACH_SAVED = 16
-"""Numbers in all networks of an agent for each one that is saved for acting; critics and such are not saved."""
-ALWAYS_BUILT = 2**24, 1024
-"""Numbers, and tensors of them, that an agent may have in any case."""
+SLACK = 2**18, 256
+"""Numbers (1 MB), and tensors of them, that networks may have beyond the saved ones before building them is stopped."""
 HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"
 """What a name on the Hugging Face Hub looks like, ``user/name``."""
 LIST_LIMIT = 1000
@@ -179,13 +176,15 @@ def read_weights(folder: Path, sha256: str | None) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def within(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Refuse networks that are out of all proportion to the weights, before their memory is touched.
+    """Refuse networks that are larger than these weights while they are built, before their memory is touched.
+
+    Acting networks have nothing but what is saved. :data:`SLACK` lets a small difference be named as what it is.
 
     Raises:
         AgentError: More is being built than belongs to these weights.
     """
-    numbers = max(ALWAYS_BUILT[0], BUILT_FOR_EACH_SAVED * sum(weight.numel() for weight in weights.values()))
-    tensors = max(ALWAYS_BUILT[1], BUILT_FOR_EACH_SAVED * len(weights))
+    numbers = SLACK[0] + sum(weight.numel() for weight in weights.values())
+    tensors = SLACK[1] + len(weights)
     own, built = threading.get_ident(), [0, 0]
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
@@ -194,7 +193,7 @@ def within(weights: Mapping[str, Tensor]) -> Iterator[None]:
         built[0] += parameter.numel()
         built[1] += 1
         if built[0] > numbers or built[1] > tensors:
-            raise AgentError("its settings ask for networks far larger than its weights; copy the agent folder again")
+            raise AgentError("its settings ask for larger networks than its weights fill; copy the agent folder again")
 
     handle = register_module_parameter_registration_hook(count)
     try:
@@ -239,7 +238,7 @@ def describe(
     return {
         "format": FORMAT,
         "algorithm": algorithm.name,
-        "config": dataclasses.asdict(config),
+        "config": config.settings(),
         "observation_size": observation_size,
         "action_size": action_size,
         "seed": seed,

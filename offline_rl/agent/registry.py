@@ -1,13 +1,14 @@
 """The installed algorithms by name, and agents made or loaded by them."""
 
-import dataclasses
 import difflib
 import functools
 import importlib.metadata
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,18 +26,99 @@ def algorithms() -> Mapping[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in sorted(importlib.metadata.entry_points(group="offline_rl.algos"))}
 
 
-def find_algorithm(name: str) -> type[Agent]:
+@dataclass(frozen=True)
+class Variants:
+    """Several classes behind one name, told apart by a setting; an entry point may name it instead of a class.
+
+    FamO2O is one name, and ``base`` says which algorithm it stands on: each class has a ``Config`` of its own, whose
+    field ``base: Literal["cql"] = "cql"`` holds what leads to it.
+
+    Attributes:
+        setting: The setting.
+        classes: By its values; the first is the default.
+    """
+
+    setting: str
+    classes: Mapping[str, type[Agent]]
+
+    def chosen(self, settings: Mapping[str, Any]) -> type[Agent]:
+        """Return the class that settings ask for.
+
+        Raises:
+            AgentError: There is none, or a setting is one of another class.
+        """
+        value = settings.get(self.setting, next(iter(self.classes)))
+        if value not in self.classes:
+            raise AgentError(f"{self.setting} is {quoted(value)}; it must be one of {', '.join(self.classes)}")
+        for name in sorted(set(settings) - set(self.classes[value].config_class.types())):
+            for other, algorithm in self.classes.items():
+                if name in algorithm.config_class.types():
+                    raise AgentError(
+                        f"{name} has no meaning with {self.setting} {value}; leave it out, or choose"
+                        f" --{self.setting} {other}"
+                    )
+        return self.classes[value]
+
+    def upgraded(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out of a record's settings those of the other classes, which once stood there without effect."""
+        own = self.classes.get(settings.get(self.setting, next(iter(self.classes))))
+        if own is None:
+            return dict(settings)
+        others = {name for algorithm in self.classes.values() for name in algorithm.config_class.types()}
+        foreign = others - set(own.config_class.types())
+        return {name: value for name, value in settings.items() if name not in foreign}
+
+
+def find_algorithm(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> type[Agent]:
     """Return the class of the algorithm ``name``.
 
+    Args:
+        name: Its name.
+        settings: Settings of it by name; an algorithm with :class:`Variants` looks at them.
+
     Raises:
-        AgentError: No such algorithm is installed; the nearest name is suggested.
+        AgentError: No such algorithm is installed; the nearest name is suggested. Or no variant has these settings.
     """
+    found = _installed(name)
+    return found.chosen(settings) if isinstance(found, Variants) else found
+
+
+def variants(name: str) -> dict[str, type[Agent]]:
+    """Return the classes of the algorithm ``name``, by what chooses them; ``""`` for one that has a single class."""
+    found = _installed(name)
+    if isinstance(found, Variants):
+        return {f"{found.setting} {value}": algorithm for value, algorithm in found.classes.items()}
+    return {"": found}
+
+
+def setting_types(name: str) -> dict[str, Any]:
+    """Return the types of all settings of the algorithm ``name``, those of all its variants together."""
+    found = _installed(name)
+    types: dict[str, Any] = {}
+    for algorithm in variants(name).values():
+        types |= algorithm.config_class.types()
+    return types | ({found.setting: Literal[tuple(found.classes)]} if isinstance(found, Variants) else {})
+
+
+def upgraded(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a record of the algorithm ``name``, which may be an old one, by the names of today.
+
+    Those of an algorithm that is not installed stay as they are.
+    """
+    if name not in algorithms():
+        return dict(settings)
+    found = _installed(name)
+    own = found.upgraded(settings) if isinstance(found, Variants) else dict(settings)
+    return find_algorithm(name, own).config_class.upgraded(own)
+
+
+def _installed(name: str) -> type[Agent] | Variants:
     known = algorithms()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise AgentError(f"unknown algorithm {quoted(name)}; {hint}")
-    found: type[Agent] = known[name].load()
+    found: type[Agent] | Variants = known[name].load()
     return found
 
 
@@ -50,19 +132,20 @@ def merged(published: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for settings in published.values() for name, value in settings.items()}
 
 
-def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu") -> Agent:
-    """Build an agent with its initial weights from :func:`describe`."""
-    algorithm = find_algorithm(description["algorithm"])
-    config = description["config"]
-    known = {field.name for field in dataclasses.fields(algorithm.config_class)}
-    if unknown := sorted(set(config) - known):
+def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu", *, learning: bool = True) -> Agent:
+    """Build an agent from :func:`describe`: a whole one with its initial weights, or what acting needs, without any."""
+    name = description["algorithm"]
+    find_algorithm(name)  # refuses an unknown one
+    config = upgraded(name, description["config"])
+    algorithm = find_algorithm(name, config)
+    if unknown := sorted(set(config) - set(algorithm.config_class.types())):
         raise AgentError(f"{algorithm.name} has no setting {unknown[0]!r}; upgrade offline-rl-suite if it is a new one")
     for name in ("seed", "steps", "online_steps"):
         value = description.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise AgentError(f"{name} is {value!r}; it must be a whole number, not negative")
     agent = algorithm(
-        algorithm.config_class(**config),
+        algorithm.config_class.of(config),
         description["observation_size"],
         description["action_size"],
         seed=description["seed"],
@@ -70,6 +153,7 @@ def new_agent(description: Mapping[str, Any], device: torch.device | str = "cpu"
         online_steps=description.get("online_steps", 0),
         preprocessing=Preprocessing.from_json(description["preprocessing"]),
         device=device,
+        learning=learning,
     )
     agent.provenance = dict(description["provenance"])
     return agent
@@ -80,8 +164,13 @@ def agent_from_description(
     weights: Mapping[str, Tensor],
     device: torch.device | str = "cpu",
 ) -> Agent:
-    """Rebuild an agent for acting from :meth:`Agent.description` and :meth:`Agent.acting_weights`."""
-    agent = new_agent(description, device)
+    """Rebuild an agent for acting from :meth:`Agent.description` and :meth:`Agent.acting_weights`.
+
+    Raises:
+        AgentError: The description makes other networks than these weights are of.
+    """
+    with within(weights):
+        agent = new_agent(description, device, learning=False)
     agent.load_acting_weights(weights)
     return agent
 
@@ -119,9 +208,7 @@ def _load_folder(folder: Path, name: str, device: torch.device | str) -> Agent:
     description = read_description(folder)
     weights = read_weights(folder, description.pop("weights_sha256", None))
     try:
-        with within(weights):
-            agent = new_agent(description, device)
-        agent.load_acting_weights(weights)
+        agent = agent_from_description(description, weights, device)
         agent.refuse_divergence()
         agent.rehearse()
     except AgentError as error:

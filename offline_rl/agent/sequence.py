@@ -1,10 +1,11 @@
 """What algorithms that learn from windows of episodes share: the settings of their transformers and optimiser."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from offline_rl.agent import AgentConfig
 from offline_rl.errors import AgentError
+from offline_rl.settings import AtLeast, AtMost, Count, NonNegative, Positive
 
 LONGEST = 1_000_000
 """Steps that a window may have at most."""
@@ -14,33 +15,29 @@ LONGEST = 1_000_000
 class SequenceConfig(AgentConfig):
     """Settings of algorithms with transformers; the defaults are the Decision Transformer's."""
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """Windows in a batch, drawn uniformly with replacement from all those of complete episodes."""
     encoder: Literal["transformer", "mlp"] = "transformer"
     """What reads windows: transformers, or quick perceptrons with ``hidden_dims`` that see one state of the past."""
-    width: int = 128
+    width: Count = 128
     """Size of a transformer's features."""
-    layers: int = 3
+    layers: Count = 3
     """Blocks of a transformer."""
-    heads: int = 1
+    heads: Count = 1
     """Attention heads in each block."""
-    dropout: float = 0.1
+    dropout: Annotated[float, AtLeast(0), AtMost(0.99)] = 0.1
     """Share of a transformer's activations that each update drops."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """AdamW's learning rate."""
-    warmup: float = 0.1
+    warmup: Annotated[float, AtLeast(0), AtMost(0.99)] = 0.1
     """Share of the run in which the learning rate grows to its value."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """AdamW's weight decay."""
-    gradient_clip: float = 0.25
+    gradient_clip: Positive = 0.25
     """Longest gradient of all that AdamW moves; a longer one is shortened to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("width", "layers", "heads", at_least=1)
-        self.require("learning_rate", "gradient_clip", above=0)
-        self.require("weight_decay", at_least=0)
-        self.require("warmup", "dropout", at_least=0, at_most=0.99)
         if self.encoder == "transformer" and self.width % self.heads:
             raise AgentError(f"heads is {self.heads}; it must divide width, which is {self.width}")
 

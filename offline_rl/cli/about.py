@@ -1,18 +1,19 @@
 """``offline-rl algos`` and ``offline-rl datasets``."""
 
-import dataclasses
 import inspect
 import sys
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError
 from offline_rl.errors import suggestion
+from offline_rl.settings import Setting
 
 
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
-    from offline_rl.agent import algorithms, find_algorithm
+    from offline_rl.agent import algorithms, find_algorithm, variants
 
     def command(name: str | None = None) -> str | None:
         """List the algorithms, or describe one with its paper, objective, settings and presets.
@@ -29,13 +30,19 @@ def algos_command(arguments: list[str]) -> None:
             print(f"  {known:{width}}  {_module_doc(find_algorithm(known)).splitlines()[0]}")
         return
     algorithm = find_algorithm(name)
-    print(f"{_module_doc(algorithm)}\n\n{inspect.cleandoc(algorithm.__doc__ or '')}\n\nSettings")
-    settings = dataclasses.asdict(algorithm.config_class())
-    for field, value in settings.items():
-        print(f"  {field:{max(map(len, settings))}} {value}")
+    print(_module_doc(algorithm))
+    for chosen, variant in variants(name).items():
+        print(f"\n{inspect.cleandoc(variant.__doc__ or '')}\n\nSettings{f' with {chosen}' if chosen else ''}")
+        _print_settings(variant.config_class().table())
     print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
     for task, values in algorithm.PRESETS.items():
         print(f"  {task:28} {values}")
+
+
+def _print_settings(table: Mapping[str, Setting]) -> None:
+    width = max(map(len, table))
+    for name, setting in table.items():
+        print(f"  {name:{width}} {setting.default!s:14} {setting.range}".rstrip())
 
 
 def _module_doc(algorithm: type) -> str:

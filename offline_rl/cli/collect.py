@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, types_of
+from offline_rl.arguments import CommandLine, UsageError, options_class, read_off
 from offline_rl.cli.about import describe_dataset
+from offline_rl.settings import table_of, types_of
 
 
 def collect_command(arguments: list[str]) -> None:
@@ -19,7 +20,7 @@ def collect_command(arguments: list[str]) -> None:
         print("and every step is kept); offline-rl collect KIND --help lists all options")
         return
     kind = arguments[0]
-    options_class, config_class = find_kind(kind), learner_config(kind)
+    kind_class, config_class = find_kind(kind), learner_config(kind)
 
     def command(collection: Any) -> tuple[Any, Any]:
         """Make a dataset in D4RL's layout by playing a task, every step a row; resumed, it ends in the same bytes.
@@ -38,10 +39,14 @@ def collect_command(arguments: list[str]) -> None:
         """
         return collection, learner
 
+    own, table = types_of(kind_class), config_class().table() if config_class else {}
     for function in (command, learning_command):
-        function.__annotations__ |= {"collection": options_class, "learner": config_class}
-    own = types_of(config_class) if config_class else {}
-    line = CommandLine(arguments[1:], types_of(options_class) | own)
+        function.__annotations__ |= {
+            "collection": options_class(table_of(kind_class)),
+            "learner": options_class(table),
+        }
+    line = CommandLine(arguments[1:], own | {name: setting.kind for name, setting in table.items()})
     options, learner = line.parse(learning_command if config_class else command, f"offline-rl collect {kind}")
-    path = collect(kind, options=options, **{name: getattr(learner, name) for name in line.given if name in own})
+    settings = read_off(learner, [name for name in line.given if name in table])
+    path = collect(kind, options=kind_class(**read_off(options, own)), **settings)
     describe_dataset(str(path), None)

@@ -4,8 +4,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, train_settings, types_of
+from offline_rl.arguments import CommandLine, UsageError, algorithm_table, options_class, read_off, train_settings
 from offline_rl.cli.common import spread
+from offline_rl.settings import table_of, types_of
 
 
 def train_command(arguments: list[str]) -> None:
@@ -37,12 +38,11 @@ def finetune_command(arguments: list[str]) -> None:
         print("offline-rl finetune RUN --help lists all options, with the run's own settings as defaults")
         return
     old = Run(Path(arguments[0]))
-    config_class = find_algorithm(old.config["algorithm"]).config_class
+    name, recorded = old.config["algorithm"], old.config["config"]
+    config = find_algorithm(name, recorded).config_class.of(recorded)
+    table, own = algorithm_table(name, config), types_of(FinetuneOptions)
 
-    def command(
-        run: FinetuneOptions = FinetuneOptions(),  # noqa: B008 (frozen)
-        agent: Any = config_class(**old.config["config"]),  # noqa: B008 (frozen)
-    ) -> tuple[FinetuneOptions, Any]:
+    def command(run: Any, agent: Any) -> tuple[Any, Any]:
         """Train the agents of a finished run online, in a new run folder; evaluate, save; print the scores.
 
         Args:
@@ -51,11 +51,11 @@ def finetune_command(arguments: list[str]) -> None:
         """
         return run, agent
 
-    command.__annotations__["agent"] = config_class
-    line = CommandLine(arguments[1:], {**types_of(FinetuneOptions), **types_of(config_class)})
-    options, settings = line.parse(command, "offline-rl finetune RUN")
-    overrides = {name: getattr(settings, name) for name in line.given if name in types_of(config_class)}
-    print_report(finetune(old, options=options, **overrides))
+    command.__annotations__ |= {"run": options_class(table_of(FinetuneOptions)), "agent": options_class(table)}
+    line = CommandLine(arguments[1:], {**own, **{key: setting.kind for key, setting in table.items()}})
+    run, agent = line.parse(command, "offline-rl finetune RUN")
+    overrides = read_off(agent, [key for key in line.given if key in table])
+    print_report(finetune(old, options=FinetuneOptions(**read_off(run, own)), **overrides))
 
 
 def print_report(run: Any) -> None:

@@ -57,14 +57,14 @@ def collect(kind: str, *, options: CollectOptions | None = None, **settings: Any
     """
     options_class, config_class = find_kind(kind), learner_config(kind)
     own = {entry.name for entry in dataclasses.fields(options_class)}
-    learned = {entry.name for entry in dataclasses.fields(config_class)} if config_class else set()
+    learned = set(config_class.types()) if config_class else set()
     for name in settings:
         if name not in own | learned:
             raise RunError(f"unknown setting {name!r} for {kind}{suggestion(name, own | learned)}")
         if options is not None and name in own:
             raise RunError(f"give {name} within options, or no options object")
     options = options or options_class(**{name: value for name, value in settings.items() if name in own})
-    config = config_class(**{n: value for n, value in settings.items() if n in learned}) if config_class else None
+    config = config_class.of({n: value for n, value in settings.items() if n in learned}) if config_class else None
     return Collection(kind, options, config).run()
 
 
@@ -121,7 +121,7 @@ class Collection:
             "dynamics": self._options.dynamics,
             "seed": self._options.seed,
             "steps": self._options.steps,
-            "settings": settings | (dataclasses.asdict(self._config) if self._config else {}),
+            "settings": settings | (self._config.settings() if self._config else {}),
             **versions(),
         }
         if self._agent is not None:

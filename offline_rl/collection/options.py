@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from offline_rl.agent import AgentConfig, find_algorithm
-from offline_rl.errors import RunError, suggestion
-from offline_rl.settings import conform, require
+from offline_rl.errors import RunError, quoted, suggestion
+from offline_rl.settings import AtLeast, Count, NonNegative, conform
 
 
 @dataclass(frozen=True)
@@ -16,25 +16,23 @@ class CollectOptions:
 
     task: str | None = None
     """Task to play, for instance hopper; an agent by default plays the one it was trained for."""
-    steps: int = 1_000_000
+    steps: Count = 1_000_000
     """Environment steps, the rows of the file."""
     out: str = ""
     """HDF5 file to make; one that exists is never overwritten."""
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     """Decides the starts of episodes and every random draw."""
     dynamics: Literal["d4rl", "plain"] = "d4rl"
     """Physics: D4RL's own, or Gymnasium's stock v4 environments."""
     resume: bool = False
     """Continue a collection that was stopped; it ends in the same bytes."""
-    checkpoint_seconds: float = 10.0
+    checkpoint_seconds: NonNegative = 10.0
     """Seconds between checkpoints."""
     quiet: bool = False
     """Show no progress."""
 
     def __post_init__(self) -> None:
         conform(self, RunError)
-        require(self, RunError, "steps", at_least=1)
-        require(self, RunError, "seed", "checkpoint_seconds", at_least=0)
         if not self.out:
             raise RunError("no file to make; give --out, for instance --out hopper-random.hdf5")
 
@@ -47,12 +45,11 @@ class AgentOptions(CollectOptions):
     """A saved agent: its folder, for instance runs/x/agents/seed-0, a run with one agent, or hf://user/name."""
     deterministic: bool = True
     """Act as well as possible; False acts as the agent explores."""
-    noise: float = 0.0
+    noise: NonNegative = 0.0
     """Standard deviation of normal noise on every action."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, RunError, "noise", at_least=0)
         if not self.agent:
             raise RunError("no agent; give its folder with --agent, for instance --agent runs/x/agents/seed-0")
         if self.noise and not self.deterministic:
@@ -63,15 +60,15 @@ class AgentOptions(CollectOptions):
 class LearnerOptions(CollectOptions):
     """Options of training an agent from nothing and keeping all that it does."""
 
-    random_steps: int = 5000
+    random_steps: Annotated[int, AtLeast(0)] = 5000
     """Steps with uniform random actions at the beginning, before the first update; then each step has one update."""
-    snapshots: list[int] = field(default_factory=list)
+    snapshots: Annotated[list[int], AtLeast(1)] = field(default_factory=list)
     """Steps after which the agent is saved, beside the file in NAME-agents/step-N."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, RunError, "random_steps", at_least=0)
-        require(self, RunError, "snapshots", at_least=1, at_most=self.steps)
+        if self.snapshots and max(self.snapshots) > self.steps:
+            raise RunError(f"snapshots is {quoted(self.snapshots)}; it must be at most steps, which is {self.steps}")
 
     @property
     def snapshots_folder(self) -> Path:

@@ -7,14 +7,14 @@ returns differ by tens to hundreds.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from offline_rl.draws import Stream
 from offline_rl.errors import DatasetError, suggestion
-from offline_rl.settings import conform, require
+from offline_rl.settings import Above, AtLeast, AtMost, Fraction, NonNegative, conform
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -37,26 +37,23 @@ class Teacher:
     beta_scale: Literal["std", "none"] = "std"
     """Unit of the return differences that ``beta`` multiplies: their standard deviation over the pairs, or none."""
 
-    myopia: float = 1.0
+    myopia: Annotated[float, Above(0), AtMost(1)] = 1.0
     """Discount going back from the last step, which has the weight 1; 1 for one who remembers all steps equally."""
 
-    mistake: float = 0.0
+    mistake: Fraction = 0.0
     """Probability of giving the opposite answer."""
 
-    skip: float = 0.0
+    skip: NonNegative = 0.0
     """Pairs without a return above this share of the mean are not answered; 0 to answer all."""
 
-    equal: float = 0.0
+    equal: NonNegative = 0.0
     """Returns that differ by less than this share of the mean return are called equal."""
 
-    equal_difference: float | None = None
+    equal_difference: Annotated[float | None, AtLeast(0)] = None
     """Returns that differ by at most this are called equal, as in Uni-RLHF (10 for 200 steps); instead of ``equal``."""
 
     def __post_init__(self) -> None:
         conform(self, DatasetError)
-        require(self, DatasetError, "mistake", "skip", "equal", "equal_difference", at_least=0)
-        require(self, DatasetError, "mistake", at_most=1)
-        require(self, DatasetError, "myopia", above=0, at_most=1)
         if self.equal and self.equal_difference is not None:
             raise DatasetError("a teacher has both equal and equal_difference; give one of them")
 

@@ -219,11 +219,13 @@ def _check_settings(sweep: Sweep) -> None:
     for name, value in parsed[:: -(-len(parsed) // PARSED) or 1]:
         sweep.settings({**first, name: value})
     # Numbers, of which there may be many, go without the command line, whose parser takes a tenth of a second.
-    config = find_algorithm(sweep.algorithm).config_class(**settings)
+    config = find_algorithm(sweep.algorithm, settings).config_class.of(settings)
     for name, parameter in sweep.parameters.items():
-        of = options if hasattr(options, name) else config
         for value in _numbers(parameter, known[name]):
-            dataclasses.replace(of, **{name: value})
+            if hasattr(options, name):
+                dataclasses.replace(options, **{name: value})
+            else:
+                config.replaced({name: value})
 
 
 def _is_number(value: Any, kind: Any) -> bool:

@@ -74,7 +74,7 @@ def _train_options(old: Run, options: FinetuneOptions, agent_settings: dict[str,
         steps=config["options"]["steps"],
         online_steps=options.steps,
         task=config["task"],
-        preset=recorded_preset(find_algorithm(config["algorithm"]), config.get("preset")),
+        preset=recorded_preset(find_algorithm(config["algorithm"], config["config"]), config.get("preset")),
         dynamics=config["dynamics"],
         data_mode=config["dataset"]["mode"],
     )

@@ -1,10 +1,10 @@
 """What a run can be told, apart from the algorithm's own settings."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from offline_rl.errors import RunError, quoted
-from offline_rl.settings import conform, require
+from offline_rl.settings import AtLeast, Count, NonNegative, conform
 
 Mode = Literal["eager", "compile", "cudagraph"]
 """How updates are made: operation after operation, by compiled programs, or as CUDA graphs."""
@@ -26,19 +26,19 @@ class LoopOptions:
     """Folder of the run; by default a new one."""
     resume: bool = False
     """Continue the run in --out from its last checkpoint; with more steps also a finished one that has no schedule."""
-    eval_every: int = 5000
+    eval_every: Annotated[int, AtLeast(0)] = 5000
     """Updates between evaluations; 0 for none."""
-    eval_episodes: int = 10
+    eval_episodes: Count = 10
     """Episodes of each evaluation along the way."""
-    final_episodes: int = 100
+    final_episodes: Annotated[int, AtLeast(0)] = 100
     """Episodes of the evaluation after the last update of a phase; 0 for none."""
-    log_every: int = 1000
+    log_every: Count = 1000
     """Updates between rows of training metrics, which are means over these updates."""
-    checkpoint_seconds: float = 5.0
+    checkpoint_seconds: NonNegative = 5.0
     """Seconds between checkpoints."""
-    workers: int | None = None
+    workers: Annotated[int | None, AtLeast(1)] = None
     """Training processes on a CPU; by default one for each seed, at most two for each core that may be used."""
-    threads: int = 1
+    threads: Count = 1
     """Threads of each training process; changing it changes the last bits of results."""
     profile: bool = False
     """Say at the end where the time of updates went, and write profile.txt and a trace of some hundred updates."""
@@ -61,10 +61,6 @@ class LoopOptions:
 
     def __post_init__(self) -> None:
         conform(self, RunError)
-        require(self, RunError, "log_every", "threads", "eval_episodes", at_least=1)
-        require(self, RunError, "eval_every", "final_episodes", "checkpoint_seconds", at_least=0)
-        if self.workers is not None:
-            require(self, RunError, "workers", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -77,13 +73,13 @@ class TrainOptions(LoopOptions):
     """Task to score on; by default what the dataset names."""
     preset: str | None = None
     """Dataset of D4RL's whose published settings to begin with, or "none" for the defaults; by default what fits."""
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: Annotated[list[int], AtLeast(0)] = field(default_factory=lambda: [0])
     """One independent agent is trained for each seed."""
     each: dict[str, list[float]] = field(default_factory=dict)
     """Settings in which the agents differ, a number for each seed: {"alpha": [1, 2.5]} with two seeds."""
-    steps: int = 1_000_000
+    steps: Count = 1_000_000
     """Updates of each agent on the dataset."""
-    online_steps: int = 0
+    online_steps: Annotated[int, AtLeast(0)] = 0
     """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
     dynamics: Literal["d4rl", "plain"] | None = None
     """Physics of evaluation and of the online phase: "d4rl" for D4RL's own (the default for its tasks), "plain" for
@@ -93,8 +89,6 @@ class TrainOptions(LoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, RunError, "steps", at_least=1)
-        require(self, RunError, "online_steps", "seeds", at_least=0)
         if not self.seeds:
             raise RunError("seeds is empty; give at least one, for instance --seeds 0")
         if len(self.seeds) > SEED_LIMIT:
@@ -129,14 +123,10 @@ class TrainOptions(LoopOptions):
 class FinetuneOptions(LoopOptions):
     """Options of going on online with a finished run."""
 
-    steps: int = 1_000_000
+    steps: Count = 1_000_000
     """Environment steps of each agent, each followed by one update."""
     dataset: str | None = None
     """Where the run's dataset is now, if it has moved."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, RunError, "steps", at_least=1)
 
 
 RESULT_OPTIONS = (

@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, decimals, describe, find_algorithm, new_agent
+from offline_rl.agent import (
+    Agent,
+    AgentConfig,
+    describe,
+    find_algorithm,
+    new_agent,
+    setting_types,
+    upgraded,
+)
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.names import FIELDS, key_of
@@ -19,7 +27,7 @@ from offline_rl.data.preprocessing import D4RL_SCALE, OWN_SCALE, Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
-from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, suggestion
+from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_inside
 from offline_rl.kernels.choice import bf16_is_faster, choose_kernel
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
@@ -70,7 +78,7 @@ class Plan:
         Raises:
             OfflineRLError: Something is unknown, does not fit, or is not supported.
         """
-        found = find_algorithm(algorithm)
+        found = find_algorithm(algorithm, overrides)
         if options.online_steps and not found.explores():
             raise RunError(
                 f"{found.name} has no way to explore, so it cannot be trained online; leave out online_steps"
@@ -80,7 +88,7 @@ class Plan:
         task = _task(options, data)
         dynamics = dynamics_of(task, options.dynamics) if task else options.dynamics or "d4rl"
         preset = find_preset(found, options.preset, task, data)
-        config = found.config_class(**{**preset.settings, **overrides})
+        config = found.config_class.of({**preset.settings, **overrides})
         _check_each(found, options, overrides)
         preprocessing = Preprocessing.fit(data, normalize=config.normalize, d4rl=bool(task and task.robot.d4rl))
         device = _device(options.device)
@@ -96,7 +104,7 @@ class Plan:
         """Return the settings of one member."""
         place = self.options.seeds.index(seed)
         own: dict[str, Any] = {name: values[place] for name, values in self.options.each.items()}
-        return dataclasses.replace(self.config, **own)
+        return self.config.replaced(own)
 
     def description(self, seed: int) -> dict[str, Any]:
         """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
@@ -131,7 +139,7 @@ class Plan:
         return {
             "format": FORMAT,
             "algorithm": self.algorithm.name,
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.settings(),
             "preset": list(self.preset.entries),
             "preset_settings": self.preset.in_force(self.config, self.options.each),
             "preset_reason": self.preset.reason,
@@ -233,6 +241,20 @@ class Plan:
         }
 
 
+def upgraded_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``config.json``, which an older version may have written, with settings by the names of today."""
+    name, options = record["algorithm"], record["options"]
+    new = {**record, "config": upgraded(name, record["config"])}
+    if "each" in options:
+        each = options["each"]
+        both = upgraded(name, {**record["config"], **each})  # what a name means may hang on settings that all share
+        own = {name: value for name, value in both.items() if any(value is values for values in each.values())}
+        new["options"] = {**options, "each": own}
+    if isinstance(before := record.get("offline"), dict):
+        new["offline"] = upgraded_record(before)
+    return new
+
+
 def names_of(dataset: Dataset) -> dict[str, list[str] | None]:
     """Return the names of a dataset's columns, which are part of its agents; runs of older versions recorded none."""
     return {key_of(field): dataset.names.get(key_of(field)) for field in FIELDS}
@@ -256,11 +278,7 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
         pairs.append(("mode", old["compute"].get("mode", "eager"), new["compute"]["mode"]))
     for section in ("config", "options"):
         # A setting that there was not yet had the effect of its default.
-        before = (
-            {**dataclasses.asdict(plan.algorithm.config_class()), **old[section]}
-            if section == "config"
-            else old[section]
-        )
+        before = {**plan.config.defaults(), **old[section]} if section == "config" else old[section]
         pairs += [(name, before.get(name), new[section].get(name)) for name in {**before, **new[section]}]
     return [
         f"{name} was {brief(repr(before))}, now {brief(repr(after))}"
@@ -282,10 +300,10 @@ def split_settings(algorithm: str, settings: dict[str, Any]) -> tuple[dict[str, 
         RunError: Neither knows a name; the nearest one is suggested.
     """
     run = {field.name for field in dataclasses.fields(TrainOptions)}
-    agent = {field.name for field in dataclasses.fields(find_algorithm(algorithm).config_class)}
+    agent = set(setting_types(algorithm))
     for name in settings:
         if name not in run | agent:
-            raise RunError(f"unknown setting {name!r} for {algorithm}{suggestion(name, run | agent)}")
+            raise RunError(f"unknown setting {name!r} for {algorithm}{named_inside(name, run | agent)}")
     return (
         {name: value for name, value in settings.items() if name in run},
         {name: value for name, value in settings.items() if name in agent},
@@ -350,10 +368,11 @@ def _device(name: str) -> str:
 
 def _check_each(algorithm: type[Agent], options: TrainOptions, overrides: dict[str, Any]) -> None:
     """Refuse settings in which the members of a run cannot differ."""
-    able = decimals(algorithm.config_class)
+    types = algorithm.config_class.types()
+    able = [name for name, kind in types.items() if kind is float]
     for name in options.each:
-        if name not in {field.name for field in dataclasses.fields(algorithm.config_class)}:
-            raise RunError(f"each: unknown setting {name!r} for {algorithm.name}{suggestion(name, able)}")
+        if name not in types:
+            raise RunError(f"each: unknown setting {name!r} for {algorithm.name}{named_inside(name, able)}")
         if name not in able:
             raise RunError(f"each: agents of one run cannot differ in {name}; they can in {', '.join(able)}")
         if name in overrides:

@@ -45,7 +45,8 @@ class Preset:
 
     def in_force(self, config: AgentConfig, each: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of the preset that a run keeps, given its config and those that its agents differ in."""
-        return {n: value for n, value in self.settings.items() if n not in each and getattr(config, n) == value}
+        current = config.settings()
+        return {n: value for n, value in self.settings.items() if n not in each and current[n] == value}
 
     def sentence(self, config: AgentConfig | None = None, each: Mapping[str, Any] = MappingProxyType({})) -> str:
         """Say which preset is taken, or that none is, and why; of a run, also what is left of it."""
@@ -53,7 +54,8 @@ class Preset:
             return "; ".join(filter(None, [f"no preset: {self.reason}", self.hint]))
         kept = self.in_force(config, each) if config else self.settings
         text = f"preset {' and '.join(self.entries)} ({self.reason}): {in_words(kept) or 'nothing is left of it'}"
-        own = {n: "for each agent" if n in each else getattr(config, n) for n in self.settings if n not in kept}
+        current = config.settings() if config else {}
+        own = {n: "for each agent" if n in each else current[n] for n in self.settings if n not in kept}
         return "; ".join(filter(None, [text, f"given by hand: {in_words(own)}" if own else "", self.hint]))
 
 

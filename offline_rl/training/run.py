@@ -26,7 +26,7 @@ from offline_rl.tracking.wandb import WandbView
 from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
 from offline_rl.training.options import TrainOptions
-from offline_rl.training.plan import FORMAT, Plan, differences, split_settings
+from offline_rl.training.plan import FORMAT, Plan, differences, split_settings, upgraded_record
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer, stopped_by_signals
 
@@ -272,7 +272,7 @@ def _read_config(out: Path) -> dict[str, Any]:
         content = read_bytes(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({said(error)}); {remedy}") from None
-    return read_record(path, content, FORMAT, CONFIG, error=RunError, remedy=remedy)
+    return upgraded_record(read_record(path, content, FORMAT, CONFIG, error=RunError, remedy=remedy))
 
 
 def _names(name: str) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.agents import agent_of
 
 import offline_rl as orl
 from offline_rl.agent import algorithms, export, find_algorithm
@@ -37,9 +38,8 @@ VARIANTS = [
 
 def make(name, **changes):
     """Make an agent with random weights that are large enough for every input to matter."""
-    algorithm = find_algorithm(name)
-    config = algorithm.config_class(**{**SETTINGS.get(name, SMALL), **changes})
-    agent = algorithm(config, 3, 2, seed=5, preprocessing=PREPROCESSING)
+    settings = {**SETTINGS.get(name, SMALL), **changes}
+    agent = agent_of(name, settings, 3, 2, seed=5, preprocessing=PREPROCESSING)
     agent.provenance = {"task": "hopper-medium-v2", "fingerprint": "abc123", "versions": {"torch": torch.__version__}}
     if agent.history is not None:
         agent.groups["model"].flat.mul_(4)

@@ -54,7 +54,8 @@ def test_settings_that_do_not_fit_the_weights_build_nothing_large(saved, hidden_
     """Broken by building first and comparing then: the second takes 40 GB."""
     configure(saved, hidden_dims=hidden_dims)
     said = refusal(saved)
-    assert re.search("far larger|at most 1,000|hidden_dims is|does not describe|over 100,000 values|64 digits", said)
+    known = "larger networks|at most 1,000|hidden_dims is|does not describe|over 100,000 values|64 digits"
+    assert re.search(known, said)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_other_sizes_of_networks_are_no_way_around(tmp_path, setting, value):
     folder = tmp_path / "agent"
     DoC(DoCConfig(hidden_dims=[8], width=8, layers=1, candidates=5, latent_size=2), 3, 2).save(folder)
     configure(folder, **{setting: value})
-    assert re.search("far larger|at most|does not describe", refusal(folder))
+    assert re.search("larger networks|at most|does not describe", refusal(folder))
 
 
 @pytest.mark.parametrize(

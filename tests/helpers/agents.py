@@ -2,6 +2,14 @@
 
 import json
 
+from offline_rl.agent import find_algorithm
+
+
+def agent_of(name, settings, *sizes, **options):
+    """Make an agent of settings by name."""
+    algorithm = find_algorithm(name, settings)
+    return algorithm(algorithm.config_class.of(settings), *sizes, **options)
+
 
 def snapshot(agent):
     """Copy all that continuing the training needs."""

@@ -43,11 +43,11 @@ def members(name, more, device="cpu", seeds=(0, 1), *, dtype=torch.float32, each
     dataset = episodic_dataset([20, 30, 15, 25, 40])
     preprocessing = Preprocessing.fit(dataset, normalize=True)
     rows = PackedRows.of(dataset, preprocessing, device)
-    algorithm = find_algorithm(name)
     parl = MORE["parl"] if more.get("rewards", "learned") == "learned" else {}
     settings = {**SMALL, **(parl if name == "parl" else MORE.get(name, {})), **more}
     options = {"steps": STEPS, "preprocessing": preprocessing, "device": device, "dtype": dtype}
-    configs = [algorithm.config_class(**{**settings, **own}) for own in each or [{}] * len(seeds)]
+    algorithm = find_algorithm(name, settings)
+    configs = [algorithm.config_class.of({**settings, **own}) for own in each or [{}] * len(seeds)]
     agents = [algorithm(config, 4, 2, seed=seed, **options) for config, seed in zip(configs, seeds, strict=True)]
     return [Member(agent, rows) for agent in agents]
 
@@ -60,7 +60,7 @@ def looped(name, more, device="cpu", **options):
     return states(trained)
 
 
-STACKABLE = [case for case in CASES if find_algorithm(case[0]).stackable]
+STACKABLE = [case for case in CASES if find_algorithm(*case).stackable]
 
 
 def states(trained):

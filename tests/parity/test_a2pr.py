@@ -4,7 +4,7 @@ import pytest
 import torch
 from parity.harness import Kinks, Layers, check_float32, check_float64, layers_of
 
-from offline_rl.algos.a2pr import A2PR, Config, Judgement
+from offline_rl.algos.a2pr import A2PR, AdvantageGate, Config
 
 UNIFORM = {"batch_size": 64}
 TUNED = {
@@ -22,7 +22,7 @@ SETTINGS = [UNIFORM, TUNED, {**TUNED, "sample_prior": True}, {**TUNED, "reward_s
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedJudgement(Judgement):
+class RecordedGate(AdvantageGate):
     """Keeps what it decided, for the second implementation."""
 
     decisions: dict = dataclasses.field(default_factory=dict)
@@ -33,14 +33,14 @@ class RecordedJudgement(Judgement):
     def prefers(self, candidate_q):
         return self.decisions.setdefault("prefers", super().prefers(candidate_q))
 
-    def gate(self, candidate_q):
-        return self.decisions.setdefault("gate", super().gate(candidate_q))
+    def is_open(self, candidate_q):
+        return self.decisions.setdefault("gate", super().is_open(candidate_q))
 
 
 class RecordedA2PR(A2PR):
-    def judge(self, *arguments):
-        found = super().judge(*arguments)
-        self.last = RecordedJudgement(found.q, found.value, found.value_target)
+    def advantage_gate(self, *arguments):
+        found = super().advantage_gate(*arguments)
+        self.last = RecordedGate(found.q, found.value, found.value_target)
         return self.last
 
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
+from helpers.agents import agent_of
 from parity.harness import Layers, check_float32, check_float64, layers_of, make_batches, saturate
 from parity.test_cql import PlainCQL, PlainPolicy, cql_weights
 from parity.test_iql import PlainIQL, iql_weights, normal, prepare
-
-from offline_rl.algos.famo2o.agent import Config, FamO2O
 
 SMALL = {"hidden_dims": [48, 40], "batch_size": 32}
 IQL_TUNED = {
@@ -56,9 +55,9 @@ class PlainOnIQL(PlainIQL):
     def __init__(self, agent):
         super().__init__(agent)
         group = agent.groups["balance"]
-        self.low = 1.0 if self.c.beta_low is None else self.c.beta_low
-        self.high = 5.0 if self.c.beta_high is None else self.c.beta_high
-        self.every = self.c.balance_every or 5
+        self.low = self.c.beta_low
+        self.high = self.c.beta_high
+        self.every = self.c.balance_every
         self.balance = Layers(layers_of(agent.balance.actor), group)
         self.balance_log_std = Layers([agent.balance.actor.spread[0]], group)
         self.log_temperature = Layers([agent.log_temperature.value], agent.groups["temperature"])
@@ -128,8 +127,8 @@ class PlainOnCQL(PlainCQL):
     def __init__(self, agent):
         super().__init__(agent)
         self.agent = agent
-        self.low = 0.5 if self.c.beta_low is None else self.c.beta_low
-        self.high = 1.5 if self.c.beta_high is None else self.c.beta_high
+        self.low = self.c.beta_low
+        self.high = self.c.beta_high
         self.balance = PlainPolicy(agent.balance.actor, agent.groups["balance"])
 
     def update(self, b, step):
@@ -151,7 +150,7 @@ class PlainOnCQL(PlainCQL):
         following = self.beta_of(b.next_observation, b.draws["next_balance"])
         next_beta = own if self.c.released_next_balance else following
         losses, gradients = self.base_losses(b, with_angles(s, beta), with_angles(b.next_observation, next_beta), beta)
-        if self.now % (self.c.balance_every or 1) == 0:
+        if self.now % self.c.balance_every == 0:
             action, _ = self.policy(with_angles(s, own), b.draws["balance_action"])
             losses["balance"] = -self.smaller(self.critics, s, action).mean()
             gradients["balance"] = torch.autograd.grad(losses["balance"], self.balance.tensors)
@@ -177,7 +176,7 @@ def weights_on_cql(agent, plain):
 
 
 def prepared(case, phase, dtype):
-    agent = FamO2O(Config(**CASES[case]), 11, 3, dtype=dtype)
+    agent = agent_of("famo2o", CASES[case], 11, 3, dtype=dtype)
     agent.phase = phase
     if agent.config.base == "cql":
         return agent, PlainOnCQL, weights_on_cql, saturate(make_batches(agent))

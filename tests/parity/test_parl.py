@@ -41,7 +41,7 @@ CASES = {
     "iql none": {"hyper_mode": "none"},
     "iql reweight": {"hyper_mode": "reweight", "teacher": "equal"},
     "iql onestep": {"hyper_mode": "onestep", "kappa": 0.2, "upper_learning_rate": 3e-3},
-    "iql onestep, deterministic": {"hyper_mode": "onestep", "deterministic": True, "reward_model": "pt_mr"},
+    "iql onestep, deterministic": {"hyper_mode": "onestep", "lower.deterministic": True, "reward_model": "pt_mr"},
     "iql sf": {"hyper_mode": "sf", "shift": "pt", "head_learning_rate": 1e-2},
     "iql sf, unbounded": {"hyper_mode": "sf", "distribution_limit": 50.0, "kappa": 0.3, "head_learning_rate": 0.3},
     "iql sf, cross-entropy": {"hyper_mode": "sf", "upper_loss": "ce", "reward_model": "pt_mr", "scale_rewards": False},
@@ -77,7 +77,7 @@ class PlainPARL:
     def __init__(self, agent):
         self.agent, self.c = agent, agent.config
         self.mode, c = agent.config.mode, agent.config
-        self.lower = (PlainIQL if c.lower == "iql" else PlainTD3BC)(agent.lower)
+        self.lower = (PlainIQL if c.lower.kind == "iql" else PlainTD3BC)(agent.lower)
         self.single = c.reward_model == "pt_mr"
         model, warm = agent.networks.model, agent.upper.warm
         style = (0.0, False) if self.single else (0.01, True)
@@ -100,7 +100,7 @@ class PlainPARL:
         self.rises, self.last_loss = 0, None
         if self.fitted:
             self.rises, self.last_loss = (float(agent.upper.state()[f"upper.{n}"]) for n in ("rises", "last_loss"))
-            self.spread = None if c.lower == "iql" else float(agent.lower.spread)
+            self.spread = None if c.lower.kind == "iql" else float(agent.lower.spread)
             self.look()
             self.relabel()
 
@@ -238,9 +238,9 @@ class PlainPARL:
             return q - self.lower.value(observation)[:, 0]
 
     def log_ratio(self, observation, action):
-        if self.c.lower == "iql":
-            c = 5 / self.c.beta
-            return self.c.beta * torch.clip(self.advantage(observation, action), -c, c).sum()
+        if self.c.lower.kind == "iql":
+            c = 5 / self.c.lower.beta
+            return self.c.lower.beta * torch.clip(self.advantage(observation, action), -c, c).sum()
         residual = ((torch.tanh(self.lower.actor(observation)) - action) ** 2).sum(1)
         return -residual.sum() / (2 * self.spread * action.shape[1])
 
@@ -256,7 +256,7 @@ class PlainPARL:
     def sampled(self, observation, noise):
         with torch.no_grad():
             mean = torch.tanh(self.lower.actor(observation))
-            if self.c.deterministic:
+            if self.c.lower.deterministic:
                 return mean
             return torch.clip(mean + torch.exp(torch.clip(self.lower.log_std.tensors[0], -5, 2)) * noise, -1, 1)
 
@@ -273,9 +273,9 @@ class PlainPARL:
         if self.mode == "sf" and step % 2 == 0:
             weight = self.weights_of_the_update(b, old_target)
             x = torch.cat([b.observation, b.action], 1)
-            y = self.row_features[b.index] + self.c.discount * (1 - b.terminated)[:, None] * self.target_psi_value(
-                b.next_observation
-            )
+            y = self.row_features[b.index] + self.c.lower.discount * (1 - b.terminated)[
+                :, None
+            ] * self.target_psi_value(b.next_observation)
             losses["successor"] = ((self.psi(x) - y.detach()) ** 2).sum(1).mean()
             apart = ((self.psi_value(b.observation) - self.psi(x).detach()) ** 2).sum(1)
             losses["successor_value"] = (weight * apart).mean()
@@ -285,7 +285,7 @@ class PlainPARL:
             ]
             self.psi.adam(gradients[0], 3e-4)
             self.psi_value.adam(gradients[1], 3e-4)
-            self.target_psi_value.follow(self.psi_value, self.c.target_rate)
+            self.target_psi_value.follow(self.psi_value, self.c.lower.target_rate)
         first, last = round(0.2 * STEPS), STEPS - round(0.1 * STEPS)
         ends = [first + j * (last - first) // self.c.rounds for j in range(1, self.c.rounds + 1)]
         self.measured = self.round(ends.index(step) + 1) if step in ends else {}
@@ -298,14 +298,14 @@ class PlainPARL:
         with torch.no_grad():
             for tensor, value in zip(tensors, old_target, strict=True):
                 tensor.copy_(value)
-            weight = torch.clip(torch.exp(self.c.beta * self.advantage(b.observation, b.action)), max=100)
+            weight = torch.clip(torch.exp(self.c.lower.beta * self.advantage(b.observation, b.action)), max=100)
             for tensor, value in zip(tensors, now, strict=True):
                 tensor.copy_(value)
         return weight
 
     def round(self, number):
         n, c = len(self.training), self.c
-        if c.lower == "td3_bc" and number == 1:
+        if c.lower.kind == "td3_bc" and number == 1:
             residuals = []
             for pairs in (self.training, self.held_out):
                 for i in range(len(pairs)):
@@ -366,7 +366,7 @@ class PlainPARL:
             coefficient = m * kappa * (e - e.mean()) / c.upper_batch
             if self.mode == "sf":
                 total = sum(own * drift[i] for own, i in zip(coefficient, weighted, strict=True))
-                g_dist = [self.scale * c.beta * total]
+                g_dist = [self.scale * c.lower.beta * total]
             else:
                 follow = getattr(self, f"follow_{self.mode}")(counter, coefficient, weighted)
                 g_dist = torch.autograd.grad(follow, tensors)
@@ -413,7 +413,7 @@ class PlainPARL:
                 o, a = self.segment(self.training, i, which)
                 other = self.sampled(o, noise[place, which])
                 total = total + coefficient[place] * (self.reward(o, a) - self.reward(o, other)).sum()
-        return self.c.beta * total
+        return self.c.lower.beta * total
 
     def last_layer(self, observation):
         h = observation
@@ -440,7 +440,7 @@ class PlainPARL:
         index = (Stream(self.agent.seed, "upper/rows").at(counter).random((1, 1024)) * len(self.table)).astype(int)[0]
         o, a = self.rows["observation"][index], self.rows["action"][index]
         advantage = self.advantage(o, a)
-        w = torch.clip(torch.exp(self.c.beta * advantage), max=100)
+        w = torch.clip(torch.exp(self.c.lower.beta * advantage), max=100)
         h = self.last_layer(o)
         slope = 1 - torch.tanh(h @ theta.T).detach() ** 2
         v = []
@@ -454,7 +454,7 @@ class PlainPARL:
         c = torch.ones(len(o), dtype=h.dtype, requires_grad=True)
         (slope_of_sum,) = torch.autograd.grad((c * log_prob(o, a)).sum(), theta, create_graph=True)
         (slopes,) = torch.autograd.grad((slope_of_sum * v).sum(), c)
-        gradient_of_w = self.c.beta * w * (w < 100)
+        gradient_of_w = self.c.lower.beta * w * (w < 100)
         other = self.sampled(o, self.noise(counter, 1, 1024)[0])
         return (slopes * gradient_of_w * (self.reward(o, a) - self.reward(o, other))).mean()
 
@@ -519,7 +519,7 @@ def largest_kappa(z, share):
 
 def parl_weights(agent, plain):
     stacked = lambda nets: [torch.stack(parts) for parts in zip(*(net.tensors for net in nets), strict=True)]  # noqa: E731
-    pairs = (iql_weights if agent.config.lower == "iql" else td3_bc_weights)(agent.lower, plain.lower)
+    pairs = (iql_weights if agent.config.lower.kind == "iql" else td3_bc_weights)(agent.lower, plain.lower)
     pairs["reward"] = agent.networks.model.parameters(), stacked(plain.members)
     pairs["warm-up"] = agent.upper.warm.parameters(), stacked(plain.warm)
     if plain.mode == "sf":
@@ -537,7 +537,7 @@ def prepared(case, dtype):
     rewards = 1 + np.tanh(dataset.observations[:, 0] + dataset.actions[:, 0])
     dataset = Dataset.from_arrays(**arrays, rewards=rewards, terminated=terminated)
     preprocessing = Preprocessing.fit(dataset, normalize=True)
-    config = Config(**{**SMALL, **CASES[case]})
+    config = Config.of({**SMALL, **CASES[case]})
     agent = PARL(config, 5, 2, steps=STEPS, seed=3, preprocessing=preprocessing, dtype=dtype)
     agent.test_rows, agent.test_preprocessing = PackedRows.of(dataset, preprocessing), preprocessing
     agent.test_pairs = agent.pairs(agent.test_rows)

@@ -10,7 +10,7 @@ from helpers.datasets import random_dataset
 from parity.harness import make_batches
 
 from offline_rl.agent import merged, presets
-from offline_rl.algos.a2pr import A2PR, Config, Judgement
+from offline_rl.algos.a2pr import A2PR, AdvantageGate, Config
 from offline_rl.algos.td3_bc import TD3BC
 from offline_rl.algos.td3_bc import Config as TD3BCConfig
 from offline_rl.data.d4rl import DATASETS
@@ -49,13 +49,13 @@ class FixedCritic:
         return self.q[None] + 0 * action.sum(1)
 
 
-def judgement_of(agent, batch):
+def gate_of(agent, batch):
     next_action = agent.next_action(batch)
-    return agent.judge(batch, next_action, agent.bootstrap(batch, agent.target_critic, next_action))
+    return agent.advantage_gate(batch, next_action, agent.bootstrap(batch, agent.target_critic, next_action))
 
 
-def with_value(judgement, value):
-    return dataclasses.replace(judgement, value=torch.full_like(judgement.value, value))
+def with_value(advantage, value):
+    return dataclasses.replace(advantage, value=torch.full_like(advantage.value, value))
 
 
 def gradient(loss, network):
@@ -76,8 +76,8 @@ def test_the_reference_is_the_vaes_action_unless_the_datasets_is_strictly_better
     first = dataclasses.replace(batch, **{n: t[:3] for n, t in vars(batch).items() if n != "draws"})
     agent.critic = FixedCritic([2.0, 1.0, 0.0])
     agent.candidate = lambda batch, action: torch.full_like(action, 0.25)
-    judgement = Judgement(torch.ones(3), torch.full((3,), value), torch.zeros(3))
-    reference, _, metrics = agent.reference_action(first, torch.zeros(3, 2), judgement)
+    advantage = AdvantageGate(torch.ones(3), torch.full((3,), value), torch.zeros(3))
+    reference, _, metrics = agent.reference_action(first, torch.zeros(3, 2), advantage)
     assert (reference[:2] == 0.25).all()
     assert torch.equal(reference[2], first.action[2])
     assert metrics["vae_reference"] == pytest.approx(2 / 3)
@@ -91,11 +91,11 @@ def test_the_gate_opens_if_either_action_beats_v_and_weighs_once(batch, candidat
     """Broken by adding the two conditions, by ≥ for the dataset's action, or by > for the VAE's."""
     agent = make(constraint_weight=0.4)
     agent.critic = FixedCritic(torch.full((32,), float(candidate_q)))
-    judgement = Judgement(torch.full((32,), float(q)), torch.zeros(32), torch.zeros(32))
+    advantage = AdvantageGate(torch.full((32,), float(q)), torch.zeros(32), torch.zeros(32))
     action = agent.actor(batch.observation)
-    reference, _, _ = agent.reference_action(batch, action, judgement)
+    reference, _, _ = agent.reference_action(batch, action, advantage)
     agent.config = dataclasses.replace(agent.config, alpha=0.0)
-    _, metrics = agent.actor_loss(batch, judgement)
+    _, metrics = agent.actor_loss(batch, advantage)
     pull = 0.4 * (action - reference).square().mean()
     assert torch.allclose(metrics["constraint"], is_open * pull)
     assert metrics["gated"] == is_open
@@ -103,8 +103,8 @@ def test_the_gate_opens_if_either_action_beats_v_and_weighs_once(batch, candidat
 
 def test_where_v_is_above_both_actions_only_q_moves_the_actor(agent, batch):
     """Broken by a gate that compares Q with Q, or by a pull outside the gate."""
-    judgement = with_value(judgement_of(agent, batch), 1e6)
-    loss, metrics = agent.actor_loss(batch, judgement)
+    advantage = with_value(gate_of(agent, batch), 1e6)
+    loss, metrics = agent.actor_loss(batch, advantage)
     q = agent.critic.frozen(batch.observation, agent.actor(batch.observation), count=1)[0]
     expected = -agent.config.alpha / q.detach().abs().mean() * q.mean()
     assert metrics["constraint"] == 0
@@ -113,8 +113,8 @@ def test_where_v_is_above_both_actions_only_q_moves_the_actor(agent, batch):
 
 def test_rejected_rows_teach_the_vae_no_action(agent, batch):
     """Broken by gating the divergence too, by ≥ in the filter, or by a filter the wrong way round."""
-    judgement = judgement_of(agent, batch)
-    tied = dataclasses.replace(judgement, value=judgement.q)
+    advantage = gate_of(agent, batch)
+    tied = dataclasses.replace(advantage, value=advantage.q)
     loss, metrics = agent.vae_loss(batch, tied)
     assert metrics["accepted"] == 0
     assert (gradient(loss, agent.vae.decoder) == 0).all()
@@ -126,8 +126,8 @@ def test_rejected_rows_teach_the_vae_no_action(agent, batch):
 def test_the_reconstruction_error_is_averaged_over_all_rows(batch):
     """Broken by dividing by the number of accepted rows."""
     agent = make(kl_weight=0.0)
-    judgement = judgement_of(agent, batch)
-    half = dataclasses.replace(judgement, value=torch.where(torch.arange(32) < 16, -1e6, 1e6))
+    advantage = gate_of(agent, batch)
+    half = dataclasses.replace(advantage, value=torch.where(torch.arange(32) < 16, -1e6, 1e6))
     first = dataclasses.replace(
         batch,
         **{name: value[:16] for name, value in vars(batch).items() if name != "draws"},
@@ -158,7 +158,7 @@ def test_the_vaes_loss_is_affine_in_the_weight_of_its_reconstruction_error(batch
     losses = []
     for weight in (0.0, 1.0, 3.0):
         agent = make(reconstruction_weight=weight)
-        loss, metrics = agent.vae_loss(batch, judgement_of(agent, batch))
+        loss, metrics = agent.vae_loss(batch, gate_of(agent, batch))
         losses.append(loss)
     assert torch.allclose(losses[0], 0.5 * metrics["kl"])
     assert torch.allclose(losses[2] - losses[0], 3 * (losses[1] - losses[0]), rtol=1e-5)
@@ -169,8 +169,8 @@ def test_the_gradient_runs_through_the_reconstruction(batch):
     gradients = {}
     for detach in (False, True):
         agent = make(alpha=0.0, detach_candidate=detach)
-        judgement = dataclasses.replace(judgement_of(agent, batch), q=torch.full((32,), -1e6))
-        loss, metrics = agent.actor_loss(batch, with_value(judgement, -1e6))
+        advantage = dataclasses.replace(gate_of(agent, batch), q=torch.full((32,), -1e6))
+        loss, metrics = agent.actor_loss(batch, with_value(advantage, -1e6))
         assert metrics["vae_reference"] == metrics["gated"] == 1
         gradients[detach] = gradient(loss, agent.actor)
     assert not torch.allclose(gradients[False], gradients[True], rtol=1e-2)
@@ -180,8 +180,8 @@ def test_a_vae_that_reproduces_the_policy_leaves_it_alone(batch):
     """Broken by detaching the VAE's action: the pull is zero then, its gradient is not; or by another reference."""
     agent = make(alpha=0.0)
     agent.vae.frozen = lambda observation, action, noise: action
-    judgement = dataclasses.replace(judgement_of(agent, batch), q=torch.full((32,), -1e6))
-    loss, metrics = agent.actor_loss(batch, with_value(judgement, -1e6))
+    advantage = dataclasses.replace(gate_of(agent, batch), q=torch.full((32,), -1e6))
+    loss, metrics = agent.actor_loss(batch, with_value(advantage, -1e6))
     assert metrics["constraint"] == 0
     assert (gradient(loss, agent.actor) == 0).all()
 
@@ -189,10 +189,10 @@ def test_a_vae_that_reproduces_the_policy_leaves_it_alone(batch):
 def test_the_pull_to_the_vaes_action_has_the_jacobian_of_both_sides(batch):
     """Broken by losing the gradient through the latent, the encoder or the decoder."""
     agent = make(alpha=0.0)
-    judgement = with_value(dataclasses.replace(judgement_of(agent, batch), q=torch.full((32,), -1e6)), -1e6)
+    advantage = with_value(dataclasses.replace(gate_of(agent, batch), q=torch.full((32,), -1e6)), -1e6)
     action = agent.actor(batch.observation).detach().requires_grad_()
     agent.actor = lambda _: action
-    (found,) = torch.autograd.grad(agent.actor_loss(batch, judgement)[0], action)
+    (found,) = torch.autograd.grad(agent.actor_loss(batch, advantage)[0], action)
     noise = batch.draws["candidate"]
     candidate, _, _ = agent.vae(batch.observation, action, noise)
     rows = [torch.autograd.grad(candidate[:, i].sum(), action, retain_graph=True)[0] for i in range(2)]
@@ -208,20 +208,20 @@ def test_each_loss_moves_its_own_network_only(agent, name):
     """Broken by one optimiser for two networks, or by gradients that stay from another loss."""
     first, batch = make_batches(agent, 2)
     agent.update(first, 1)
-    judgement = judgement_of(agent, batch)
+    advantage = gate_of(agent, batch)
     target = agent.bootstrap(batch, agent.target_critic, agent.next_action(batch))
     losses = {
-        "actor": lambda batch: agent.actor_loss(batch, judgement),
+        "actor": lambda batch: agent.actor_loss(batch, advantage),
         "critic": lambda batch: agent.critic_loss(batch, target),
-        "value": lambda batch: agent.value_loss(batch, judgement),
-        "vae": lambda batch: agent.vae_loss(batch, judgement),
+        "value": lambda batch: agent.value_loss(batch, advantage),
+        "vae": lambda batch: agent.vae_loss(batch, advantage),
     }
     assert moved(agent, lambda: agent.minimize(batch, **{name: losses[name]})) == {f"{name}.parameters"}
 
 
 def test_the_actors_step_computes_no_gradient_of_other_networks(agent, batch):
     """Broken by passing through the VAE or the critics without freezing them."""
-    loss, _ = agent.actor_loss(batch, judgement_of(agent, batch))
+    loss, _ = agent.actor_loss(batch, gate_of(agent, batch))
     for network in (agent.vae, agent.critic, agent.value):
         found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, retain_graph=True)
         assert all(g is None for g in found)
@@ -229,7 +229,7 @@ def test_the_actors_step_computes_no_gradient_of_other_networks(agent, batch):
 
 def test_with_the_datasets_action_and_an_open_gate_it_is_td3_bc(agent):
     """Broken by any difference in critics, λ, divisors, the order of updates or the targets' rate."""
-    agent.reference_action = lambda batch, action, judgement: (batch.action, torch.ones(len(action)), {})
+    agent.reference_action = lambda batch, action, advantage: (batch.action, torch.ones(len(action)), {})
     td3_bc = TD3BC(TD3BCConfig(hidden_dims=[32, 32], batch_size=32), 5, 2)
     for step, batch in enumerate(make_batches(agent, 6), start=1):
         agent.update(batch, step)
@@ -247,7 +247,7 @@ def test_the_values_target_is_the_smaller_of_two_one_step_targets(agent, batch):
     old[8::2] -= 1
     old[9::2] += 1
     new = agent.bootstrap(batch, agent.critic, next_action)
-    target = agent.judge(batch, next_action, old).value_target
+    target = agent.advantage_gate(batch, next_action, old).value_target
     assert ((target <= old) & (target <= new)).all()
     assert ((target == old) | (target == new)).all()
     assert (target < old).any()
@@ -259,8 +259,8 @@ def test_the_values_target_is_the_smaller_of_two_one_step_targets(agent, batch):
 def test_the_baseline_is_v_before_its_update_and_q_after_its_own(agent):
     """Broken by evaluating V again after its step, or Q₁(s, a) before the critics'."""
     seen = []
-    judge = agent.judge
-    agent.judge = lambda *arguments: seen.append(judge(*arguments)) or seen[-1]
+    judge = agent.advantage_gate
+    agent.advantage_gate = lambda *arguments: seen.append(judge(*arguments)) or seen[-1]
     used = []
     reference_action = agent.reference_action
     agent.reference_action = lambda batch, action, j: used.append(j) or reference_action(batch, action, j)
@@ -332,9 +332,9 @@ def test_the_unit_of_rewards_does_not_matter_to_the_actor(agent, batch):
     """Broken by letting the gradient run through λ, or by a threshold other than zero."""
 
     def facts():
-        judgement = judgement_of(agent, batch)
-        loss, metrics = agent.actor_loss(batch, judgement)
-        shares = torch.stack([judgement.accepts().float().mean(), metrics["gated"], metrics["vae_reference"]])
+        advantage = gate_of(agent, batch)
+        loss, metrics = agent.actor_loss(batch, advantage)
+        shares = torch.stack([advantage.accepts().float().mean(), metrics["gated"], metrics["vae_reference"]])
         return shares, gradient(loss, agent.actor)
 
     shares, before = facts()

@@ -37,7 +37,7 @@ def sampled(agent, batch):
 def gap(agent, batch, critic):
     """Return the conservative term for a made-up critic."""
     agent.critic = critic
-    return agent.critic_loss(batch, torch.zeros(32), *sampled(agent, batch))[1]["conservative_gap"]
+    return agent.conservative_loss(batch, torch.zeros(32), *sampled(agent, batch))[1]["conservative_gap"]
 
 
 def test_uniform_actions_fill_the_cube_and_have_its_density(agent, batch):
@@ -90,7 +90,7 @@ def test_a_weight_of_zero_is_soft_actor_critic(batch):
     """Broken by a weight on the squared error, or by leaving it off the data's value."""
     agent = make(conservative_weight=0.0)
     target = torch.linspace(-1, 1, 32)
-    loss, _ = agent.critic_loss(batch, target, *sampled(agent, batch))
+    loss, _ = agent.conservative_loss(batch, target, *sampled(agent, batch))
     assert torch.allclose(loss, (agent.critic(batch.observation, batch.action) - target).square().mean(1).sum())
 
 

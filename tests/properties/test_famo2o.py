@@ -7,14 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers.agents import snapshot
+from helpers.agents import agent_of, snapshot
 from helpers.datasets import random_dataset
 from parity.harness import make_batches
 
 import offline_rl as orl
-from offline_rl.agent import Batch, find_algorithm
+from offline_rl.agent import Batch
 from offline_rl.algos import cql, iql
-from offline_rl.algos.famo2o.agent import ONLY_ON, Config, FamO2O
+from offline_rl.algos.famo2o.agent import FAMO2O
 from offline_rl.algos.famo2o.balance import embedding, with_balance
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -26,9 +26,17 @@ PHASES = ["offline", "online"]
 
 def make(base="iql", phase="offline", **settings):
     few = {"num_actions": 4} if base == "cql" else {}
-    agent = FamO2O(Config(**{**SMALL, **few, "base": base, **settings}), 5, 2)
+    agent = family({**SMALL, **few, "base": base, **settings})
     agent.phase = phase
     return agent
+
+
+def family(settings, *sizes, **options):
+    return agent_of("famo2o", settings, *(sizes or (5, 2)), **options)
+
+
+def own_settings(base):
+    return set(FAMO2O.classes[base].config_class.types())
 
 
 def plain(base, **settings):
@@ -298,7 +306,7 @@ def test_policy_and_balance_model_see_each_other_as_before_the_update(base):
 @pytest.mark.parametrize("base", BASES)
 def test_learning_rates_are_constant(base):
     """Broken by IQL's decay, which would end the policy's learning after the offline phase."""
-    agent = FamO2O(Config(**SMALL, base=base), 5, 2, steps=2)
+    agent = family({**SMALL, "base": base}, steps=2)
     for step, batch in enumerate(make_batches(agent, 5), start=1):
         last = moved(agent, partial(agent.update, batch, step))
     assert {"actor", "balance", "temperature", "critic"} <= last
@@ -330,7 +338,7 @@ def toy_batch(observation, action, **draws):
 
 def train_balance(updates, **settings):
     """Train the balance model alone in three states; return the agent and its entropies."""
-    agent = FamO2O(Config(beta_low=0.0, beta_high=2.0, balance_every=1, **settings), 3, 1)
+    agent = family({"beta_low": 0.0, "beta_high": 2.0, "balance_every": 1, **settings}, 3, 1)
     del agent.actor
     agent.actor, agent.target_critic = KnownPolicy(), known_critics
     generator = torch.Generator().manual_seed(0)
@@ -392,7 +400,7 @@ def test_the_family_learns_its_closed_form():
     One state, actions ±0.5 equally often with advantages ±1: weighted likelihood makes the mean 0.5 tanh β.
     """
     settings = {"hidden_dims": [64, 64], "beta_low": 0.0, "beta_high": 2.0, "actor_learning_rate": 1e-3}
-    agent = FamO2O(Config(**settings), 1, 1)
+    agent = family(settings, 1, 1)
     sign = torch.where(torch.arange(256) % 2 == 0, 1.0, -1.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(1000):
@@ -407,13 +415,13 @@ def test_the_family_learns_its_closed_form():
 def test_a_larger_balance_narrows_the_policy_on_cql():
     """Broken by a β that weighs the entropy: for Q = -50 a² and temperature 1 the best std is √(1 / (100 β))."""
     settings = {"base": "cql", "hidden_dims": [32, 32], "num_actions": 1, "actor_learning_rate": 1e-2}
-    agent = FamO2O(Config(**settings), 1, 1)
+    agent = family(settings, 1, 1)
     agent.critic.frozen = lambda observation, action: -50 * action[:, 0].square().expand(2, -1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(400):
         beta, noise = torch.rand(256, 1, generator=generator), torch.randn(256, 1, generator=generator)
         batch = toy_batch(torch.ones(256, 1), torch.zeros(256, 1), beta=beta)
-        q_weight = agent.policy_beta(batch)
+        q_weight = agent.balance.for_policy(batch, agent.phase)
         action, likelihood = agent.actor(with_balance(batch.observation, q_weight)).sample(noise)
         loss = partial(agent.actor_loss, action=action, log_likelihood=likelihood, q_weight=q_weight)
         agent.minimize(batch, actor=loss)
@@ -450,9 +458,9 @@ def test_the_released_mapping_can_turn_q_round():
     agent = make("cql", "online", released_mapping=True)
     agent.balance.actor.mlp.layers[-1].data.fill_(-4.0)
     batch = batch_for(agent)
-    assert agent.policy_beta(batch).max() < 0
+    assert agent.balance.for_policy(batch, agent.phase).max() < 0
     agent.phase = "offline"
-    assert agent.policy_beta(batch).min() >= 0.5
+    assert agent.balance.for_policy(batch, agent.phase).min() >= 0.5
 
 
 # Acting.
@@ -487,7 +495,7 @@ def test_a_saved_agent_acts_explores_and_balances_as_before(base, tmp_path):
     agent.save(tmp_path / "agent")
     loaded = orl.load_agent(tmp_path / "agent")
     observation, noise = np.random.default_rng(0).standard_normal((2, 9, 5)).astype(np.float32)
-    assert isinstance(loaded, find_algorithm("famo2o"))
+    assert loaded.name == "famo2o"
     assert np.array_equal(loaded.act(observation), agent.act(observation))
     assert np.array_equal(
         loaded.act_with_noise(observation, noise[:, :2]), agent.act_with_noise(observation, noise[:, :2])
@@ -524,7 +532,7 @@ def test_an_update_goes_on_exactly_from_a_saved_state(base):
 )
 def test_the_networks_are_as_large_as_the_authors(base, sizes, counts):
     """Broken by another embedding, a state-dependent std on IQL, or critics without layer norm on CQL."""
-    agent = FamO2O(Config(base=base), *sizes)
+    agent = family({"base": base}, *sizes)
     assert tuple(len(agent.groups[name].flat) for name in ("actor", "balance", "critic")) == counts
 
 
@@ -560,13 +568,12 @@ OTHER = {
 @pytest.mark.parametrize("base", BASES)
 def test_no_setting_is_without_effect(base):
     """Broken by a setting that nothing reads, or that is read on the other base only but not refused here."""
-    known = {field.name for field in dataclasses.fields(Config)}
-    assert set(OTHER) == known - {"base", "normalize", "hidden_dims", "batch_size"}
-    foreign = ONLY_ON["cql" if base == "iql" else "iql"]
+    known = own_settings(base) - {"base", "normalize", "hidden_dims", "batch_size"}
+    assert known - {"scale_fragment"} <= set(OTHER) == (own_settings("iql") | own_settings("cql")) & set(OTHER)
     states = {}
     dataset = random_dataset()
     rows = PackedRows.of(dataset, Preprocessing.identity(5, 2))
-    for name in [None, *(name for name in OTHER if name not in foreign)]:
+    for name in [None, *(name for name in OTHER if name in known)]:
         agent = make(base, **({} if name is None else {name: OTHER[name]}))
         agent.prepare(rows)
         for step, batch in enumerate(make_batches(agent, 6), start=1):
@@ -581,9 +588,12 @@ def test_no_setting_is_without_effect(base):
 @pytest.mark.parametrize("base", BASES)
 def test_settings_of_the_other_base_are_refused(base):
     """Broken by a setting that is silently ignored."""
-    for name in ONLY_ON["cql" if base == "iql" else "iql"]:
-        with pytest.raises(orl.AgentError, match=f"{name} has no meaning on {base}; leave it out"):
-            Config(base=base, **{name: OTHER[name]})
+    other = "cql" if base == "iql" else "iql"
+    foreign = own_settings(other) - own_settings(base)
+    assert len(foreign) >= 6
+    for name in foreign:
+        with pytest.raises(orl.AgentError, match=f"{name} has no meaning with base {base}; leave it out, or choose"):
+            family({"base": base, name: 1})
 
 
 @pytest.mark.parametrize(
@@ -600,15 +610,14 @@ def test_settings_of_the_other_base_are_refused(base):
 def test_impossible_settings_are_refused(settings, message):
     """Broken by a check that forgets the base's own default."""
     with pytest.raises(orl.AgentError, match=message):
-        Config(**settings)
+        family(settings)
 
 
 def test_defaults_are_the_bases_except_where_the_authors_differ():
     """Broken by a base whose default changes and a family that stays behind."""
     differs = {"conservative_weight", "layer_norm"}
-    for module in (iql, cql):
-        base = module.Config()
-        shared = {field.name for field in dataclasses.fields(base)} & {
-            field.name for field in dataclasses.fields(Config)
-        }
-        assert {name for name in shared if getattr(base, name) != getattr(Config(), name)} <= differs
+    for module, algorithm in ((iql, FAMO2O.classes["iql"]), (cql, FAMO2O.classes["cql"])):
+        base, own = module.Config().settings(), algorithm.config_class().settings()
+        shared = set(base) & set(own)
+        assert len(shared) >= 10
+        assert {name for name in shared if base[name] != own[name]} <= differs

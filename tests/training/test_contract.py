@@ -55,8 +55,8 @@ def some(algorithm, count=1, settings=({},), seed=0):
 class Forgotten(td3_bc.TD3BC):
     """Updates the actor every second time, and says that all updates are the same."""
 
-    def build(self):
-        super().build()
+    def build_learner(self):
+        super().build_learner()
         self.cycle = 1
 
 
@@ -127,8 +127,8 @@ def test_an_update_that_does_not_repeat_as_declared_is_refused(way, algorithm):
 class Counting(bc.BC):
     """Counts its updates itself, beside optimisers and targets, in a tensor that it makes anew."""
 
-    def build(self):
-        super().build()
+    def build_learner(self):
+        super().build_learner()
         self.made = torch.zeros(())
 
     def update(self, batch, step):
@@ -159,8 +159,8 @@ def test_an_update_that_changes_more_than_it_declares_is_refused(way, algorithm)
 class ReadOnce(td3_bc.TD3BC):
     """Reads a setting when it is built that may differ between agents of one run, as it inherits."""
 
-    def build(self):
-        super().build()
+    def build_learner(self):
+        super().build_learner()
         self.own_alpha = self.config.alpha
 
     def actor_loss(self, batch):
@@ -182,8 +182,10 @@ class Undeclared(Agent):
     name = "undeclared"
     config_class = AgentConfig
 
-    def build(self):
+    def build_policy(self):
         self.actor = DeterministicActor(self.observation_size, self.action_size, self.config.hidden_dims)
+
+    def build_learner(self):
         self.optimizer("actor", self.actor, 1e-3)
 
     def loss(self, batch):

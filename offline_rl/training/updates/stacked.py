@@ -5,7 +5,6 @@ kernel costs the same for one small network or for twenty, does all their work w
 differs from a member's alone, so trajectories drift apart though their statistics do not.
 """
 
-import copy
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -38,8 +37,8 @@ class Stack:
         self._template = first.anew(first.device, first.dtype)
         self._template.lengths_used = first.lengths_used  # updates are the template's, the note is the members'
         self._template.prepare(rows)
-        self._template.config = copy.copy(first.config)
-        settings = {name: [getattr(agent.config, name) for agent in agents] for name in differing(agents)}
+        everyone = [agent.config.settings() for agent in agents]
+        settings = {name: [own[name] for own in everyone] for name in differing(agents)}
         self._settings = {name: self._one_for_each(values) for name, values in settings.items()}
         self._lent: list[tuple[nn.Module, Blocks]] = []
         self._groups: dict[str, StackedGroup] = {}
@@ -87,7 +86,7 @@ class Stack:
             for (network, _), lent in zip(self._lent, weights, strict=True):
                 lend(network, lent)
             for name, value in settings.items():
-                object.__setattr__(self._template.config, name, value)
+                self._template.config.put(name, value)
             return self._template.update(batch_like(batch, fields), step)
 
         weights = [blocks.parameters for _, blocks in self._lent]
@@ -101,8 +100,8 @@ class Stack:
 
 def differing(agents: Sequence[Agent]) -> list[str]:
     """Name the settings in which agents of one algorithm differ."""
-    first, *others = (vars(agent.config) for agent in agents)
-    return [name for name, value in first.items() if any(other[name] != value for other in others)]
+    first, *others = (agent.config.settings() for agent in agents)
+    return [name for name, value in first.items() if any(other.get(name) != value for other in others)]
 
 
 class Blocks:

@@ -52,7 +52,7 @@ def test_stacked_members_are_those_trained_alone(name, more, monkeypatch):
 def moved(name, more, settings):
     """For three members, other values of some settings, those that have no meaning left out."""
     (member,) = members(name, more, seeds=(0,))
-    values = {setting: getattr(member.agent.config, setting) for setting in settings}
+    values = {setting: member.agent.config.settings()[setting] for setting in settings}
     meant = []
     for setting, value in values.items():
         with contextlib.suppress(AgentError):
@@ -65,7 +65,7 @@ def moved(name, more, settings):
 def test_stacked_members_keep_their_own_settings(name, more, monkeypatch):
     """All that may differ differs; broken by one setting that an algorithm reads elsewhere than in its update."""
     monkeypatch.setattr(nearest, "HostSearch", lambda columns, beta, *_: nearest.ProductSearch(columns, beta, tile=50))
-    each = moved(name, more, find_algorithm(name).stackable_settings)
+    each = moved(name, more, find_algorithm(name, more).stackable_settings)
     options = {"dtype": torch.float64, "seeds": (0, 1, 2), "each": each}
     for ours, theirs in zip(replayed(name, more, stacked=True, **options), looped(name, more, **options), strict=True):
         assert differing(ours, theirs, rtol=1e-7, atol=1e-9) == []
@@ -142,7 +142,7 @@ def test_stacked_graphs_on_a_gpu_agree_with_the_loop(name, more):
 @pytest.mark.parametrize(("name", "more"), STACKABLE)
 def test_stacked_graphs_on_a_gpu_keep_their_own_settings(name, more):
     """In float64, as on a CPU."""
-    each = moved(name, more, find_algorithm(name).stackable_settings)
+    each = moved(name, more, find_algorithm(name, more).stackable_settings)
     options = {"dtype": torch.float64, "seeds": (0, 1, 2), "each": each}
     both = replayed(name, more, "cuda", stacked=True, **options)
     for ours, theirs in zip(both, looped(name, more, "cuda", **options), strict=True):

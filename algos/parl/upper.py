@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Metrics, ParameterGroup
+from offline_rl.agent import Metrics, OptimizerGroup
 from offline_rl.algos.parl import hypergradient as implicit
 from offline_rl.algos.parl.comparisons import Comparisons, accuracy, differences, excess
 from offline_rl.algos.parl.features import PART, Features, by_parts
@@ -92,7 +92,7 @@ class Upper:
         mode: str,
         networks: Networks,
         lower: Lower,
-        groups: Mapping[str, ParameterGroup],
+        groups: Mapping[str, OptimizerGroup],
         seed: int,
     ) -> None:
         self._config, self._mode, self._networks, self._lower = config, mode, networks, lower

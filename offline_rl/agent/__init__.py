@@ -7,7 +7,7 @@ from offline_rl.agent.base import LARGEST_WEIGHT, Agent, Loss, Phase
 from offline_rl.agent.batch import Batch, Draw, Length, Metrics, Normal, Uniform, WindowBatch
 from offline_rl.agent.config import AgentConfig, decimals
 from offline_rl.agent.folder import describe
-from offline_rl.agent.optimizer import ParameterGroup, Target, adam
+from offline_rl.agent.optimizer import Adam, OptimizerGroup, ParameterGroup, Target, TargetNetwork, adam
 from offline_rl.agent.registry import (
     agent_from_description,
     algorithms,
@@ -17,9 +17,11 @@ from offline_rl.agent.registry import (
     new_agent,
     presets,
 )
+from offline_rl.agent.sequence import SequenceAgent, SequenceConfig, target_labels
 
 __all__ = [
     "LARGEST_WEIGHT",
+    "Adam",
     "Agent",
     "AgentConfig",
     "Batch",
@@ -28,9 +30,13 @@ __all__ = [
     "Loss",
     "Metrics",
     "Normal",
+    "OptimizerGroup",
     "ParameterGroup",
     "Phase",
+    "SequenceAgent",
+    "SequenceConfig",
     "Target",
+    "TargetNetwork",
     "Uniform",
     "WindowBatch",
     "adam",
@@ -43,4 +49,5 @@ __all__ = [
     "merged",
     "new_agent",
     "presets",
+    "target_labels",
 ]

@@ -7,7 +7,7 @@ an action. See ``algos/td3_bc.py`` for how one reads.
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,13 +19,11 @@ from offline_rl.agent.batch import Batch, Draw, Length, Metrics
 from offline_rl.agent.config import AgentConfig
 from offline_rl.agent.folder import describe, write
 from offline_rl.agent.hub import model_card, upload
-from offline_rl.agent.optimizer import ParameterGroup, Target, _flatten
-from offline_rl.data.history import History
+from offline_rl.agent.optimizer import Adam, OptimizerGroup, ParameterGroup, Target, TargetNetwork, flatten
 from offline_rl.data.names import Names, in_order, numbered
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
-from offline_rl.data.windows import Rows, Steps, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError, DivergedError, brief
 from offline_rl.files import replace_folder
@@ -71,8 +69,6 @@ class Agent:
     config_class: ClassVar[type[AgentConfig]]
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
-    batch: Rows | Windows = Rows()
-    """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
     stackable: ClassVar[bool] = False
@@ -86,13 +82,6 @@ class Agent:
 
     A multiple of each n in ``step % n``, which is all that :meth:`update` may do with its number; 1 if it does not look
     at it. Then updates can be repeated by a GPU on its own, or compiled. None: not known, they are made one by one."""
-    history: History | None = None
-    """What ``policy`` remembers of the episodes it plays; the algorithm sets it where one observation is not enough."""
-    window_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields of ``Steps`` that :meth:`on_window` reads, where there is a ``history``."""
-    memory_size: int = 0
-    """M, numbers that :meth:`on_window` remembers besides the history; the algorithm may set it when it is built."""
-
     config: Any
 
     def __init__(
@@ -130,10 +119,9 @@ class Agent:
         self.dtype = dtype
         self.provenance: dict[str, Any] = {}
         self.rows: Tensor | None = None
-        self.condition = np.asarray(0)
         self._generator = np.random.default_rng(seed)
-        self.groups: dict[str, ParameterGroup] = {}
-        self.targets: dict[str, Target] = {}
+        self.groups: dict[str, OptimizerGroup] = {}
+        self.targets: dict[str, TargetNetwork] = {}
         self.build_policy()
         for network in self.acting_networks:
             getattr(self, network).to(device=self.device, dtype=self.dtype)
@@ -202,31 +190,6 @@ class Agent:
         """
         raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
 
-    def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what ``policy`` does with its history for histories that are given, padded on the left; for exporting.
-
-        Args:
-            steps: ``(B, K, ...)``, of which ``window_fields`` have a meaning. ``return_to_go`` is what is asked for.
-            memory: ``(B, M)``, what was returned for the step before; it means nothing at an episode's first step.
-
-        Returns:
-            The newest actions ``(B, A)`` in [-1, 1], and what to remember ``(B, M)``.
-        """
-        raise AgentError(f"{self.name} does not say how it acts on a given history, so it cannot be exported")
-
-    def memory(self) -> Tensor:
-        """Return what ``policy`` remembers besides the history ``(B, M)``, as :meth:`on_window` would."""
-        return torch.zeros(0)
-
-    def target_return(self) -> Tensor | None:
-        """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; None if none is."""
-        return None
-
-    @classmethod
-    def conditions(cls, config: Any) -> Sequence[str]:
-        """Name the ways in which the agent can be asked to act, see :meth:`reset`; most agents know one, unnamed."""
-        return ("",)
-
     def signals(self, observation: Tensor) -> dict[str, Tensor]:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
@@ -254,25 +217,20 @@ class Agent:
         """Initialise ``network`` from the agent's seed and give it an Adam optimiser that :meth:`minimize` knows.
 
         With ``decays`` the learning rate falls to 0 over the run, unless an online phase follows. It grows to its value
-        in the share ``warmup`` of the run. For the rest see :class:`ParameterGroup`.
+        in the share ``warmup`` of the run. For the rest see :class:`offline_rl.agent.optimizer.Adam`.
         """
         network.to(device=self.device, dtype=self.dtype)
         network.initialize(Stream(self.seed, f"init/{name}").at(0))  # type: ignore[operator]
         decay_steps = self.steps if decays and not self.length.online else None
-        self.groups[name] = ParameterGroup(
-            network,
-            learning_rate,
-            decay_steps,
-            warmup_steps=round(warmup * self.steps) if warmup else 0,
-            weight_decay=weight_decay,
-            gradient_clip=gradient_clip,
-        )
+        warmup_steps = round(warmup * self.steps) if warmup else 0
+        adam = Adam(learning_rate, decay_steps, warmup_steps, weight_decay, gradient_clip)
+        self.groups[name] = ParameterGroup(network, adam)
 
     def target_of(self, name: str) -> Any:
         """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
         online = self.groups[name]
         target = copy.deepcopy(online.network).requires_grad_(False)
-        self.targets[name] = Target(target, _flatten(target), online.flat)
+        self.targets[name] = Target(target, flatten(target), online.flat)
         return target
 
     def minimize(self, batch: Batch, **losses: Loss) -> Metrics:
@@ -309,21 +267,13 @@ class Agent:
         """Say whether the algorithm can be trained online."""
         return cls.explore is not Agent.explore
 
-    def reset(self, mask: np.ndarray | None = None, condition: int | np.ndarray = 0) -> None:
-        """Say that new episodes begin; only agents with a ``history`` need to know.
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """Say that new episodes begin; only a :class:`SequenceAgent` needs to know.
 
         Args:
             mask: ``(B,)``, True for the environments where one begins; None for all, of which there may then be another
                 number than before.
-            condition: How to act, a place in :meth:`conditions`, one or ``(B,)``; kept where only some are reset.
         """
-        if mask is None:
-            self.condition = np.asarray(condition)
-            known = len(self.conditions(self.config))
-            if ((self.condition < 0) | (self.condition >= known)).any():
-                raise AgentError(f"condition is {condition}; {self.name} has {known}, counted from 0")
-        if self.history is not None:
-            self.history.reset(mask)
 
     def act(
         self, observation: Any, reward: np.ndarray | float | None = None, *, deterministic: bool = True
@@ -334,7 +284,7 @@ class Agent:
             observation: ``(O,)`` or ``(B, O)``, as the environment gives them; or by name, in any order: a mapping of
                 names to numbers or columns ``(B,)``, a pandas series or frame. Names are :attr:`observation_names`,
                 with or without ``observation_`` before them, or ``observation_0``, … where there are none.
-            reward: What the last actions earned, one or ``(B,)``; only agents with a ``history`` use it. None: unknown.
+            reward: What the last actions earned, one or ``(B,)``; only a :class:`SequenceAgent` uses it. None: unknown.
             deterministic: Act as well as possible; False explores, with noise from a generator of the agent's own.
 
         Returns:
@@ -345,8 +295,6 @@ class Agent:
             DivergedError: The action would hold NaN or infinity.
         """
         raw = self._raw(observation)
-        if self.history is not None:
-            self.history.hear(reward)
         if deterministic:
             return self._act(raw, self.policy)
         noise = self._generator.standard_normal((*raw.shape[:-1], self.action_size), np.float32)
@@ -570,7 +518,7 @@ class Agent:
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`training_state` returned."""
         for name, group in self.groups.items():
-            prefix = f"{name}."
-            group.load_state({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+            for key, tensor in group.state().items():
+                tensor.copy_(state[f"{name}.{key}"])
         for name, target in self.targets.items():
             target.flat.copy_(state[f"{name}.target"])

@@ -45,6 +45,11 @@ class Agent:
     ``build_learner``, ``draws``, their losses, ``update`` and ``policy``; those that can be trained online, too, also
     write ``explore``.
 
+    Three methods choose actions. Users call :meth:`act`: it takes raw observations, normalises them, calls one of the
+    other two, and scales the result to the environment's range. :meth:`policy` is the actor's forward pass on
+    normalised tensors, without noise. :meth:`explore` is the same with noise, which is an argument: nothing is drawn
+    inside.
+
     ``lengths_used`` names those of ``steps`` and ``online_steps`` that the algorithm has asked for.
     ``phase`` says whether updates are ``"offline"`` or, after :meth:`go_online`, ``"online"``.
 
@@ -72,16 +77,20 @@ class Agent:
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
     stackable: ClassVar[bool] = False
-    """Whether :meth:`update` changes optimisers and targets alone, and could be mapped over agents by ``torch.vmap``.
+    """Whether the agents of several seeds may be trained as one on a GPU (``torch.vmap``), and updates be compiled.
 
-    Where it is True, a GPU trains a run's agents as one, and updates can be compiled."""
+    True is right if :meth:`update` changes nothing but optimisers and targets and never branches on a tensor."""
     stackable_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings that may differ then: :meth:`update` alone reads them, from ``config``, or they are learning rates."""
-    cycle: int | None = None
-    """After how many updates :meth:`update` does the same again; the algorithm may set it when it is built.
+    """Settings in which agents that are trained as one may differ.
 
-    A multiple of each n in ``step % n``, which is all that :meth:`update` may do with its number; 1 if it does not look
-    at it. Then updates can be repeated by a GPU on its own, or compiled. None: not known, they are made one by one."""
+    :meth:`update` must read them from ``config`` each time; one that ``build_learner`` or ``prepare`` reads is wrong
+    here, unless it is a learning rate, which :meth:`optimizer` keeps for each agent."""
+    cycle: int | None = None
+    """Period of :meth:`update`: update number ``step`` executes the same code as number ``step + cycle``.
+
+    1 if ``update`` does not use ``step``. If it does something when ``step % n == 0``, a multiple of every such n, set
+    in ``build_learner``; any other use of ``step`` is not allowed. A GPU then records one CUDA graph for each update of
+    the period and replays them. None: not declared, so every update is executed eagerly."""
     config: Any
 
     def __init__(
@@ -165,7 +174,10 @@ class Agent:
         raise NotImplementedError
 
     def draws(self) -> Mapping[str, Draw]:
-        """Name the random numbers that one update needs."""
+        """Name the random numbers that one update needs; ``batch.draws`` brings them under these names.
+
+        They are functions of (seed, name, step), so that an interrupted run goes on with the same ones.
+        """
         return {}
 
     def prepare(self, rows: PackedRows) -> None:
@@ -180,13 +192,18 @@ class Agent:
         raise NotImplementedError
 
     def policy(self, observation: Tensor) -> Tensor:
-        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1]."""
+        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1], without noise."""
         raise NotImplementedError
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1] that also try something else.
+        """Map normalised observations ``(B, O)`` to noisy actions ``(B, A)`` in [-1, 1], to collect data online.
 
-        ``noise`` ``(B, A)`` is from N(0, 1). An algorithm without this method cannot be trained online.
+        Args:
+            observation: ``(B, O)``.
+            noise: ``(B, A)`` from N(0, 1).
+
+        Raises:
+            AgentError: The algorithm does not write this method, so it cannot be trained online.
         """
         raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
 
@@ -195,9 +212,10 @@ class Agent:
         return {}
 
     def repeats(self, step: int) -> bool:
-        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before.
+        """Say whether update ``step`` may be replayed from what was recorded a ``cycle`` or more before.
 
-        For algorithms that do something else now and then; those updates are made one by one.
+        False for an update that does something rare, or works on the host, such as fitting a model anew; it is then
+        executed eagerly, and the updates around it are still replayed.
         """
         return True
 
@@ -234,7 +252,18 @@ class Agent:
         return target
 
     def minimize(self, batch: Batch, **losses: Loss) -> Metrics:
-        """Take one step down each loss, all gradients first; the loss named ``x`` moves the optimiser ``x`` only."""
+        """Take one optimiser step for each loss; the loss named ``x`` moves the network registered as ``x`` only.
+
+        All gradients are computed before the first step. A loss that looks through a network which it does not move
+        calls ``network.frozen(...)``: the same output with the weights as constants; gradients reach the input only.
+
+        Args:
+            batch: What each loss is called with.
+            losses: Functions that return a loss and metrics. What else they need is bound by ``functools.partial``.
+
+        Returns:
+            The losses as ``x_loss``, and their metrics.
+        """
         metrics: Metrics = {}
         gradients = {}
         for name, loss_of in losses.items():

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Agent, Metrics, Uniform, WindowBatch
-from offline_rl.agent.sequence import LONGEST, SequenceConfig
+from offline_rl.agent import Metrics, SequenceAgent, SequenceConfig, Uniform, WindowBatch
+from offline_rl.agent.sequence import LONGEST
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.windows import Steps, Windows, complete_rows
@@ -90,7 +90,7 @@ class ActionModel(nn.Module):
         return self.head(features[:, :, 1]).tanh()  # type: ignore[no-any-return]
 
 
-class DT(Agent):
+class DT(SequenceAgent):
     r"""min_π  E[1/K Σ_i m_i (π(R̂_1, s_1, a_1, …, R̂_i, s_i) - a_i)²] over windows of K steps.
 
     R̂_i is the return still to come at step i, undiscounted; m_i is 0 for padded steps, else 1; the square is a mean
@@ -103,7 +103,6 @@ class DT(Agent):
     stackable = True
     stackable_settings = ("learning_rate",)
     config: Config
-    history: History
     acting_networks = ("model",)
     window_fields = ("observation", "action", "return_to_go", "time", "mask")
 
@@ -116,7 +115,7 @@ class DT(Agent):
 
     def build_learner(self) -> None:
         """Ask for windows as long as the memory, and give the model its optimiser."""
-        self.batch = Windows(history=1, future=self.history.length)
+        self.windows = Windows(history=1, future=self.history.length)
         self.optimizer("model", self.model, self.config.learning_rate, **self.config.adamw)
 
     def draws(self) -> dict[str, Uniform]:
@@ -143,10 +142,10 @@ class DT(Agent):
 
     def policy(self, observation: Tensor) -> Tensor:
         """Return the newest action, and remember both."""
-        steps = self.history.see(observation)
+        steps = self.history.append_observation(observation)
         asked = dataclasses.replace(steps, return_to_go=self.target_return() + steps.return_to_go)
         action, _ = self.on_window(asked, observation[:, :0])
-        self.history.did(action)
+        self.history.set_action(action)
         return action
 
     def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,11 +156,11 @@ class DT(Agent):
         """Return what is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``."""
         known = torch.tensor(self.config.target_returns, dtype=self.dtype, device=self.device)
         known = known if len(known) else self.model.best_return[None]
-        return known[torch.from_numpy(self.condition).to(self.device)].reshape(-1, 1)
+        return known[torch.from_numpy(self.target).to(self.device)].reshape(-1, 1)
 
     @classmethod
-    def conditions(cls, config: Config) -> Sequence[str]:
-        """Name the returns that can be asked for."""
+    def target_labels(cls, config: Config) -> Sequence[str]:
+        """Label the returns that can be asked for."""
         return [f"{target:g}" for target in config.target_returns] or [""]
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.make_stochastic import BANDIT_EPISODES, LAKE_EPISODES, LUCKY_EPISODES, lottery_columns
-from offline_rl.agent import Agent, find_algorithm
+from offline_rl.agent import Agent, SequenceAgent, find_algorithm
 from offline_rl.algos.tabular import doc as tables
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.data import Dataset, load_dataset
@@ -127,7 +127,9 @@ def trained(settings: Mapping[str, Any], dataset: Dataset, seed: int) -> Agent:
 
 def promise(agent: Agent) -> float | None:
     """Return the mean return that an agent which has played expected, or was told to expect; None for no such thing."""
-    promised = getattr(agent, "promise", agent.target_return())
+    promised = getattr(agent, "promise", None)
+    if promised is None and isinstance(agent, SequenceAgent):
+        promised = agent.target_return()
     return None if promised is None else float(promised.double().mean())
 
 

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Draw, Metrics, Normal, Uniform, WindowBatch
-from offline_rl.agent.sequence import LONGEST, SequenceConfig
+from offline_rl.agent import Draw, Metrics, Normal, SequenceAgent, SequenceConfig, Uniform, WindowBatch
+from offline_rl.agent.sequence import LONGEST
 from offline_rl.algos.doc.energy import Energy, pairs_of
 from offline_rl.algos.doc.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
 from offline_rl.data.history import History
@@ -84,7 +84,7 @@ class Config(SequenceConfig):
             raise AgentError(f"candidates is {self.candidates}; times the widest layer at most {LARGEST_CHOICE}")
 
 
-class DoC(Agent):
+class DoC(SequenceAgent):
     r"""min_{q,π} max_f  E[-log π(a_i | h_i, s_i, z)] + β E_f,   z ~ q(z | future),  plus what rides on z as a constant.
 
     E_f = E[f(o_i, x_i, z) - log mean_õ exp f(õ, x_i, z)], where o_i is the outcome (r_i, s_{i+1}, d_i) of the situation
@@ -99,7 +99,6 @@ class DoC(Agent):
     stackable = True
     stackable_settings = ("beta", "standard_weight", "learning_rate", "energy_learning_rate")
     config: Config
-    history: History
     acting_networks = ("model",)
     window_fields = ("observation", "action", "previous_reward", "time", "mask")
 
@@ -122,7 +121,7 @@ class DoC(Agent):
     def build_learner(self) -> None:
         """Make the energy, apart from everything else; ask for windows."""
         c = self.config
-        self.batch = Windows(self.history.length, c.future)
+        self.windows = Windows(self.history.length, c.future)
         inputs = self.model.encoder.feature_size + self.observation_size + self.action_size + c.latent_size
         self.energy = Energy(inputs, self.observation_size + 2, c.hidden_dims)
         self.optimizer("model", self.model, c.learning_rate, **c.adamw)
@@ -224,11 +223,11 @@ class DoC(Agent):
 
     def policy(self, observation: Tensor) -> Tensor:
         """Return the newest action for z*, which is chosen anew every F steps of an episode; remember all."""
-        steps = self.model.scaled(self.history.see(observation))
+        steps = self.model.scaled(self.history.append_observation(observation))
         features = self.model.encoder.features(steps)[0][:, -1:]
         self.choose(steps, features[:, 0])
         action = self.model.action(features, self.latent)[:, 0]
-        self.history.did(action)
+        self.history.set_action(action)
         return action
 
     def choose(self, steps: Steps, features: Tensor) -> None:

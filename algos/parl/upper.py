@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Metrics, ParameterGroup
+from offline_rl.agent import Metrics, OptimizerGroup
 from offline_rl.algos.parl import hypergradient as implicit
 from offline_rl.algos.parl.lower import Lower, LowerIQL, LowerTD3BC
 from offline_rl.algos.parl.reward_learning import (
@@ -136,7 +136,7 @@ class Upper:
         mode: str,
         networks: Networks,
         lower: Lower,
-        groups: Mapping[str, ParameterGroup],
+        groups: Mapping[str, OptimizerGroup],
         seed: int,
     ) -> None:
         self._config, self._mode, self._networks, self._lower = config, mode, networks, lower

@@ -7,7 +7,7 @@ from offline_rl.agent.base import LARGEST_WEIGHT, Agent, Loss, Phase
 from offline_rl.agent.batch import Batch, Draw, Length, Metrics, Normal, Uniform, WindowBatch
 from offline_rl.agent.config import AgentConfig, NestedConfig, decimals
 from offline_rl.agent.folder import describe
-from offline_rl.agent.optimizer import ParameterGroup, Target, adam
+from offline_rl.agent.optimizer import Adam, OptimizerGroup, ParameterGroup, Target, TargetNetwork, adam
 from offline_rl.agent.registry import (
     Variants,
     agent_from_description,
@@ -21,9 +21,11 @@ from offline_rl.agent.registry import (
     upgraded,
     variants,
 )
+from offline_rl.agent.sequence import SequenceAgent, SequenceConfig, target_labels
 
 __all__ = [
     "LARGEST_WEIGHT",
+    "Adam",
     "Agent",
     "AgentConfig",
     "Batch",
@@ -33,9 +35,13 @@ __all__ = [
     "Metrics",
     "NestedConfig",
     "Normal",
+    "OptimizerGroup",
     "ParameterGroup",
     "Phase",
+    "SequenceAgent",
+    "SequenceConfig",
     "Target",
+    "TargetNetwork",
     "Uniform",
     "Variants",
     "WindowBatch",
@@ -50,6 +56,7 @@ __all__ = [
     "new_agent",
     "presets",
     "setting_types",
+    "target_labels",
     "upgraded",
     "variants",
 ]

@@ -7,7 +7,7 @@ an action. See ``algos/td3_bc.py`` for how one reads.
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,13 +19,11 @@ from offline_rl.agent.batch import Batch, Draw, Length, Metrics
 from offline_rl.agent.config import AgentConfig
 from offline_rl.agent.folder import describe, write
 from offline_rl.agent.hub import model_card, upload
-from offline_rl.agent.optimizer import ParameterGroup, Target, _flatten
-from offline_rl.data.history import History
+from offline_rl.agent.optimizer import Adam, OptimizerGroup, ParameterGroup, Target, TargetNetwork, flatten
 from offline_rl.data.names import Names, in_order, numbered
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
-from offline_rl.data.windows import Rows, Steps, Windows
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError, DivergedError, brief
 from offline_rl.files import replace_folder
@@ -46,6 +44,11 @@ class Agent:
     Subclasses set ``name``, ``config_class`` and ``PRESETS`` and write, in this order, ``build_policy``,
     ``build_learner``, ``draws``, their losses, ``update`` and ``policy``; those that can be trained online, too, also
     write ``explore``.
+
+    Three methods choose actions. Users call :meth:`act`: it takes raw observations, normalises them, calls one of the
+    other two, and scales the result to the environment's range. :meth:`policy` is the actor's forward pass on
+    normalised tensors, without noise. :meth:`explore` is the same with noise, which is an argument: nothing is drawn
+    inside.
 
     ``lengths_used`` names those of ``steps`` and ``online_steps`` that the algorithm has asked for.
     ``phase`` says whether updates are ``"offline"`` or, after :meth:`go_online`, ``"online"``.
@@ -71,28 +74,23 @@ class Agent:
     config_class: ClassVar[type[AgentConfig]]
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
-    batch: Rows | Windows = Rows()
-    """What :meth:`update` gets: a :class:`Batch`, or a :class:`WindowBatch`."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
     stackable: ClassVar[bool] = False
-    """Whether :meth:`update` changes optimisers and targets alone, and could be mapped over agents by ``torch.vmap``.
+    """Whether the agents of several seeds may be trained as one on a GPU (``torch.vmap``), and updates be compiled.
 
-    Where it is True, a GPU trains a run's agents as one, and updates can be compiled."""
+    True is right if :meth:`update` changes nothing but optimisers and targets and never branches on a tensor."""
     stackable_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings that may differ then: :meth:`update` alone reads them, from ``config``, or they are learning rates."""
+    """Settings in which agents that are trained as one may differ.
+
+    :meth:`update` must read them from ``config`` each time; one that ``build_learner`` or ``prepare`` reads is wrong
+    here, unless it is a learning rate, which :meth:`optimizer` keeps for each agent."""
     cycle: int | None = None
-    """After how many updates :meth:`update` does the same again; the algorithm may set it when it is built.
+    """Period of :meth:`update`: update number ``step`` executes the same code as number ``step + cycle``.
 
-    A multiple of each n in ``step % n``, which is all that :meth:`update` may do with its number; 1 if it does not look
-    at it. Then updates can be repeated by a GPU on its own, or compiled. None: not known, they are made one by one."""
-    history: History | None = None
-    """What ``policy`` remembers of the episodes it plays; the algorithm sets it where one observation is not enough."""
-    window_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields of ``Steps`` that :meth:`on_window` reads, where there is a ``history``."""
-    memory_size: int = 0
-    """M, numbers that :meth:`on_window` remembers besides the history; the algorithm may set it when it is built."""
-
+    1 if ``update`` does not use ``step``. If it does something when ``step % n == 0``, a multiple of every such n, set
+    in ``build_learner``; any other use of ``step`` is not allowed. A GPU then records one CUDA graph for each update of
+    the period and replays them. None: not declared, so every update is executed eagerly."""
     config: Any
 
     def __init__(
@@ -130,10 +128,9 @@ class Agent:
         self.dtype = dtype
         self.provenance: dict[str, Any] = {}
         self.rows: Tensor | None = None
-        self.condition = np.asarray(0)
         self._generator = np.random.default_rng(seed)
-        self.groups: dict[str, ParameterGroup] = {}
-        self.targets: dict[str, Target] = {}
+        self.groups: dict[str, OptimizerGroup] = {}
+        self.targets: dict[str, TargetNetwork] = {}
         self.build_policy()
         for network in self.acting_networks:
             getattr(self, network).to(device=self.device, dtype=self.dtype)
@@ -177,7 +174,10 @@ class Agent:
         raise NotImplementedError
 
     def draws(self) -> Mapping[str, Draw]:
-        """Name the random numbers that one update needs."""
+        """Name the random numbers that one update needs; ``batch.draws`` brings them under these names.
+
+        They are functions of (seed, name, step), so that an interrupted run goes on with the same ones.
+        """
         return {}
 
     def prepare(self, rows: PackedRows) -> None:
@@ -192,49 +192,30 @@ class Agent:
         raise NotImplementedError
 
     def policy(self, observation: Tensor) -> Tensor:
-        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1]."""
+        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1], without noise."""
         raise NotImplementedError
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Map normalised observations ``(B, O)`` to actions ``(B, A)`` in [-1, 1] that also try something else.
-
-        ``noise`` ``(B, A)`` is from N(0, 1). An algorithm without this method cannot be trained online.
-        """
-        raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
-
-    def on_window(self, steps: Steps, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what ``policy`` does with its history for histories that are given, padded on the left; for exporting.
+        """Map normalised observations ``(B, O)`` to noisy actions ``(B, A)`` in [-1, 1], to collect data online.
 
         Args:
-            steps: ``(B, K, ...)``, of which ``window_fields`` have a meaning. ``return_to_go`` is what is asked for.
-            memory: ``(B, M)``, what was returned for the step before; it means nothing at an episode's first step.
+            observation: ``(B, O)``.
+            noise: ``(B, A)`` from N(0, 1).
 
-        Returns:
-            The newest actions ``(B, A)`` in [-1, 1], and what to remember ``(B, M)``.
+        Raises:
+            AgentError: The algorithm does not write this method, so it cannot be trained online.
         """
-        raise AgentError(f"{self.name} does not say how it acts on a given history, so it cannot be exported")
-
-    def memory(self) -> Tensor:
-        """Return what ``policy`` remembers besides the history ``(B, M)``, as :meth:`on_window` would."""
-        return torch.zeros(0)
-
-    def target_return(self) -> Tensor | None:
-        """Return the return that is asked for, ``(1, 1)`` or one for each environment ``(E, 1)``; None if none is."""
-        return None
-
-    @classmethod
-    def conditions(cls, config: Any) -> Sequence[str]:
-        """Name the ways in which the agent can be asked to act, see :meth:`reset`; most agents know one, unnamed."""
-        return ("",)
+        raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
 
     def signals(self, observation: Tensor) -> dict[str, Tensor]:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
 
     def repeats(self, step: int) -> bool:
-        """Say whether update ``step`` is work of the device alone, and the same as one or more cycles before.
+        """Say whether update ``step`` may be replayed from what was recorded a ``cycle`` or more before.
 
-        For algorithms that do something else now and then; those updates are made one by one.
+        False for an update that does something rare, or works on the host, such as fitting a model anew; it is then
+        executed eagerly, and the updates around it are still replayed.
         """
         return True
 
@@ -254,29 +235,35 @@ class Agent:
         """Initialise ``network`` from the agent's seed and give it an Adam optimiser that :meth:`minimize` knows.
 
         With ``decays`` the learning rate falls to 0 over the run, unless an online phase follows. It grows to its value
-        in the share ``warmup`` of the run. For the rest see :class:`ParameterGroup`.
+        in the share ``warmup`` of the run. For the rest see :class:`offline_rl.agent.optimizer.Adam`.
         """
         network.to(device=self.device, dtype=self.dtype)
         network.initialize(Stream(self.seed, f"init/{name}").at(0))  # type: ignore[operator]
         decay_steps = self.steps if decays and not self.length.online else None
-        self.groups[name] = ParameterGroup(
-            network,
-            learning_rate,
-            decay_steps,
-            warmup_steps=round(warmup * self.steps) if warmup else 0,
-            weight_decay=weight_decay,
-            gradient_clip=gradient_clip,
-        )
+        warmup_steps = round(warmup * self.steps) if warmup else 0
+        adam = Adam(learning_rate, decay_steps, warmup_steps, weight_decay, gradient_clip)
+        self.groups[name] = ParameterGroup(network, adam)
 
     def target_of(self, name: str) -> Any:
         """Return a copy of the network registered as ``name`` that :meth:`track_targets` moves slowly after it."""
         online = self.groups[name]
         target = copy.deepcopy(online.network).requires_grad_(False)
-        self.targets[name] = Target(target, _flatten(target), online.flat)
+        self.targets[name] = Target(target, flatten(target), online.flat)
         return target
 
     def minimize(self, batch: Batch, **losses: Loss) -> Metrics:
-        """Take one step down each loss, all gradients first; the loss named ``x`` moves the optimiser ``x`` only."""
+        """Take one optimiser step for each loss; the loss named ``x`` moves the network registered as ``x`` only.
+
+        All gradients are computed before the first step. A loss that looks through a network which it does not move
+        calls ``network.frozen(...)``: the same output with the weights as constants; gradients reach the input only.
+
+        Args:
+            batch: What each loss is called with.
+            losses: Functions that return a loss and metrics. What else they need is bound by ``functools.partial``.
+
+        Returns:
+            The losses as ``x_loss``, and their metrics.
+        """
         metrics: Metrics = {}
         gradients = {}
         for name, loss_of in losses.items():
@@ -309,21 +296,13 @@ class Agent:
         """Say whether the algorithm can be trained online."""
         return cls.explore is not Agent.explore
 
-    def reset(self, mask: np.ndarray | None = None, condition: int | np.ndarray = 0) -> None:
-        """Say that new episodes begin; only agents with a ``history`` need to know.
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """Say that new episodes begin; only a :class:`SequenceAgent` needs to know.
 
         Args:
             mask: ``(B,)``, True for the environments where one begins; None for all, of which there may then be another
                 number than before.
-            condition: How to act, a place in :meth:`conditions`, one or ``(B,)``; kept where only some are reset.
         """
-        if mask is None:
-            self.condition = np.asarray(condition)
-            known = len(self.conditions(self.config))
-            if ((self.condition < 0) | (self.condition >= known)).any():
-                raise AgentError(f"condition is {condition}; {self.name} has {known}, counted from 0")
-        if self.history is not None:
-            self.history.reset(mask)
 
     def act(
         self, observation: Any, reward: np.ndarray | float | None = None, *, deterministic: bool = True
@@ -334,7 +313,7 @@ class Agent:
             observation: ``(O,)`` or ``(B, O)``, as the environment gives them; or by name, in any order: a mapping of
                 names to numbers or columns ``(B,)``, a pandas series or frame. Names are :attr:`observation_names`,
                 with or without ``observation_`` before them, or ``observation_0``, … where there are none.
-            reward: What the last actions earned, one or ``(B,)``; only agents with a ``history`` use it. None: unknown.
+            reward: What the last actions earned, one or ``(B,)``; only a :class:`SequenceAgent` uses it. None: unknown.
             deterministic: Act as well as possible; False explores, with noise from a generator of the agent's own.
 
         Returns:
@@ -345,8 +324,6 @@ class Agent:
             DivergedError: The action would hold NaN or infinity.
         """
         raw = self._raw(observation)
-        if self.history is not None:
-            self.history.hear(reward)
         if deterministic:
             return self._act(raw, self.policy)
         noise = self._generator.standard_normal((*raw.shape[:-1], self.action_size), np.float32)
@@ -570,7 +547,7 @@ class Agent:
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`training_state` returned."""
         for name, group in self.groups.items():
-            prefix = f"{name}."
-            group.load_state({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+            for key, tensor in group.state().items():
+                tensor.copy_(state[f"{name}.{key}"])
         for name, target in self.targets.items():
             target.flat.copy_(state[f"{name}.target"])

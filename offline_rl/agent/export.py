@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.agent.sequence import SequenceAgent
 from offline_rl.data.windows import Steps
 from offline_rl.errors import AgentError
 from offline_rl.files import write_bytes
@@ -174,8 +175,8 @@ def write_program(agent: Any, path: Path, *, deterministic: bool) -> None:
 @torch.no_grad()
 def _traced(agent: Any, deterministic: bool) -> tuple[torch.export.ExportedProgram, list[str]]:
     """Return the policy as a graph for batches of any size, and what its outputs are called."""
-    policy = (RowPolicy(agent) if agent.history is None else WindowPolicy(agent)).requires_grad_(False)
-    outputs = ["action", "next_memory"] if agent.memory_size else ["action"]
+    policy = (WindowPolicy(agent) if isinstance(agent, SequenceAgent) else RowPolicy(agent)).requires_grad_(False)
+    outputs = ["action", "next_memory"] if getattr(agent, "memory_size", 0) else ["action"]
     # Three rows: sizes 0 and 1 would be taken for constants.
     arrays = _example(agent, deterministic, 3)
     batch = torch.export.Dim("batch")
@@ -194,7 +195,7 @@ def _traced(agent: Any, deterministic: bool) -> tuple[torch.export.ExportedProgr
 
 def _example(agent: Any, deterministic: bool, batch: int) -> Arrays:
     """Return inputs of the file as they are at an episode's first step, but for the observation."""
-    if agent.history is None:
+    if not isinstance(agent, SequenceAgent):
         arrays = {"observation": np.zeros((batch, agent.observation_size), np.float32)}
         return arrays if deterministic else arrays | {"noise": np.zeros((batch, agent.action_size), np.float32)}
     if not deterministic:
@@ -224,10 +225,10 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
         "inputs": {name: INPUTS[name] for name in _example(agent, deterministic, 1)},
     }
-    if "return_to_go" in agent.window_fields:
+    if isinstance(agent, SequenceAgent) and "return_to_go" in agent.window_fields:
         facts["target_returns"] = []
-        for place in range(len(agent.conditions(agent.config))):
-            agent.reset(condition=place)
+        for index in range(len(agent.target_labels(agent.config))):
+            agent.reset(target=index)
             facts["target_returns"].append(_target(agent))
         agent.reset()
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
@@ -255,7 +256,7 @@ def _tidy(onnx: Any, model: Any) -> None:
 
 def _check(agent: Any, run: Run, deterministic: bool, reader: str) -> None:
     """Refuse a file that does not act as the agent does."""
-    played = _play_rows if agent.history is None else _play_windows
+    played = _play_windows if isinstance(agent, SequenceAgent) else _play_rows
     found, wanted = (np.concatenate(actions) for actions in zip(*played(agent, run, deterministic), strict=True))
     worst = float(np.abs(found - wanted).max(initial=0 if len(found) > CHECKED_ROWS // 2 else np.inf))
     preprocessing = agent.preprocessing
@@ -279,7 +280,7 @@ def _play_rows(agent: Any, run: Run, deterministic: bool) -> Iterator[tuple[np.n
     yield run(arrays)[0], wanted
 
 
-def _play_windows(agent: Any, run: Run, deterministic: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _play_windows(agent: SequenceAgent, run: Run, deterministic: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Play episodes of random observations and rewards until histories are full, with the file beside the agent."""
     generator = np.random.default_rng(0)
     length = agent.history.length
@@ -336,7 +337,7 @@ def _write(path: Path, content: bytes) -> None:
         raise AgentError(f"{path} cannot be written ({os.strerror(error.errno or 0)}); choose another place") from None
 
 
-def _target(agent: Any) -> float:
+def _target(agent: SequenceAgent) -> float:
     """Return what an agent asks for; 0 for one that asks for nothing."""
     asked = agent.target_return()
     return 0.0 if asked is None else float(asked)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from offline_rl.agent.base import Agent
 from offline_rl.agent.folder import agent_folder, read_description, read_weights, within
@@ -169,10 +170,21 @@ def agent_from_description(
     Raises:
         AgentError: The description makes other networks than these weights are of.
     """
-    with within(weights):
+    with within(weights), _WithoutInitialWeights():
         agent = new_agent(description, device, learning=False)
     agent.load_acting_weights(weights)
     return agent
+
+
+class _WithoutInitialWeights(TorchFunctionMode):
+    """Leaves out the random weights that PyTorch's layers draw when they are made; saved ones replace them anyway."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call ``func``, unless it fills a parameter."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def load_agent(

@@ -72,8 +72,8 @@ def _evaluate(
         results.append({"agent": str(folder), **played, **_means(result)})
         if result.score_name != SCORE_NAMES[D4RL]:
             results[-1]["score_is"] = result.score_name
-        if result.by_condition:
-            results[-1]["asked_for"] = {asked: _means(played) for asked, played in result.by_condition.items()}
+        if result.by_target_return:
+            results[-1]["asked_for"] = {asked: _means(played) for asked, played in result.by_target_return.items()}
         if not json:
             _print_evaluation(results[-1])
     if json:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent
+from offline_rl.agent import Agent, SequenceAgent
 from offline_rl.collection.options import AgentOptions, CollectOptions, LearnerOptions
 from offline_rl.data.packed import PackedRows, packed
 from offline_rl.draws import Stream
@@ -152,7 +152,7 @@ class SavedAgent(RandomPolicy):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put the environment's state back, and remind an agent that remembers of the episode under way."""
         super().load_state(state)
-        if self._agent.history is None:
+        if not isinstance(self._agent, SequenceAgent):
             return
         arrays, rows = self._recorder.arrays(), self._recorder.rows()
         ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"])

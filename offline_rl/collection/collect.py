@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, find_algorithm, load_agent
+from offline_rl.agent import Agent, AgentConfig, SequenceAgent, find_algorithm, load_agent
 from offline_rl.collection.behavior import Behavior, Learner, RandomPolicy, Recorder, SavedAgent
 from offline_rl.collection.options import AgentOptions, CollectOptions, LearnerOptions, find_kind, learner_config
 from offline_rl.data import hdf5
@@ -261,7 +261,7 @@ def _load_agent(options: AgentOptions) -> Agent:
     agent = load_agent(options.agent)
     if not options.deterministic and not agent.explores():
         raise AgentError(f"{agent.name} has no way to explore; leave out --deterministic, or give --noise")
-    if options.noise and agent.history is not None:
+    if options.noise and isinstance(agent, SequenceAgent):
         raise AgentError(f"{agent.name} remembers its own actions, not noisy ones; leave out --noise")
     return agent
 

@@ -48,7 +48,7 @@ class History:
         self._received[rows] = 0.0
         self._steps.mask[rows] = False
 
-    def hear(self, reward: np.ndarray | float | None) -> None:
+    def set_reward(self, reward: np.ndarray | float | None) -> None:
         """Keep the rewards ``(E,)`` of the last actions until the next observation; None counts as 0.
 
         Raises:
@@ -64,7 +64,7 @@ class History:
         # What came before an episode's first observation is not part of it.
         self._reward = np.where(self.time > 0, values, 0.0)
 
-    def see(self, observation: Tensor) -> Steps:
+    def append_observation(self, observation: Tensor) -> Steps:
         """Add the observations ``(E, O)`` and return the last steps, at most K, the newest at the right.
 
         The newest action is still 0. ``return_to_go`` is counted from a return of 0: minus what was received before
@@ -92,7 +92,7 @@ class History:
         self._reward = None
         return self._steps
 
-    def did(self, action: Tensor) -> None:
+    def set_action(self, action: Tensor) -> None:
         """Note the actions ``(E, A)`` chosen for the observations seen last."""
         assert self._steps is not None
         self._steps.action[:, -1] = action

@@ -18,13 +18,8 @@ S = TypeVar("S", bound="Steps")
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Says that a batch is single rows."""
-
-
-@dataclass(frozen=True)
 class Windows:
-    """Says that a batch is rows with their neighbours in the same episode.
+    """How many neighbours in the same episode each row of a batch comes with.
 
     Attributes:
         history: K, steps up to and including the row; missing ones are padded on the left.

@@ -179,6 +179,8 @@ class MLP(nn.Module):
     def frozen(self, x: Tensor, count: int | None = None) -> Tensor:
         """Like calling the network, but its parameters are constants: only the input's gradient is computed.
 
+        For -Q(s, π(s)): the gradient runs through the critic to the action; none is computed for the critic's weights.
+
         Args:
             x: Input ``(B, input_size)``.
             count: Evaluate only the first ``count`` networks.

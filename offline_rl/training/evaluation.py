@@ -1,6 +1,7 @@
 """What an agent is worth: episodes in the simulator, as a pure function of (weights, seed, step)."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import torch
 
-from offline_rl.agent import Agent, AgentConfig, load_agent
+from offline_rl.agent import Agent, AgentConfig, SequenceAgent, load_agent, target_labels
 from offline_rl.draws import derived_seed
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.foreign import checked_environment, play_episode, registered
@@ -36,8 +37,8 @@ class Evaluation:
         returns: ``(E,)``.
         lengths: ``(E,)``, in steps.
         scores: ``(E,)``, the normalised returns; None where nothing says which returns score 0 and 100.
-        by_condition: The same under each of the agent's conditions, of which the first is this one; empty for an agent
-            that knows one way to act.
+        by_target_return: The same for each of the agent's target returns, of which the first is this one; empty for an
+            agent that has one or none.
         task: What was played: a task, or a Gymnasium environment.
         dynamics: A task's; None for a Gymnasium environment that is no task.
         score_name: What the scores are, in words, or that there are none.
@@ -46,10 +47,16 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     scores: np.ndarray | None
-    by_condition: Mapping[str, "Evaluation"] = field(default_factory=dict)
+    by_target_return: Mapping[str, "Evaluation"] = field(default_factory=dict)
     task: str = ""
     dynamics: Dynamics | None = None
     score_name: str = SCORE_NAMES[D4RL]
+
+    @property
+    def by_condition(self) -> Mapping[str, "Evaluation"]:
+        """The earlier name of ``by_target_return``."""
+        warnings.warn("Evaluation.by_condition is now by_target_return", DeprecationWarning, stacklevel=2)
+        return self.by_target_return
 
 
 def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
@@ -61,23 +68,31 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
 def play(
     agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int], on_step: "StepCallback | None" = None
 ) -> tuple[list[list[float]], list[list[int]]]:
-    """Play one block of episodes under each of the agent's conditions, all together, the first condition's first.
+    """Play one block of episodes for each of the agent's target returns, all together, those of the first one first.
 
     Returns:
-        For each episode, its returns, one for each condition; and its lengths likewise.
+        For each episode, its returns, one for each target return; and its lengths likewise.
     """
     from offline_rl.envs.vector import rollout
 
-    count = len(agent.conditions(agent.config))
-    agent.reset(condition=np.arange(count).repeat(len(seeds)))
+    count = len(target_labels(type(agent), agent.config))
+    _reset(agent, np.arange(count).repeat(len(seeds)))
     result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True, on_step=on_step)
     shape = count, len(seeds)
     return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
 
 
-def by_condition(agent: type[Agent], config: AgentConfig, values: Sequence[object]) -> dict[str, np.ndarray]:
-    """Return what :func:`play` gave for E episodes as one array ``(E,)`` for each condition; of NaN after a failure."""
-    names = agent.conditions(config)
+def _reset(agent: Agent, target: np.ndarray) -> None:
+    """Begin new episodes, which ask for the target returns of these indices if the agent has any."""
+    if isinstance(agent, SequenceAgent):
+        agent.reset(target=target)
+    else:
+        agent.reset()
+
+
+def by_target_return(agent: type[Agent], config: AgentConfig, values: Sequence[object]) -> dict[str, np.ndarray]:
+    """Return what :func:`play` gave for E episodes as an array ``(E,)`` for each target return; NaN after a failure."""
+    names = target_labels(agent, config)
     columns = np.asarray(values, np.float64).reshape(len(values), -1)
     return {name: columns[:, min(place, columns.shape[1] - 1)] for place, name in enumerate(names)}
 
@@ -145,7 +160,7 @@ def evaluate(
             else those that the task's data was recorded with.
         episodes: How many episodes to play.
         seed: Decides the initial states.
-        video: MP4 or GIF file for a video of the first episodes, those that are scored, under the first condition.
+        video: MP4 or GIF file for a video of the first episodes, those that are scored, for the first target return.
         video_episodes: How many of them it shows.
 
     Raises:
@@ -186,24 +201,24 @@ def _task_or_environment(agent: Agent, task: Any) -> "Task | gymnasium.Env[Any, 
 
 
 def _raw_returns(agent: Agent, environment: "gymnasium.Env[Any, Any]", episodes: int, seed: int) -> Evaluation:
-    """Play one episode after the other, of each condition the same ones."""
+    """Play one episode after the other, for each target return the same ones."""
     bounds = agent.preprocessing.action_low, agent.preprocessing.action_high
     name = checked_environment(environment, agent.observation_size, bounds)
     seeds = [reset for block in blocks(seed, 0, episodes) for reset in block]
     found: dict[str, Evaluation] = {}
-    for place, condition in enumerate(agent.conditions(agent.config)):
+    for index, label in enumerate(target_labels(type(agent), agent.config)):
         played = []
         for reset in seeds:
-            agent.reset(condition=np.array([place]))
+            _reset(agent, np.array([index]))
             played.append(play_episode(environment, agent.act, reset))
         returns, lengths = (np.array(values) for values in zip(*played, strict=True))
-        found[condition] = Evaluation(returns, lengths, None, task=name, score_name=RAW_RETURNS)
-    return _with_conditions(found)
+        found[label] = Evaluation(returns, lengths, None, task=name, score_name=RAW_RETURNS)
+    return _with_target_returns(found)
 
 
-def _with_conditions(found: Mapping[str, Evaluation]) -> Evaluation:
+def _with_target_returns(found: Mapping[str, Evaluation]) -> Evaluation:
     first = next(iter(found.values()))
-    return replace(first, by_condition=found) if len(found) > 1 else first
+    return replace(first, by_target_return=found) if len(found) > 1 else first
 
 
 def _scores(  # noqa: PLR0917 (as evaluate)
@@ -231,9 +246,10 @@ def _scores(  # noqa: PLR0917 (as evaluate)
     if recorder:
         recorder.write()
     returns, lengths = (
-        by_condition(type(agent), agent.config, [value for part in played for value in part[which]]) for which in (0, 1)
+        by_target_return(type(agent), agent.config, [value for part in played for value in part[which]])
+        for which in (0, 1)
     )
-    return _with_conditions(
+    return _with_target_returns(
         {
             name: Evaluation(
                 own,

@@ -32,7 +32,7 @@ class Memory:
     def of(cls, plan: Plan) -> "Memory":
         """Look what a plan needs."""
         agent = new_agent(plan.description(plan.options.seeds[0]))
-        gradients = sum(group.gradient.nbytes for group in agent.groups.values())
+        gradients = sum(group.flat.nbytes for group in agent.groups.values())
         width = 2 * agent.observation_size + agent.action_size + 2
         return cls(
             plan.device,

@@ -24,7 +24,7 @@ from offline_rl.files import MAKE_ROOM, write_bytes, writing
 from offline_rl.tracking.progress import Progress
 from offline_rl.tracking.record import Record, Row
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
-from offline_rl.training.evaluation import by_condition
+from offline_rl.training.evaluation import by_target_return
 from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Plan
 from offline_rl.training.team import Crew, Evaluator, PendingEvaluation, Team, take_players
@@ -255,7 +255,9 @@ class Trainer:
     def _evaluation_row(self, evaluation: PendingEvaluation, seed: int) -> Row:
         parts = range(len(evaluation.blocks[seed]))
         returns_by, lengths_by = (
-            by_condition(self._plan.algorithm, self._plan.config, [row for part in parts for row in played[seed, part]])
+            by_target_return(
+                self._plan.algorithm, self._plan.config, [row for part in parts for row in played[seed, part]]
+            )
             for played in (evaluation.returns, evaluation.lengths)
         )
         returns, lengths = next(iter(returns_by.values())), next(iter(lengths_by.values()))

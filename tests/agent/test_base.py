@@ -339,6 +339,15 @@ def test_loading_makes_what_acting_needs_and_nothing_else(saved, agent):
     assert set(loaded.anew().groups) == {"actor", "critic"}
 
 
+def test_loading_draws_no_initial_weights(tmp_path):
+    """Broken by layers of PyTorch's that begin with random weights of their own."""
+    settings = find_algorithm("dt").config_class(width=8, layers=1)
+    find_algorithm("dt")(settings, 3, 2).save(tmp_path / "agent")
+    before = torch.get_rng_state()
+    orl.load_agent(tmp_path / "agent")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("name", algorithms())
 def test_no_acting_network_has_a_parameter_that_is_not_saved(name, monkeypatch):
     """Broken by a critic in ``build_policy``: the slack that hides small ones is taken away here."""

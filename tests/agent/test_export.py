@@ -12,7 +12,7 @@ import torch
 from helpers.agents import agent_of
 
 import offline_rl as orl
-from offline_rl.agent import algorithms, export, find_algorithm
+from offline_rl.agent import SequenceAgent, algorithms, export, find_algorithm
 from offline_rl.data.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(
@@ -41,7 +41,7 @@ def make(name, **changes):
     settings = {**SETTINGS.get(name, SMALL), **changes}
     agent = agent_of(name, settings, 3, 2, seed=5, preprocessing=PREPROCESSING)
     agent.provenance = {"task": "hopper-medium-v2", "fingerprint": "abc123", "versions": {"torch": torch.__version__}}
-    if agent.history is not None:
+    if isinstance(agent, SequenceAgent):
         agent.groups["model"].flat.mul_(4)
     return agent
 
@@ -105,7 +105,7 @@ class Player:
 
 def largest_difference(agent, path, run, rows=1000):
     """Return the largest difference of actions on random observations, along histories where there are some."""
-    if agent.history is None:
+    if not isinstance(agent, SequenceAgent):
         return np.abs(run(observation=observations(rows))[0] - agent.act(observations(rows))).max()
     names = json.loads(metadata(path)["inputs"])
     target = float(agent.target_return() or 0)

@@ -289,7 +289,7 @@ def test_evaluate_and_the_report_tell_of_every_target(tmp_path):
     assert [line.split(": ")[0] for line in told] == [f"{agent}, asked for 300", f"{agent}, asked for 90"]
     found = json.loads(run("evaluate", str(agent), "--episodes", "3", "--json").stdout)[0]
     assert found["return"] == found["asked_for"]["300"]["return"] == played.returns.mean()
-    assert found["asked_for"]["90"]["return"] == played.by_condition["90"].returns.mean()
+    assert found["asked_for"]["90"]["return"] == played.by_target_return["90"].returns.mean()
 
 
 def test_what_nobody_has_foreseen_ends_in_one_sentence(monkeypatch, capsys):

@@ -93,8 +93,8 @@ def test_a_history_grows_like_a_window():
     history = History(4, 1)
     windows = EpisodeWindows(packed(dataset))
     for time in range(8):
-        history.hear(None if time == 0 else dataset.rewards[time - 1 : time])
-        steps = history.see(torch.from_numpy(dataset.observations[time : time + 1].copy()))
+        history.set_reward(None if time == 0 else dataset.rewards[time - 1 : time])
+        steps = history.append_observation(torch.from_numpy(dataset.observations[time : time + 1].copy()))
         known = windows.around(torch.tensor([time]), Windows(4, 1))
         count = min(time + 1, 4)
         assert steps.mask.all()
@@ -104,13 +104,13 @@ def test_a_history_grows_like_a_window():
         assert torch.equal(steps.action[:, :-1], known.action[:, -count:-1])
         assert torch.equal(steps.return_to_go, known.return_to_go[:, -count:] - float(dataset.episode_returns[0]))
         assert (steps.action[:, -1] == 0).all()
-        history.did(torch.tensor(dataset.actions[time : time + 1]))
+        history.set_action(torch.tensor(dataset.actions[time : time + 1]))
 
 
 def played(history, observations, rewards=None):
-    history.hear(rewards)
-    steps = history.see(torch.as_tensor(observations, dtype=torch.float32)[:, None])
-    history.did(torch.zeros(len(observations), 1))
+    history.set_reward(rewards)
+    steps = history.append_observation(torch.as_tensor(observations, dtype=torch.float32)[:, None])
+    history.set_action(torch.zeros(len(observations), 1))
     return steps
 
 
@@ -135,12 +135,12 @@ def test_another_number_of_environments_needs_a_reset():
     played(history, [1.0, 2.0])
     for act in (
         lambda: played(history, [1.0]),
-        lambda: history.hear([1.0]),
+        lambda: history.set_reward([1.0]),
         lambda: history.reset([True, False, True]),
     ):
         with pytest.raises(AgentError, match="remembers 2; call reset"):
             act()
     with pytest.raises(AgentError, match="reward holds NaN"):
-        history.hear([1.0, np.nan])
+        history.set_reward([1.0, np.nan])
     history.reset()
     assert played(history, [1.0]).mask.shape == (1, 1)

@@ -65,7 +65,7 @@ class PlainDoC:
     """One window, one situation and one head at a time, as the paper states the objective; nothing is ever padded."""
 
     def __init__(self, agent, dataset):
-        self.agent, self.c, self.past = agent, agent.config, agent.batch.history
+        self.agent, self.c, self.past = agent, agent.config, agent.windows.history
         self.model = Layers(list(agent.model.parameters()), agent.groups["model"])
         self.energy = Layers(list(agent.energy.parameters()), agent.groups["energy"])
         names = [name for name, _ in agent.model.named_parameters()]
@@ -266,7 +266,7 @@ class Windowed(DoC):
 
     def update(self, batch, step):
         steps = RecordedSteps(**{field.name: batch.draws[field.name] for field in dataclasses.fields(RecordedSteps)})
-        self.metrics = super().update(WindowBatch(**vars(batch), steps=steps, place=self.batch.history - 1), step)
+        self.metrics = super().update(WindowBatch(**vars(batch), steps=steps, place=self.windows.history - 1), step)
         return self.metrics
 
 

@@ -162,7 +162,7 @@ def test_float64_agrees_step_by_step(settings):
     agent.prepare(rows)
     sampler = Sampler(agent, rows)
     batches = [sampler.batch(step) for step in range(1, UPDATES + 1)]
-    assert len({int(n) for batch in batches for n in batch.steps.mask.sum(1)}) == agent.batch.length
+    assert len({int(n) for batch in batches for n in batch.steps.mask.sum(1)}) == agent.windows.length
     made = []
 
     def reference(of):

@@ -310,7 +310,9 @@ def test_acting_sees_what_training_saw(dataset, rows, encoder):
     reward = None
     for row in range(start, start + 7):
         acted = agent.act(dataset.observations[row], reward)
-        steps = agent.model.scaled(windows.around(torch.tensor([row]), Windows(agent.batch.history, 1), torch.float64))
+        steps = agent.model.scaled(
+            windows.around(torch.tensor([row]), Windows(agent.windows.history, 1), torch.float64)
+        )
         with torch.inference_mode():
             features = agent.model.encoder.features(steps)[0][:, -1:]
             expected = agent.model.action(features, agent.latent)[0, 0].numpy()
@@ -420,7 +422,7 @@ def test_the_prior_learns_the_aggregate_posterior(bandits):
             loss = agent.prior_loss(agent.view(sampler.batch(step)))
             for parameter, gradient in zip(prior_parameters, torch.autograd.grad(loss, prior_parameters), strict=True):
                 parameter.data.sub_(0.02 * gradient)
-        windows = EpisodeWindows(rows).around(torch.arange(len(rows)), agent.batch)
+        windows = EpisodeWindows(rows).around(torch.arange(len(rows)), agent.windows)
         steps = agent.model.scaled(windows)
         with torch.no_grad():
             posterior, prior = agent.model.encoder.posterior(steps), agent.model.encoder.prior(steps)

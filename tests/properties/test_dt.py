@@ -14,7 +14,7 @@ from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs.tasks import find_task
-from offline_rl.training.evaluation import by_condition, play
+from offline_rl.training.evaluation import Evaluation, by_target_return, play
 from offline_rl.training.updates.sampler import Sampler
 
 SMALL = {"batch_size": 8, "length": 6, "width": 16, "layers": 2, "hidden_dims": [16, 16]}
@@ -52,7 +52,7 @@ def loosened(agent):
 def test_the_loss_does_not_depend_on_what_is_padded(rows, encoder):
     """Broken by a loss without its mask."""
     agent = make(rows, encoder=encoder, length=6)
-    agent.batch = dataclasses.replace(agent.batch, future=6)  # so that the perceptron gets padding, too
+    agent.windows = dataclasses.replace(agent.windows, future=6)  # so that the perceptron gets padding, too
     batch = Sampler(agent, rows).batch(1)
     mask = batch.steps.mask
     assert 0 < mask.double().mean() < 1
@@ -96,7 +96,7 @@ def test_acting_gives_what_training_saw(dataset, rows, encoder):
     own = slice(*dataset.episode_bounds[episode : episode + 2])
     agent.model.best_return.fill_(dataset.episode_returns[episode])
     sampler = Sampler(agent, rows)
-    windows = sampler._episodes.around(torch.tensor([own.start]), dataclasses.replace(agent.batch, future=40))
+    windows = sampler._episodes.around(torch.tensor([own.start]), dataclasses.replace(agent.windows, future=40))
     with torch.inference_mode():
         expected = agent.model(windows, windows.return_to_go)[0, : own.stop - own.start].numpy()
     reward, acted = None, []
@@ -161,20 +161,30 @@ def test_an_evaluation_plays_every_target_as_if_it_were_alone():
     settings = {"observation_size": 11, "action_size": 3, "return_scale": 1.0}
     both = loosened(make(None, target_returns=[5.0, -5.0], **settings))
     returns, lengths = play(both, find_task("hopper"), "d4rl", [1, 2, 3])
-    found = by_condition(DT, both.config, returns)
+    found = by_target_return(DT, both.config, returns)
     assert list(found) == ["5", "-5"]
     assert not np.array_equal(found["5"], found["-5"])
     for target in (5.0, -5.0):
         one = loosened(make(None, target_returns=[target], **settings))
         alone, alone_lengths = play(one, find_task("hopper"), "d4rl", [1, 2, 3])
         np.testing.assert_allclose(found[f"{target:g}"], np.ravel(alone), rtol=1e-3)
-        assert by_condition(DT, both.config, lengths)[f"{target:g}"].tolist() == np.ravel(alone_lengths).tolist()
+        assert by_target_return(DT, both.config, lengths)[f"{target:g}"].tolist() == np.ravel(alone_lengths).tolist()
     evaluation = orl.evaluate(both, "hopper", episodes=2)
-    assert evaluation.returns.tolist() == evaluation.by_condition["5"].returns.tolist()
-    assert list(evaluation.by_condition) == ["5", "-5"]
-    assert by_condition(DT, both.config, [[np.nan]] * 3)["-5"].shape == (3,)
-    with pytest.raises(orl.AgentError, match="dt has 2, counted from 0"):
-        both.reset(condition=2)
+    assert evaluation.returns.tolist() == evaluation.by_target_return["5"].returns.tolist()
+    assert list(evaluation.by_target_return) == ["5", "-5"]
+    assert by_target_return(DT, both.config, [[np.nan]] * 3)["-5"].shape == (3,)
+    with pytest.raises(orl.AgentError, match="target is 2; dt has 2 target returns, counted from 0"):
+        both.reset(target=2)
+
+
+def test_what_was_called_a_condition_is_still_understood():
+    agent = make(None, target_returns=[5.0, -5.0])
+    with pytest.warns(DeprecationWarning, match="target"):
+        agent.reset(condition=1)
+    assert agent.target_return().tolist() == [[-5.0]]
+    alone = Evaluation(np.ones(1), np.ones(1, int), None)
+    with pytest.warns(DeprecationWarning, match="by_target_return"):
+        assert Evaluation(np.ones(1), np.ones(1, int), None, {"5": alone}).by_condition == {"5": alone}
 
 
 def test_a_fragment_is_not_imitated_and_the_best_return_is_asked_for():

@@ -121,12 +121,12 @@ def test_an_id_of_gymnasium_is_enough_and_the_caller_keeps_his_own_environment()
     mine.reset()
 
 
-def test_an_agent_that_remembers_plays_every_condition():
+def test_an_agent_that_remembers_plays_every_target_return():
     agent = DT(DTConfig(width=8, layers=1, length=3, target_returns=[5.0, -5.0]), 4, 2)
     agent.groups["model"].flat.mul_(10)
     played = orl.evaluate(agent, Room(), episodes=2)
-    assert list(played.by_condition) == ["5", "-5"]
-    assert played.by_condition["5"].returns[0] != played.by_condition["-5"].returns[0]
+    assert list(played.by_target_return) == ["5", "-5"]
+    assert played.by_target_return["5"].returns[0] != played.by_target_return["-5"].returns[0]
 
 
 class Discrete(Room):

@@ -1,6 +1,8 @@
 import torch
 from helpers.datasets import random_dataset
 
+from offline_rl.algos.bc import BC
+from offline_rl.algos.bc import Config as BCConfig
 from offline_rl.algos.dt import DT, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
@@ -13,8 +15,9 @@ def test_window_batches_are_row_batches_with_neighbours():
     dataset = random_dataset()
     rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
     agent = DT(Config(batch_size=16, width=8, layers=1), 5, 2)
-    plain = Sampler(agent, rows).batch(3).index
-    agent.batch = Windows(history=4, future=3)
+    alone = BC(BCConfig(batch_size=16), 5, 2)
+    plain = Sampler(alone, rows).batch(3).index
+    agent.windows = Windows(history=4, future=3)
     batch = Sampler(agent, rows).batch(3)
     assert torch.equal(batch.index, plain)
     assert batch.history.mask.shape == (16, 4)

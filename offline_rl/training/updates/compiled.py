@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as trees
 
-from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup, adam
+from offline_rl.agent import Agent, Batch, Metrics, OptimizerGroup, Target, adam
 from offline_rl.errors import RunError
 from offline_rl.files import cache_folder
 from offline_rl.training.contract import check, cycle_of
@@ -164,14 +164,14 @@ def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
 def _replaced(agent: Agent, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Let an agent's update compute with, and change, the tensors in ``state`` instead of its own."""
     groups, targets, before = dict(agent.groups), dict(agent.targets), []
-    holders: dict[str, Any] = agent.groups
     try:
         for name, group in groups.items():
-            holders[name] = holder = TracedGroup(group, {key: state[f"{name}.{key}"] for key in group.state()})
-            before.append((group.network, lend(group.network, holder.parameters)))
+            traced = TracedGroup(group, {key: state[f"{name}.{key}"] for key in group.state()})
+            agent.groups[name] = traced
+            before.append((group.network, lend(group.network, traced.parameters)))
         for name, target in targets.items():
             flat = state[f"{name}.target"]
-            agent.targets[name] = target._replace(flat=flat, online=holders[name].flat)
+            agent.targets[name] = Target(target.network, flat, agent.groups[name].flat)
             before.append((target.network, lend(target.network, _parts(flat, target.network))))
         yield
     finally:
@@ -182,47 +182,59 @@ def _replaced(agent: Agent, state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 class TracedGroup:
-    """What :class:`ParameterGroup` is to an agent, while its update is traced.
+    """An :class:`OptimizerGroup` for an agent while its update is traced.
 
     Args:
-        group: The agent's; its settings serve.
-        state: The tensors to compute with, as :meth:`ParameterGroup.state` names them.
+        group: The agent's own.
+        state: The tensors to compute with, as :meth:`OptimizerGroup.state` names them.
     """
 
-    def __init__(self, group: ParameterGroup, state: Mapping[str, Tensor]) -> None:
-        self._group = group
+    def __init__(self, group: OptimizerGroup, state: Mapping[str, Tensor]) -> None:
+        self.network, self.adam, self._own = group.network, group.adam, group.flat
+        self._state = dict(state)
         self.flat, self.count = state["parameters"], state["count"]
-        self._mean, self._square = state["mean"], state["square"]
         self.parameters = [part.detach().requires_grad_() for part in _parts(self.flat, group.network)]
+        self._gradients: tuple[Tensor, ...] = ()
 
     def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        """As :meth:`ParameterGroup.gradients`."""
+        """Return a loss's gradients, one for each parameter."""
         return torch.autograd.grad(loss, self.parameters)
+
+    def gradient_norm(self) -> Tensor:
+        """Return the length that the gradient of the last step had before it was clipped."""
+        norm: Tensor = torch.cat([gradient.reshape(-1) for gradient in self._gradients]).norm()
+        return norm
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that are computed with."""
+        return self._state
 
     @torch.no_grad()
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step, as one operation: the loops that Inductor writes for it take several times as long."""
-        group, rate = self._group, self._group.rate(self.count)
+        self._gradients = gradients
+        rate = self.adam.rate(self.count, self._own)
         gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        if group.gradient_clip is not None:
-            gradient = gradient * group.clip(gradient)
+        if self.adam.gradient_clip is not None:
+            gradient = gradient * self.adam.clip(gradient.norm())
         if len(gradient) <= FEW:
             self._move(gradient, rate)
             return
         fixed, given = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
-        gradients = gradients if group.gradient_clip is None else (gradient,)
-        state = self.flat, self._mean, self._square, self.count
-        torch.ops.offline_rl.adam(*state, gradients, given, fixed, group.weight_decay)
+        gradients = gradients if self.adam.gradient_clip is None else (gradient,)
+        state = self.flat, self._state["mean"], self._state["square"], self.count
+        torch.ops.offline_rl.adam(*state, gradients, given, fixed, self.adam.weight_decay)
 
     def _move(self, gradient: Tensor, rate: float | Tensor) -> None:
+        mean, square = self._state["mean"], self._state["square"]
         self.count += 1
         steps = self.count.double()
-        self.flat *= 1 - rate * self._group.weight_decay
-        self._mean.lerp_(gradient, 0.1)
-        self._square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        self.flat *= 1 - rate * self.adam.weight_decay
+        mean.lerp_(gradient, 0.1)
+        square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         size = (rate / (1 - 0.9**steps)).to(self.flat.dtype)
         scale = (1 - 0.999**steps).sqrt().to(self.flat.dtype)
-        self.flat -= size * self._mean / (self._square.sqrt() / scale + 1e-8)
+        self.flat -= size * mean / (square.sqrt() / scale + 1e-8)
 
 
 def _adam(  # noqa: PLR0917 (operations know no names)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Draw, Uniform, WindowBatch
+from offline_rl.agent import Agent, Batch, Draw, SequenceAgent, Uniform, WindowBatch
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.data.windows import EpisodeWindows, RecordedSteps, Windows
@@ -38,11 +38,11 @@ class Sampler:
         self._device, self._dtype = agent.device, agent.dtype
         self._subset = agent.rows
         self._windows: Windows | None = None
-        if isinstance(agent.batch, Windows):
+        if isinstance(agent, SequenceAgent):
             assert isinstance(rows, PackedRows), "windows are cut out of recorded episodes; nothing is added to these"
-            self._windows = agent.batch
+            self._windows = agent.windows
             self._episodes = rows.shared("windows", lambda: EpisodeWindows(rows))
-            block = max(1, block // agent.batch.length)  # as much memory as rows alone take, or one batch
+            block = max(1, block // agent.windows.length)  # as much memory as rows alone take, or one batch
         self._block, self._size = block, agent.config.batch_size
         self._first = 0
         self._batches: list[Batch] = []

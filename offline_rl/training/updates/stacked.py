@@ -5,6 +5,7 @@ kernel costs the same for one small network or for twenty, does all their work w
 differs from a member's alone, so trajectories drift apart though their statistics do not.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Agent, Batch, Metrics, ParameterGroup
+from offline_rl.agent import Agent, Batch, Metrics, OptimizerGroup, TargetNetwork
 from offline_rl.data.packed import PackedRows
 from offline_rl.training.updates.lending import batch_like, fields_of, lend
 
@@ -40,20 +41,20 @@ class Stack:
         everyone = [agent.config.settings() for agent in agents]
         settings = {name: [own[name] for own in everyone] for name in differing(agents)}
         self._settings = {name: self._one_for_each(values) for name, values in settings.items()}
+        self._places = torch.arange(len(agents), device=first.device)
         self._lent: list[tuple[nn.Module, Blocks]] = []
         self._groups: dict[str, StackedGroup] = {}
-        self._targets: dict[str, Blocks] = {}
-        groups: dict[str, Any] = self._template.groups
-        targets: dict[str, Any] = self._template.targets
+        self._targets: dict[str, StackedTarget] = {}
         for name, group in self._template.groups.items():
-            rates = [agent.groups[name].learning_rate for agent in agents]
+            rates = [agent.groups[name].adam.learning_rate for agent in agents]
             own = self._one_for_each(rates) if len(set(rates)) > 1 else None
-            groups[name] = self._groups[name] = StackedGroup(group, len(agents), own)
+            self._groups[name] = StackedGroup(group, len(agents), own)
             self._lent.append((group.network, self._groups[name].blocks))
         for name, target in self._template.targets.items():
-            self._targets[name] = blocks = Blocks(target.network, len(agents))
-            targets[name] = StackedTarget(blocks, self._groups[name].blocks)
-            self._lent.append((target.network, blocks))
+            self._targets[name] = StackedTarget(target, len(agents), self._groups[name].blocks)
+            self._lent.append((target.network, self._targets[name].blocks))
+        self._template.groups.update(self._groups)
+        self._template.targets.update(self._targets)
         self.pull()
 
     def pull(self) -> None:
@@ -61,16 +62,16 @@ class Stack:
         for place, agent in enumerate(self._agents):
             for name, group in self._groups.items():
                 group.write(place, agent.groups[name].state())
-            for name, blocks in self._targets.items():
-                blocks.write(place, agent.targets[name].flat)
+            for name, target in self._targets.items():
+                target.blocks.write(place, agent.targets[name].flat)
 
     def push(self) -> None:
         """Give all that updates changed back to the agents."""
         for place, agent in enumerate(self._agents):
             for name, group in self._groups.items():
                 group.read(place, agent.groups[name].state())
-            for name, blocks in self._targets.items():
-                blocks.read(place, agent.targets[name].flat)
+            for name, target in self._targets.items():
+                target.blocks.read(place, agent.targets[name].flat)
 
     def update(self, batch: Batch, step: int) -> Metrics:
         """Make an update of all members, and return their metrics, each ``(M,)``.
@@ -82,7 +83,11 @@ class Stack:
         count = len(self._agents)
         fields = _unflattened(fields_of(batch), count)
 
-        def mapped(weights: list[list[Tensor]], settings: dict[str, Tensor], fields: dict[str, Any]) -> Metrics:
+        def mapped(
+            place: Tensor, weights: list[list[Tensor]], settings: dict[str, Tensor], fields: dict[str, Any]
+        ) -> Metrics:
+            for group in self._groups.values():
+                group.place = place
             for (network, _), lent in zip(self._lent, weights, strict=True):
                 lend(network, lent)
             for name, value in settings.items():
@@ -90,7 +95,7 @@ class Stack:
             return self._template.update(batch_like(batch, fields), step)
 
         weights = [blocks.parameters for _, blocks in self._lent]
-        metrics: Metrics = torch.vmap(mapped)(weights, self._settings, fields)
+        metrics: Metrics = torch.vmap(mapped)(self._places, weights, self._settings, fields)
         return metrics
 
     def _one_for_each(self, values: Sequence[float]) -> Tensor:
@@ -151,67 +156,81 @@ class Blocks:
 
 
 class StackedTarget:
-    """What :class:`offline_rl.agent.Target` is to one agent, for M of them.
+    """A :class:`TargetNetwork` for M agents at once.
 
     Args:
-        blocks: The targets' parameters.
-        online: Those of the networks that they move after.
+        target: One agent's.
+        count: M.
+        online: The parameters of the networks that the targets move after.
     """
 
-    def __init__(self, blocks: Blocks, online: Blocks) -> None:
-        self._blocks, self._online = blocks, online
+    def __init__(self, target: TargetNetwork, count: int, online: Blocks) -> None:
+        self.network = target.network
+        self.blocks = Blocks(target.network, count)
+        self.flat = self.blocks.flat
+        self._online = online
 
     def track(self, rate: float | Tensor) -> None:
         """Move by θ' ← rate θ + (1 - rate) θ', with a rate for all or, mapped, one for each."""
         if isinstance(rate, Tensor):
-            rate = torch.func.debug_unwrap(rate, recurse=False)[self._blocks.owners]
-        self._blocks.flat.lerp_(self._online.flat, rate)
+            rate = torch.func.debug_unwrap(rate, recurse=False)[self.blocks.owners]
+        self.flat.lerp_(self._online.flat, rate)
 
 
 class StackedGroup:
-    """What :class:`ParameterGroup` is to one agent, for M of them.
+    """An :class:`OptimizerGroup` for M agents at once.
 
     Args:
         group: One agent's; its settings and its count serve all.
         count: M.
         rates: ``(M,)``, learning rates where they differ.
+
+    Attributes:
+        place: While an update is mapped over the agents, the place of the one that it is mapped to.
     """
 
-    def __init__(self, group: ParameterGroup, count: int, rates: Tensor | None = None) -> None:
-        self._group = group
+    place: Tensor
+
+    def __init__(self, group: OptimizerGroup, count: int, rates: Tensor | None = None) -> None:
+        self.network, self.adam, self.count = group.network, group.adam, group.count
         self.blocks = Blocks(group.network, count, learned=True)
-        self.flat = self.blocks.flat
+        self.flat, self.parameters = self.blocks.flat, self.blocks.parameters
         self._gradient, self._mean, self._square = (Blocks(group.network, count) for _ in range(3))
         self._parts = {"parameters": self.blocks, "mean": self._mean, "square": self._square}
         self._rates = None
         if rates is not None:
             # A step is in proportion to its rate: it is taken with a rate of one, and then shortened.
-            self._rates, group.learning_rate = rates[self.blocks.owners], 1.0
-
-    @property
-    def count(self) -> Tensor:
-        """As :attr:`ParameterGroup.count`."""
-        return self._group.count
+            self._rates, self.adam = rates[self.blocks.owners], dataclasses.replace(group.adam, learning_rate=1.0)
+        self._norms: Tensor | None = None
 
     def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients ``(M, ...)`` of a loss that is mapped over members.
 
         No member's loss knows another's parameters, so the gradients of their sum are those of each.
         """
-        return torch.autograd.grad(torch.func.debug_unwrap(loss, recurse=False).sum(), self.blocks.parameters)
+        return torch.autograd.grad(torch.func.debug_unwrap(loss, recurse=False).sum(), self.parameters)
 
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         """Take one Adam step for every member."""
         torch._foreach_copy_(self._gradient.parameters, list(gradients))
-        if (limit := self._group.gradient_clip) is not None:
-            squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
-            shares = (limit / squares.sum(0).sqrt().clamp_min(1e-12)).clamp(max=1)
+        if self.adam.gradient_clip is not None:
+            self._norms = _norms(gradients)
+            shares = self.adam.clip(self._norms)
             for block in self._gradient.parameters:
                 block.mul_(shares.view(-1, *[1] * (block.ndim - 1)))
         before = None if self._rates is None else self.flat.clone()
-        self._group.move(self.flat, self._gradient.flat, self._mean.flat, self._square.flat)
+        self.adam.step(self.flat, self._gradient.flat, self._mean.flat, self._square.flat, self.count)
         if self._rates is not None and before is not None:
             self.flat.copy_(before.lerp_(self.flat, self._rates))
+
+    def gradient_norm(self) -> Tensor:
+        """Return, for the agent that the update is mapped to, the length of the last gradient before it was clipped."""
+        norms = _norms(self._gradient.parameters) if self._norms is None else self._norms
+        return norms.index_select(0, self.place.reshape(1))[0]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that continuing exactly needs, of all agents, as :class:`Blocks` lays it out."""
+        return {name: blocks.flat for name, blocks in self._parts.items()} | {"count": self.count}
 
     def write(self, place: int, state: Mapping[str, Tensor]) -> None:
         """Put in a member's state."""
@@ -224,6 +243,11 @@ class StackedGroup:
         for name, blocks in self._parts.items():
             blocks.read(place, state[name])
         state["count"].copy_(self.count)
+
+
+def _norms(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the lengths ``(M,)`` of M agents' gradients, each of which lies in parts ``(M, ...)``."""
+    return torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
 
 
 def _unflattened(fields: dict[str, Any], count: int) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class LoopOptions:
     checkpoint_seconds: float = 5.0
     """Seconds between checkpoints."""
     workers: int | None = None
-    """Training processes on a CPU; by default one for each seed, at most two for each core that may be used."""
+    """Training processes at most, one on a GPU; by default one for each seed, at most two for each core that may be
+    used. With 0 the calling process itself trains and evaluates, so that a debugger stops in an algorithm."""
     threads: int = 1
     """Threads of each training process; changing it changes the last bits of results."""
     profile: bool = False
@@ -57,14 +58,14 @@ class LoopOptions:
     tensorboard: bool = False
     """Also write TensorBoard files into the run folder."""
     quiet: bool = False
-    """Show no progress."""
+    """Show no progress and no remarks; warnings and the address of a W&B run stay."""
 
     def __post_init__(self) -> None:
         conform(self, RunError)
         require(self, RunError, "log_every", "threads", "eval_episodes", at_least=1)
         require(self, RunError, "eval_every", "final_episodes", "checkpoint_seconds", at_least=0)
         if self.workers is not None:
-            require(self, RunError, "workers", at_least=1)
+            require(self, RunError, "workers", at_least=0)
 
 
 @dataclass(frozen=True)

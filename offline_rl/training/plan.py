@@ -20,7 +20,7 @@ from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, suggestion
-from offline_rl.kernels.choice import bf16_is_faster, choose_kernel
+from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
 from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
@@ -31,6 +31,27 @@ FORMAT = 2
 """Of ``config.json``; since 2 it carries a checksum."""
 WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
 """Modes of making updates, in words."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run computes, which it keeps when it is resumed.
+
+    Attributes:
+        device: "cpu" or "cuda:N".
+        kernel: See :mod:`offline_rl.kernels.choice`.
+        mode: How updates are made.
+    """
+
+    device: str
+    kernel: Kernel
+    mode: Mode
+
+    @classmethod
+    def recorded(cls, config: dict[str, Any]) -> "Compute":
+        """Return what a ``config.json`` says; runs that record no mode knew one only."""
+        recorded = config["compute"]
+        return cls(recorded["device"], recorded["kernel"], recorded.get("mode", "eager"))
 
 
 @dataclass(frozen=True)
@@ -152,7 +173,7 @@ class Plan:
                 "mean_score": self.score(self.dataset.mean_return),
                 "reference": self._reference(),
             },
-            "compute": {"device": self.device, "kernel": self.kernel, "mode": self.mode},
+            "compute": dataclasses.asdict(self.compute),
             "versions": versions(),
             "commit": commit(),
             "hardware": {
@@ -181,7 +202,12 @@ class Plan:
         return D4RL_SCALE if self.task and self.task.robot.d4rl else OWN_SCALE
 
     @property
-    def kernel(self) -> str:
+    def compute(self) -> Compute:
+        """How a run computes that begins with this plan."""
+        return Compute(self.device, self.kernel, self.mode)
+
+    @property
+    def kernel(self) -> Kernel:
         """Which kernel computes, see :mod:`offline_rl.kernels.choice`."""
         if self.options.precision == "float32":
             return choose_kernel(self.options.threads) if self.device == "cpu" else "default"

@@ -27,9 +27,9 @@ from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan
 from offline_rl.training.run import carry_out
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
 from offline_rl.training.worker import Worker
+from offline_rl.training.workers import WorkerPool
 
 STEPS = 400
 SCHEDULE = {"steps": STEPS, "eval_every": 150, "log_every": 50, "final_episodes": 12}
@@ -419,15 +419,15 @@ def test_a_run_that_is_still_beginning_stops_at_once(tmp_path, monkeypatch):
     """Its processes do not answer, as while they import or compile; broken by waiting for the first update."""
     (tmp_path / "a_silent_child.py").write_text(SILENT)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("offline_rl.training.team.WORKER", "a_silent_child")
+    monkeypatch.setattr("offline_rl.training.workers.WORKER", "a_silent_child")
     plan = Plan.make("bc", "hopper-demo", TrainOptions(steps=10, eval_every=0, quiet=True), {"hidden_dims": [8]})
     stop, began = Stop(), time.monotonic()
     threading.Timer(0.5, lambda: setattr(stop, "signal", signal.SIGINT)).start()
     with (
-        contextlib.closing(Crew()) as crew,
+        contextlib.closing(WorkerPool()) as pool,
         pytest.raises(Interrupted, match="stopped before the first step was saved"),
     ):
-        carry_out(plan, tmp_path / "run", crew, stop=stop)
+        carry_out(plan, tmp_path / "run", pool, stop=stop)
     assert time.monotonic() - began < 20
     assert not (tmp_path / "run").exists()
 
@@ -449,16 +449,12 @@ def test_a_command_that_is_still_beginning_stops_at_once(tmp_path, tiny, number)
     assert not out.exists()
 
 
-class Filling:
-    """A view that leaves a run no room from its first row on."""
+def filling(row):
+    """Leave a run no room from its first row of metrics on."""
+    import resource
 
-    def log(self, row):
-        import resource
-
+    if row["kind"] != "config":
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-    def close(self):
-        pass
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1000.0])
@@ -470,8 +466,11 @@ def test_a_disk_that_fills_up_during_training_is_one_sentence(tmp_path, checkpoi
     plan = Plan.make("bc", "hopper-demo", options, {"hidden_dims": [8], "batch_size": 8})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with contextlib.closing(Crew()) as crew, pytest.raises(orl.RunError, match=r"cannot be written .*; make room"):
-            carry_out(plan, tmp_path / "run", crew, views=[Filling()])
+        with (
+            contextlib.closing(WorkerPool()) as pool,
+            pytest.raises(orl.RunError, match=r"cannot be written .*; make room"),
+        ):
+            carry_out(plan, tmp_path / "run", pool, callbacks=[filling])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

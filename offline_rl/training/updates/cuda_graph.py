@@ -16,7 +16,7 @@ from offline_rl.agent import Agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.training.contract import check, cycle_of, unable
 from offline_rl.training.means import Means, Vector, add_vectors, vectors, vectors_of_members
-from offline_rl.training.updates.sampler import Feed, Sampler
+from offline_rl.training.updates.sampler import Prefetcher, Sampler
 from offline_rl.training.updates.stacked import Stack, differing
 
 BRANCHES = 32
@@ -60,7 +60,7 @@ class CapturedUpdates:
         self._stack = Stack(agents, members[0].rows) if stacked else None
         samplers = [member.sampler for member in members]
         together = [samplers] if stacked else [[sampler] for sampler in samplers]
-        self._feeds = [Feed(part, self._device, first.dtype) for part in together]
+        self._prefetchers = [Prefetcher(part, self._device, first.dtype) for part in together]
         self._cycle = math.lcm(*(cycle_of(agent) for agent in agents))
         self._replays: dict[int, Replay] = {}
         self._before = FIRST * self._cycle
@@ -108,8 +108,8 @@ class CapturedUpdates:
             self._stack.pull()
 
     def _ready(self, step: int) -> None:
-        for feed in self._feeds:
-            feed.ready(step)
+        for prefetcher in self._prefetchers:
+            prefetcher.ready(step)
 
     def _made_now(self, step: int) -> list[list[Vector]]:
         """Make an update without a recording."""
@@ -124,11 +124,11 @@ class CapturedUpdates:
     def _updates(self, step: int) -> list[list[Vector]]:
         """Make an update of every member; return the metrics of each."""
         if self._stack is not None:
-            return vectors_of_members(self._stack.update(self._feeds[0].batch(), step), len(self._members))
+            return vectors_of_members(self._stack.update(self._prefetchers[0].batch(), step), len(self._members))
         metrics = []
         for number, member in enumerate(self._members):
             with self._branch(number):
-                metrics.append(vectors(member.agent.update(self._feeds[number].batch(), step)))
+                metrics.append(vectors(member.agent.update(self._prefetchers[number].batch(), step)))
         return metrics
 
     def _recorded(self, step: int) -> Replay:

@@ -13,8 +13,8 @@ from helpers.records import made
 from helpers.settings import TINY
 
 import offline_rl as orl
-from offline_rl.cli import main as cli
 from offline_rl.arguments import CommandLine, UsageError
+from offline_rl.cli import main as cli
 from offline_rl.cli.main import main
 from offline_rl.files import sealed, write_json
 from offline_rl.training.evaluation import evaluate, trace

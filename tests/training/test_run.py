@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -133,17 +134,18 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     stopped = Checkpoint.load(out).step
     assert 0 < stopped < STEPS
     assert f"stopped at step {stopped}" in errors
-    resumed = subprocess.run([*start, "--resume"], capture_output=True, text=True, check=True)
-    assert f"resumed at step {stopped}" in resumed.stdout
+    resumed = subprocess.run([*start, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
+    assert f"resumed at step {stopped}" in resumed.stderr
     run = orl.Run(out)
     assert [weights(run, seed) for seed in range(3)] == [weights(straight, seed) for seed in range(3)]
     assert without_timings(run.rows) == without_timings(straight.rows)
 
 
-def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, capsys):
+def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, caplog):
+    caplog.set_level(logging.INFO, "offline_rl")
     settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10}
     run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
-    said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", capsys.readouterr().err)
+    said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", caplog.text)
     assert int(said[1]) <= int(said[2])
     assert 0 < Checkpoint.load(run.path).waited <= Checkpoint.load(run.path).seconds
 
@@ -158,11 +160,15 @@ def wait_for_step(out, step, timeout=60):
     raise AssertionError("no checkpoint appeared")
 
 
-def test_resuming_a_finished_run_does_nothing(straight, tiny, capsys):
+def test_resuming_a_finished_run_does_nothing(straight, tiny, caplog):
     before = {path: path.stat().st_mtime_ns for path in straight.path.rglob("*.*") if path.name != ".lock"}
+    caplog.set_level(logging.INFO, "offline_rl")
     settings = {**SCHEDULE, **tiny}
-    orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, **settings)
-    assert "is finished" in capsys.readouterr().out
+    for quiet in (False, True):
+        settings["quiet"] = quiet
+        orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, **settings)
+    (said,) = (message for message in caplog.messages if "finished" in message)
+    assert said == f"{straight.path} is finished (400 updates); nothing to do"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -181,10 +187,12 @@ def test_an_existing_folder_is_left_alone(straight, tmp_path, tiny):
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path, tiny, capsys):
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path, tiny, caplog):
     out = tmp_path / "new"
-    orl.train("bc", "hopper-demo", out=str(out), steps=10, eval_every=0, final_episodes=0, resume=True, **tiny)
-    assert f"no checkpoint in {out}; starting anew" in capsys.readouterr().out
+    caplog.set_level(logging.INFO, "offline_rl")
+    settings = {**tiny, "quiet": False, "steps": 10, "eval_every": 0, "final_episodes": 0}
+    orl.train("bc", "hopper-demo", out=str(out), resume=True, **settings)
+    assert f"no checkpoint in {out}; starting anew" in caplog.messages
     assert Checkpoint.load(out).finished
 
 
@@ -239,11 +247,20 @@ def test_a_task_is_needed_only_for_episodes(tmp_path, tiny):
     assert not (tmp_path / "a").exists()
 
 
-def test_resuming_takes_settings_however_they_are_written(tmp_path, tiny, capsys):
-    settings = {**tiny, "steps": 10.0, "eval_every": 0, "final_episodes": 0, "hidden_dims": (8, 8), "seeds": range(2)}
+def test_resuming_takes_settings_however_they_are_written(tmp_path, tiny, caplog):
+    caplog.set_level(logging.INFO, "offline_rl")
+    settings = {
+        **tiny,
+        "quiet": False,
+        "steps": 10.0,
+        "eval_every": 0,
+        "final_episodes": 0,
+        "hidden_dims": (8, 8),
+        "seeds": range(2),
+    }
     orl.train("bc", "hopper-demo", out=tmp_path / "x", **settings)
     orl.train("bc", "hopper-demo", out=tmp_path / "x", resume=True, **settings)
-    assert "is finished" in capsys.readouterr().out
+    assert "is finished" in caplog.text
 
 
 def test_without_final_episodes_the_last_update_is_evaluated_as_any_other(tmp_path, tiny):
@@ -302,9 +319,9 @@ def test_episodes_are_the_same_in_every_process_whatever_it_trains_with():
     for setup in ({"kernel": "default", "threads": 1}, {"kernel": "onednn", "threads": 2}):
         worker = Worker()
         try:
-            worker.setup(**setup, tensors={})
+            worker.setup(**setup)
             request = {"task": find_task("hopper").to_json(), "dynamics": "d4rl", "seeds": list(range(10))}
-            answers.append(worker.play(agent.description(), **request, tensors=agent.acting_weights())[0])
+            answers.append(worker.play(description=agent.description(), weights=agent.acting_weights(), **request))
         finally:
             use_kernel("default", 1)
     assert answers[0] == answers[1]

@@ -114,13 +114,13 @@ class Plan:
         return plan
 
     def config_of(self, seed: int) -> AgentConfig:
-        """Return the settings of one member."""
+        """Return the settings of one replica."""
         place = self.options.seeds.index(seed)
         own: dict[str, Any] = {name: values[place] for name, values in self.options.each.items()}
         return dataclasses.replace(self.config, **own)
 
     def description(self, seed: int) -> dict[str, Any]:
-        """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
+        """Return what ``agent.json`` of one replica holds; see :meth:`offline_rl.agent.Agent.description`."""
         return describe(
             self.algorithm,
             self.config_of(seed),
@@ -375,7 +375,7 @@ def _device(name: str) -> str:
 
 
 def _check_each(algorithm: type[Agent], options: TrainOptions, overrides: dict[str, Any]) -> None:
-    """Refuse settings in which the members of a run cannot differ."""
+    """Refuse settings in which the replicas of a run cannot differ."""
     able = decimals(algorithm.config_class)
     for name in options.each:
         if name not in {field.name for field in dataclasses.fields(algorithm.config_class)}:

@@ -112,7 +112,7 @@ class TensorBoardCallback(TolerantCallback):
     def log(self, row: Row) -> None:
         """Write the numbers of one row."""
         if row["kind"] == "config":
-            self._open(Path(row["path"]), row["config"]["options"]["seeds"])
+            self._writers = _writers(Path(row["path"]) / "tensorboard", row["config"]["options"]["seeds"])
             return
         writer = self._writers[row["seed"]]
         for name, value in row.items():
@@ -124,11 +124,11 @@ class TensorBoardCallback(TolerantCallback):
         for writer in self._writers.values():
             writer.close()
 
-    def _open(self, out: Path, seeds: list[int]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
 
-        for seed in seeds:
-            self._writers[seed] = SummaryWriter(str(out / "tensorboard" / f"seed-{seed}"))
+def _writers(folder: Path, seeds: list[int]) -> "dict[int, SummaryWriter]":
+    from torch.utils.tensorboard import SummaryWriter
+
+    return {seed: SummaryWriter(str(folder / f"seed-{seed}")) for seed in seeds}
 
 
 def require_package(name: str) -> None:

@@ -64,7 +64,7 @@ class WandbCallback(TolerantCallback):
     ) -> None:
         require_package("wandb")
         self._settings = {"project": project, "entity": entity, "group": group, "tags": [*tags], "artifact": artifact}
-        self._request: dict[str, Any] = {}
+        self._run: Row | None = None
         self._process: _Process | None = None
 
     def log(self, row: Row) -> None:
@@ -74,9 +74,9 @@ class WandbCallback(TolerantCallback):
             WandbError: It is not; by the next row it is started again.
         """
         if row["kind"] == "config":
-            self._request, self._process = self._request_for(Path(row["path"]), row["config"]), None
-        if self._process is None:
-            self._process = _Process(self._request)
+            self._run, self._process = row, None
+        assert self._run is not None, "the first row is that of the settings"
+        self._process = self._process or _Process(self._request_for(self._run))
         try:
             self._process.check()
         except WandbError:
@@ -90,10 +90,9 @@ class WandbCallback(TolerantCallback):
             WandbError: It did not.
         """
         deadline = time.monotonic() + CLOSE_SECONDS
-        while self._request:
+        while self._run is not None:
             try:
-                if self._process is None:
-                    self._process = _Process(self._request)
+                self._process = self._process or _Process(self._request_for(self._run))
                 self._process.finish(deadline)
                 return
             except WandbRefusedError:
@@ -105,9 +104,9 @@ class WandbCallback(TolerantCallback):
                     raise
                 logger.info("W&B failed (%s) and is tried again", error)
 
-    def _request_for(self, out: Path, config: dict[str, Any]) -> dict[str, Any]:
-        """Return what the process is told."""
-        own = self._settings
+    def _request_for(self, run: Row) -> dict[str, Any]:
+        """Return what the process is told of a run, whose first row is given."""
+        own, out, config = self._settings, Path(run["path"]), run["config"]
         sweep = os.environ.get("WANDB_SWEEP_ID")
         return {
             **own,

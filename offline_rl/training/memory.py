@@ -31,7 +31,7 @@ class Memory:
     @classmethod
     def of(cls, plan: Plan) -> "Memory":
         """Look what a plan needs."""
-        agent = new_agent(plan.description(plan.options.seeds[0]))
+        agent = new_agent(plan.description(plan.options.seeds[0]), "meta")  # sizes alone, no numbers
         gradients = sum(group.gradient.nbytes for group in agent.groups.values())
         width = 2 * agent.observation_size + agent.action_size + 2
         return cls(

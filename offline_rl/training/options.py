@@ -37,8 +37,8 @@ class LoopOptions:
     checkpoint_seconds: float = 5.0
     """Seconds between checkpoints."""
     workers: int | None = None
-    """Training processes at most, one on a GPU; by default one for each seed, at most two for each core that may be
-    used. With 0 the calling process itself trains and evaluates, so that a debugger stops in an algorithm."""
+    """Training processes at most, one on a GPU; by default one for each seed, at most two for each usable core.
+    With 0 the calling process itself trains and evaluates, so that a debugger stops in an algorithm."""
     threads: int = 1
     """Threads of each training process; changing it changes the last bits of results."""
     profile: bool = False

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.workloads import Data, agent_of, synthetic
 from offline_rl.kernels.choice import Kernel, onednn_is_exact, use_kernel
-from offline_rl.training.worker import Member
+from offline_rl.training.loop import make_updates
+from offline_rl.training.replica import Replica
 
 
 class Counter(TorchDispatchMode):
@@ -40,10 +41,10 @@ def flops_of_update(algorithm: str, observation_size: int = 17, action_size: int
     """
     data = Data(synthetic(5000, observation_size, action_size), "cpu")
     use_kernel("default", 1)
-    member = Member(agent_of(algorithm, 0, data, "cpu"), data.rows)
-    member.run(1, 1)
+    member = Replica(agent_of(algorithm, 0, data, "cpu"), data.rows)
+    make_updates(member, 1, 1)
     with Counter() as counter:
-        member.run(2, 1 + member.agent.cycle)
+        make_updates(member, 2, 1 + member.agent.cycle)
     return round(counter.flops / member.agent.cycle)
 
 

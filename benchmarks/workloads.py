@@ -14,12 +14,13 @@ from offline_rl.agent import Agent, find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.training.loop import make_updates
 from offline_rl.training.options import TrainOptions
-from offline_rl.training.plan import Plan
-from offline_rl.training.team import Crew, Team
+from offline_rl.training.plan import Compute, Plan
+from offline_rl.training.replica import Replica
 from offline_rl.training.updates.compiled import CompiledUpdates
 from offline_rl.training.updates.cuda_graph import CapturedUpdates
-from offline_rl.training.worker import Member
+from offline_rl.training.workers import WorkerPool, Workers
 
 STEPS = 1_000_000
 """Of the run that agents believe to be in."""
@@ -75,16 +76,16 @@ class Updates(Protocol):
 class OneByOne:
     """Members in eager mode, as a training process runs them."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Replica]) -> None:
         self._members = members
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
         for member in self._members:
-            member.run(first, last)
+            make_updates(member, first, last)
 
 
-MODES: dict[str, Callable[[Sequence[Member]], Updates]] = {
+MODES: dict[str, Callable[[Sequence[Replica]], Updates]] = {
     "eager": OneByOne,
     "compile": CompiledUpdates,
     "cudagraph": CapturedUpdates,
@@ -104,7 +105,7 @@ class InProcess:
     """
 
     def __init__(self, algorithm: str, mode: str, members: int, data: Data, device: str) -> None:
-        self._members = [Member(agent_of(algorithm, seed, data, device), data.rows) for seed in range(members)]
+        self._members = [Replica(agent_of(algorithm, seed, data, device), data.rows) for seed in range(members)]
         self._updates = MODES[mode](self._members)
         self.cycle = self._members[0].agent.cycle
         if algorithm == "prdc":
@@ -130,13 +131,13 @@ class Processes:
     def __init__(self, algorithm: str, mode: str, members: int, data: Data, kernel: str) -> None:
         options = TrainOptions(seeds=list(range(members)), steps=STEPS, eval_every=0, final_episodes=0, device="cpu")
         plan = Plan.make(algorithm, data.dataset, options, dict(SETTINGS.get(algorithm, {})))
-        self._crew = Crew()
-        self._team = Team(plan, {"device": "cpu", "kernel": kernel, "mode": mode}, None, self._crew)
+        self._pool = WorkerPool()
+        self._workers = Workers(plan, Compute("cpu", kernel, mode), None, self._pool)
         self.cycle = 1
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
-        self._team.run(last, report=False)
+        self._workers.run(last, report=False)
 
     def timings(self) -> dict[str, float]:
         """Return nothing: processes are asked for no metrics."""
@@ -144,8 +145,8 @@ class Processes:
 
     def close(self) -> None:
         """End the processes."""
-        self._crew.give_back(self._team.children)
-        self._crew.close()
+        self._pool.give_back(self._workers.clients)
+        self._pool.close()
 
 
 class Competitor:

@@ -4,6 +4,7 @@ Importing this package is cheap; each public name loads what it needs when it is
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ __all__ = [
     "normalized_score",
     "train",
 ]
+
+# What is logged is the host program's affair; see docs/api.md.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Agent": "agent",

@@ -7,8 +7,8 @@ disk, may run the same suite: each takes what no other is doing.
 
 import contextlib
 import dataclasses
+import logging
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from offline_rl.training.plan import split_settings
 from offline_rl.training.preset import named_preset
 from offline_rl.training.run import Run, train
 
+logger = logging.getLogger(__name__)
 WAIT_SECONDS = 1.0
 """How long a process waits for others when they do all that is left."""
 KEYS = ("datasets", "options", "methods", "metrics")
@@ -171,7 +172,7 @@ def _run(  # noqa: PLR0917
     algorithm, settings = _settings(suite, dataset, suite.methods[method])
     try:
         with _claimed(out):
-            print(f"[{place}] {dataset}, {method}", file=sys.stderr, flush=True)
+            logger.info("[%s] %s, %s", place, dataset, method)
             run = train(algorithm, located(dataset, data), **settings, out=str(out), resume=out.exists())
             collect((run.path,), out=results, method=method)
     except RunInUseError:

@@ -53,6 +53,23 @@ def forbidden(own, imported):
     return ""
 
 
+def test_only_commands_print():
+    """What the library has to say goes to its logger, so that a program that uses it decides what is shown."""
+    said = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources()
+        if unit_of(module_of(path)) not in ("cli", "benchmarks")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert said == []
+
+
+def test_the_training_loop_fits_on_a_screen_or_two():
+    """It is the file that a newcomer reads first."""
+    assert len((ROOT / "offline_rl" / "training" / "loop.py").read_text().splitlines()) < 80
+
+
 UNITS = sorted({unit for path in sources() if (unit := unit_of(module_of(path)))} - {"__main__"})
 
 

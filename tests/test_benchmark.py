@@ -84,7 +84,7 @@ def test_a_suite_is_run_once_and_its_table_names_methods_in_their_order(small, b
     assert after == before
     # One result is lost: its run is still there, so it is collected and not trained again.
     paths[0].unlink()
-    assert "nothing to do" in benchmark(small).stdout
+    assert "nothing to do" in benchmark(small).stderr
     assert paths[0].exists()
     # Another setting: the old result is neither taken for the new one nor replaced.
     small.write_text(SMALL.replace("hidden_dims: [8]", "hidden_dims: [4]"))
@@ -109,7 +109,7 @@ def test_a_suite_that_was_killed_goes_on_from_the_checkpoint(small, benchmark):
     assert 0 < step < 4000
     done = benchmark(small)
     assert done.returncode == 0, done.stderr
-    assert f"resumed at step {step}" in done.stdout
+    assert f"resumed at step {step}" in done.stderr
     assert len(list((small.parent / "results").glob("*.json"))) == 4
 
 

@@ -59,6 +59,15 @@ def test_an_agent_is_trained_and_acts(tmp_path):
     assert score == pytest.approx(orl.normalized_score("hopper", again), abs=0.06)
 
 
+def test_a_callback_sees_every_evaluation(tmp_path):
+    printed = run(EXAMPLES / "callback.py", cwd=tmp_path)
+    rows = [row for row in orl.Run(tmp_path / "runs" / "td3_bc-hopper-demo").rows if row["kind"] == "evaluation"]
+    assert [row["step"] for row in rows] == [0, 100, 200, 300, 400]
+    best = max(rows, key=lambda row: row["score"])
+    shown = [f"step {row['step']}: score {row['score']:.1f}" for row in rows]
+    assert printed.splitlines() == [*shown, f"best: {best['score']:.1f} at step {best['step']}"]
+
+
 def test_a_run_goes_on_online(tmp_path):
     printed = run(EXAMPLES / "finetune_online.py", cwd=tmp_path)
     name = "iql-hopper-demo"

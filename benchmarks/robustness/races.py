@@ -145,7 +145,7 @@ def _racer() -> None:
     from offline_rl.training.options import TrainOptions
     from offline_rl.training.plan import Plan
     from offline_rl.training.run import carry_out
-    from offline_rl.training.team import Crew
+    from offline_rl.training.workers import WorkerPool
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -156,8 +156,8 @@ def _racer() -> None:
     )
     settings = {"steps": STEPS, "eval_every": 0, "final_episodes": 0, "quiet": True}
     small = {"hidden_dims": [4], "batch_size": 4}
-    crew = Crew()
-    with contextlib.closing(crew):
+    pool = WorkerPool()
+    with contextlib.closing(pool):
 
         def begin(job: dict[str, Any]) -> Callable[[], Path]:
             """Prepare all that comes before the folder is looked at."""
@@ -169,12 +169,12 @@ def _racer() -> None:
                 os.chdir(place)
                 return lambda: orl.train("bc", dataset, **settings, **small).path
             plan = Plan.make("bc", dataset, TrainOptions(**settings, out=str(place / "run")), small)
-            return lambda: carry_out(plan, place / "run", crew, say=lambda _: None).path
+            return lambda: carry_out(plan, place / "run", pool, say=lambda _: None).path
 
         carry_out(
             Plan.make("bc", dataset, TrainOptions(**settings, out="first"), small),
             Path(f"first-{os.getpid()}"),
-            crew,
+            pool,
             say=lambda _: None,
         )
         print(json.dumps({"ready": True}), file=answers)

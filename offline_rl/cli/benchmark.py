@@ -32,7 +32,8 @@ def benchmark_command(arguments: list[str]) -> None:
             results: Folder of result files and table.md; by default results/ and the suite's name.
             runs: Folder of the runs, which go on from their checkpoints when the command is given again.
             launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
-            workers: Runs side by side; each trains its seeds in processes of their own.
+            workers: Runs side by side, each of which starts training processes of its own: how many is the option
+                workers of a suite.
             launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
                 "address=HOST:PORT num_cpus=2 num_gpus=1".
         """

@@ -7,7 +7,6 @@ import select
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 
 from offline_rl.arguments import UsageError
@@ -17,6 +16,7 @@ from offline_rl.cli.collect import collect_command
 from offline_rl.cli.evaluate import evaluate_command
 from offline_rl.cli.export import export_command
 from offline_rl.cli.sweep import sweep_command
+from offline_rl.cli.terminal import shown_on_terminal
 from offline_rl.cli.train import finetune_command, train_command
 from offline_rl.errors import Interrupted, OfflineRLError, brief, quoted, suggestion
 from offline_rl.processes.interpreter import stop_with_parent
@@ -49,13 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     What no reader has foreseen ends in one sentence, too; with ``OFFLINE_RL_TRACEBACK`` set it keeps its traceback.
     """
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    with shown_on_terminal():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     stop_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     _hear_ctrl_c()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help", "--version"):
         print(importlib.metadata.version("offline-rl-suite") if arguments[:1] == ["--version"] else USAGE)
         return 0
@@ -112,10 +115,6 @@ def _hear_ctrl_c() -> None:
     """Answer SIGINT from the first moment on; scripts start what they put in the background deaf to it."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

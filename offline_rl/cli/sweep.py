@@ -31,7 +31,7 @@ def sweep_command(arguments: list[str]) -> None:
             out: Folder of the sweep; by default sweeps/ and the file's name.
             members: Trials that a worker runs at once; by default as many as its share of the cores allows.
             launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
-            workers: Processes that run trials.
+            workers: Processes that run trials, each of which starts training processes of its own.
             launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
                 "address=HOST:PORT num_cpus=2 num_gpus=1".
         """
@@ -53,10 +53,11 @@ def sweep_command(arguments: list[str]) -> None:
     typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
     typed.help = line.help
     given = typed.parse(command, "offline-rl sweep FILE")
-    run_sweep(
+    summary = run_sweep(
         file,
         out=Path(given["out"]) if given["out"] else None,
         overrides={name: value for name, value in line.given.items() if name not in own},
         run_cap=given["run_cap"],
         place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
     )
+    print(f"\n{summary}")

@@ -17,7 +17,8 @@ from offline_rl.envs.online import OnlineEnvironment, RandomActions, Transition
 from offline_rl.envs.tasks import Task
 from offline_rl.errors import AgentError, RunError
 from offline_rl.files import MAKE_ROOM, writing
-from offline_rl.training.worker import Member
+from offline_rl.training.loop import make_updates
+from offline_rl.training.replica import Replica
 
 FLAGS = "terminals", "timeouts"
 
@@ -184,34 +185,34 @@ class Learner:
     def __init__(self, agent: Agent, task: Task, recorder: Recorder, options: LearnerOptions) -> None:
         self._recorder, self._options = recorder, options
         rows = PackedRows.empty(agent.observation_size, agent.action_size)
-        self.member = Member(
+        self.replica = Replica(
             agent,
             rows,
             task,
             options.dynamics,
             random_steps=options.random_steps,
-            witness=recorder.append,
+            on_transition=recorder.append,
         )
 
     def step(self, step: int) -> None:
         """Make a step and an update; save the agent where a snapshot is asked for."""
-        self.member.run(step, step)
+        make_updates(self.replica, step, step)
         if step in self._options.snapshots:
             with writing(self._options.snapshots_folder, MAKE_ROOM):
-                self.member.agent.save(self._options.snapshots_folder / f"step-{step}")
+                self.replica.agent.save(self._options.snapshots_folder / f"step-{step}")
 
     def state(self) -> dict[str, Tensor]:
         """Return networks, optimisers and environment."""
-        if bad := [name for name, value in self.member.metrics().items() if not math.isfinite(value)]:
-            raise RunError(f"{self.member.agent.name} has diverged ({bad[0]} is not finite); lower its learning rates")
-        return self.member.state(stored=len(self._recorder.rows()))
+        if bad := [name for name, value in self.replica.metrics().items() if not math.isfinite(value)]:
+            raise RunError(f"{self.replica.agent.name} has diverged ({bad[0]} is not finite); lower its learning rates")
+        return self.replica.state(stored=len(self._recorder.rows()))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put networks, optimisers, environment and replay back."""
         arrays = self._recorder.arrays()
         replay = packed(
-            self.member.agent.preprocessing,
+            self.replica.agent.preprocessing,
             terminated=arrays["terminals"],
             **{name: arrays[name] for name in ("observations", "actions", "rewards", "next_observations")},
         )
-        self.member.load_state({**state, "online/replay": torch.from_numpy(replay)})
+        self.replica.load_state({**state, "online/replay": torch.from_numpy(replay)})

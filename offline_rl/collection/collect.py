@@ -7,6 +7,7 @@ that is resumed ends in the same bytes.
 import dataclasses
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -27,12 +28,13 @@ from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import AgentError, Interrupted, RunError, TaskError, quoted, suggestion
 from offline_rl.files import MAKE_ROOM, sealed, write_json, writing
 from offline_rl.folders import owned_folder
-from offline_rl.kernels.choice import Kernel, choose_kernel, use_kernel
+from offline_rl.kernels.choice import Kernel, choose_kernel, use_defaults, use_kernel
 from offline_rl.origin import versions
 from offline_rl.tracking.progress import Progress
 from offline_rl.training.checkpoint import PLACE, Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.trainer import Stop, stopped_by_signals
 
+logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25
 """How often the loop looks up from collecting: a signal is answered after about so long."""
 
@@ -137,7 +139,11 @@ class Collection:
             raise RunError(f"{self._out} exists; choose another --out")
         found = hdf5.read(self._out, ()).attributes
         self._check_same({name: _from_attribute(found.get(name), value) for name, value in self._record.items()})
-        print(f"{self._out} is finished ({self._options.steps:,} steps); nothing to do", flush=True)
+        self._say(f"{self._out} is finished ({self._options.steps:,} steps); nothing to do")
+
+    def _say(self, sentence: str) -> None:
+        if not self._options.quiet:
+            logger.info("%s", sentence)
 
     def _check_same(self, found: Mapping[str, Any]) -> None:
         """Refuse to go on with what was begun with other settings; which kernel is of no matter."""
@@ -167,7 +173,7 @@ class Collection:
         checkpoint = Checkpoint.load(self._partial)
         if checkpoint is None:
             if options.resume:
-                print(f"no checkpoint of {self._out}; starting anew", flush=True)
+                self._say(f"no checkpoint of {self._out}; starting anew")
             elif isinstance(options, LearnerOptions) and options.snapshots and options.snapshots_folder.exists():
                 raise RunError(f"{options.snapshots_folder} exists; choose another --out, or move it away")
             with writing(settings, "choose another --out"):
@@ -182,7 +188,7 @@ class Collection:
             raise RunError(f"{settings} is damaged (it has {quoted(min(strange))}); {remedy}")
         self._check_same(found)
         self._record = found
-        print(f"resumed at step {checkpoint.step}", flush=True)
+        self._say(f"resumed at step {checkpoint.step}")
         return checkpoint
 
     def _collect(self, checkpoint: Checkpoint | None) -> None:
@@ -301,5 +307,4 @@ def _arithmetic(kernel: Kernel) -> Iterator[None]:
     try:
         yield
     finally:
-        use_kernel("default", threads)
-        torch.set_flush_denormal(False)
+        use_defaults(threads)

@@ -29,7 +29,7 @@ class CollectOptions:
     checkpoint_seconds: NonNegative = 10.0
     """Seconds between checkpoints."""
     quiet: bool = False
-    """Show no progress."""
+    """Show no progress and no remarks."""
 
     def __post_init__(self) -> None:
         conform(self, RunError)

@@ -58,6 +58,12 @@ def use_kernel(kernel: Kernel, threads: int) -> None:
         settings.fp32_precision = "bf16" if kernel in ("onednn", "native+onednn", "bf16") else "none"
 
 
+def use_defaults(threads: int) -> None:
+    """Let this process compute as PyTorch does by itself again, with so many threads."""
+    use_kernel("default", threads)
+    torch.set_flush_denormal(False)
+
+
 def onednn_is_exact() -> bool:
     """Return whether oneDNN, permitted less, computes a float32 product in float32 all the same."""
     error = _permitted_error()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connections
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from offline_rl.processes.interpreter import child_environment, python_module
 
 Message = dict[str, Any]
 Tensors = Mapping[str, Tensor]
+C = TypeVar("C", bound="Child")
 
 
 class Child:
@@ -108,7 +109,7 @@ class Child:
         return RunError(f"{self.name} {reason}; what was saved is intact, continue with --resume")
 
 
-def wait_for(children: Sequence[Child], timeout: float) -> list[Child]:
+def wait_for(children: Sequence[C], timeout: float) -> list[C]:
     """Return the children that have answered, after waiting for so many seconds at most for the first."""
     ready = wait_for_connections([child.connection for child in children], timeout)
     return [child for child in children if child.connection in ready]

@@ -6,9 +6,9 @@ starts those again that were lost with their machine, and looks whether all is d
 
 import contextlib
 import dataclasses
+import logging
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from offline_rl.documents import parse_yaml
 from offline_rl.errors import RunError, quoted
 from offline_rl.processes.interpreter import python_module, start_attached
 
+logger = logging.getLogger(__name__)
 Launcher = Literal["local", "slurm", "ray"]
 POLL_SECONDS = 1.0
 
@@ -161,7 +162,7 @@ class _SlurmJobs:
             self._jobs = [executor.submit(command) for _ in range(workers)]
         except (RuntimeError, TypeError, NameError, submitit.core.utils.FailedJobError) as error:
             raise RunError(f"Slurm takes no jobs: {' '.join(str(error).split())}") from None
-        print(f"submitted {', '.join(job.job_id for job in self._jobs)}", file=sys.stderr, flush=True)
+        logger.info("submitted %s", ", ".join(job.job_id for job in self._jobs))
 
     def ended(self) -> list[str] | None:
         """Return how the jobs ended once all have, else None."""

@@ -1,5 +1,6 @@
 """What a person sees of a sweep: a table while it runs; at the end the best trial, importance, a picture."""
 
+import logging
 import sys
 import time
 import warnings
@@ -15,6 +16,7 @@ from offline_rl.sweep.search import Search, Trial
 from offline_rl.sweep.space import Choice, spelled
 from offline_rl.tracking.record import read_rows
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 SHOWN = 20
 """Trials that the table shows: all that run, then the best."""
@@ -49,7 +51,7 @@ class Table:
                 continue  # it is only just being made
             if self._live is None and self._states.get(trial.number) != trial.state:
                 self._states[trial.number] = trial.state
-                print(self._line(trial), file=sys.stderr, flush=True)
+                logger.info("%s", self._line(trial))
         if self._live and time.monotonic() >= self._next:
             self._live.update(self._table(trials), refresh=True)
             self._next = time.monotonic() + REFRESH_SECONDS
@@ -57,7 +59,7 @@ class Table:
     def say(self, text: str) -> None:
         """Show a sentence, unless the table says it all."""
         if self._live is None:
-            print(text, file=sys.stderr, flush=True)
+            logger.info("%s", text)
 
     def close(self, trials: Sequence[Trial]) -> None:
         """Show how things stand at the end."""
@@ -134,8 +136,8 @@ def importance(search: Search, sweep: Sweep) -> dict[str, float] | None:
     return {name: float(value) for name, value in found.items()}
 
 
-def conclude(search: Search, sweep: Sweep, folder: Path) -> None:
-    """Write ``summary.json`` and ``sweep.png``, and print what the sweep came to."""
+def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
+    """Write ``summary.json`` and ``sweep.png``; return in words what the sweep came to."""
     trials = search.trials()
     order = ranked(sweep, trials)
     best = order[0] if order and order[0].state == "finished" else None
@@ -143,20 +145,19 @@ def conclude(search: Search, sweep: Sweep, folder: Path) -> None:
     write_json(folder / "summary.json", _summary(sweep, folder, trials, best, weights))
     draw(sweep, trials, folder / "sweep.png")
     counts = {state: sum(trial.state == state for trial in trials) for state in dict.fromkeys(t.state for t in trials)}
-    print(f"\n{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}")
-    for trial in trials:
-        if trial.error:
-            print(f"  trial {trial.number + 1} failed: {trial.error}")
+    said = [f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}"]
+    said += [f"  trial {trial.number + 1} failed: {trial.error}" for trial in trials if trial.error]
     if best is None:
-        print("no trial has finished")
+        said.append("no trial has finished")
     else:
-        print(f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}")
-        for name, value in best.point.items():
-            print(f"  {name:20} {value}")
-        print(f"make it anew by\n  {command(sweep, best.point, _anew(sweep))}")
+        said.append(
+            f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}"
+        )
+        said += [f"  {name:20} {value}" for name, value in best.point.items()]
+        said.append(f"make it anew by\n  {command(sweep, best.point, _anew(sweep))}")
     if weights:
-        print("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
-    print(f"saved in {folder}: summary.json, sweep.png, runs")
+        said.append("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
+    return "\n".join([*said, f"saved in {folder}: summary.json, sweep.png, runs"])
 
 
 def _anew(sweep: Sweep) -> str:

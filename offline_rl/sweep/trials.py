@@ -4,10 +4,9 @@ Each trial is a run like any other, in a folder whose name is a function of its 
 """
 
 import functools
+import logging
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +18,21 @@ from offline_rl.errors import Interrupted, OfflineRLError
 from offline_rl.sweep.file import Sweep
 from offline_rl.sweep.folder import run_folder
 from offline_rl.sweep.search import Claim, Search, held
-from offline_rl.tracking.record import Row, read_rows
+from offline_rl.tracking.callbacks import Row, TolerantCallback
+from offline_rl.tracking.record import read_rows
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, load
 from offline_rl.training.run import carry_out
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
+from offline_rl.training.workers import WorkerPool
 
+logger = logging.getLogger(__name__)
 GRACE_SECONDS = 2.0
 """How long after a failure one waits whether this process is being stopped, too: then the failure was no trial's."""
 
 
-class TrialCallback:
-    """Reports the metric of a run to the journal, and stops the run if the search asks for it.
+class TrialCallback(TolerantCallback):
+    """A callback that reports a run's metric to the journal, and stops the run if the search asks for it.
 
     Args:
         sweep: The sweep.
@@ -52,6 +53,8 @@ class TrialCallback:
 
     def log(self, row: Row) -> None:
         """Take note of one row."""
+        if row["kind"] == "config":
+            return
         self._rows.append(row)
         history = self._sweep.metric.history(self._rows, self._seeds)
         if len(history) > len(self._claim.history):
@@ -59,9 +62,6 @@ class TrialCallback:
         if not self.stopped_early and self._search.stops(self._claim):
             self.stopped_early = True
             self._stop.signal = signal.SIGTERM
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class TrialRunner:
@@ -82,7 +82,7 @@ class TrialRunner:
         self._datasets: dict[tuple[str, str | None], Dataset] = {}
         self._said: set[str] = set()
         self._planning = threading.Lock()
-        self._crew = Crew()
+        self._pool = WorkerPool()
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -109,7 +109,7 @@ class TrialRunner:
 
     def close(self) -> None:
         """End the child processes."""
-        self._crew.close()
+        self._pool.close()
 
     def _work(self) -> None:
         while not self.stopping and (claim := self._search.claim()) is not None:
@@ -131,7 +131,7 @@ class TrialRunner:
                 return
             known = isinstance(error, OfflineRLError)
             if not known:
-                traceback.print_exc(file=sys.stderr)
+                logger.exception("trial %d failed", claim.number + 1)
             self._search.fail(claim, str(error) if known else repr(error))
         finally:
             del self._stops[claim.number]
@@ -148,7 +148,7 @@ class TrialRunner:
             callback.begin(out, len(options.seeds))
             plan = self._plan(options, settings)
             say = functools.partial(self._say_of, claim)
-            run = carry_out(plan, out, self._crew, views=[callback], stop=stop, say=say)
+            run = carry_out(plan, out, self._pool, callbacks=[callback], stop=stop, say=say)
         self._search.report(claim, self._sweep.metric.history(run.rows, len(options.seeds)))
         return self._sweep.metric.value(run.rows, len(options.seeds))
 

@@ -1,10 +1,12 @@
 """What a person sees while a run goes on: a bar on a terminal, otherwise a plain line now and then."""
 
+import logging
 import sys
 import time
 from collections import deque
 from typing import Any
 
+logger = logging.getLogger(__name__)
 LINE_SECONDS = 10.0
 """Least time between two plain lines."""
 SPEED_SECONDS = 60.0
@@ -12,7 +14,7 @@ SPEED_SECONDS = 60.0
 
 
 class Progress:
-    """Shows step, speed, losses, last score and time left on standard error.
+    """Shows step, speed, losses, last score and time left: by a bar on standard error, or by lines in the log.
 
     Args:
         steps: Updates of the whole run.
@@ -20,10 +22,18 @@ class Progress:
         quiet: Show nothing.
         unit: What is counted.
         score_name: What to call a score.
+        bar: Whether there may be a bar.
     """
 
     def __init__(
-        self, steps: int, start: int, quiet: bool = False, *, unit: str = "updates", score_name: str = "score"
+        self,
+        steps: int,
+        start: int,
+        quiet: bool = False,
+        *,
+        unit: str = "updates",
+        score_name: str = "score",
+        bar: bool = True,
     ) -> None:
         self._steps, self._quiet = steps, quiet
         self._step = start
@@ -31,10 +41,10 @@ class Progress:
         self._last_line = time.monotonic()
         self._recent = deque([(self._last_line, start)])
         self._newest = self._score = ""
-        self._bar = _Bar(steps, start) if not quiet and sys.stderr.isatty() else None
+        self._bar = _Bar(steps, start) if bar and not quiet and sys.stderr.isatty() else None
 
     def losses(self, metrics: dict[str, float]) -> None:
-        """Take note of one member's newest metrics."""
+        """Take note of one replica's newest metrics."""
         self.newest("  ".join(f"{name} {value:.3g}" for name, value in metrics.items() if name.endswith("_loss")))
 
     def newest(self, text: str) -> None:
@@ -42,17 +52,17 @@ class Progress:
         self._newest = text
 
     def score(self, step: int, scores: list[float]) -> None:
-        """Show the members' newest evaluation."""
+        """Show the replicas' newest evaluation."""
         self._score = f"{self._score_name} {', '.join(f'{score:.1f}' for score in scores)} at {step:,}"
         if not self._quiet and self._bar is None:
-            print(f"evaluated: {self._score}", file=sys.stderr, flush=True)
+            logger.info("evaluated: %s", self._score)
 
     def note(self, text: str) -> None:
         """Say what is going on where no updates are made."""
         if self._bar is not None:
             self._bar.show(self._step, text)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            logger.info("%s", text)
 
     def at(self, step: int) -> None:
         """Show that ``step`` updates are made."""
@@ -61,7 +71,7 @@ class Progress:
             self._bar.show(step, self._status(step, now))
         elif not self._quiet and (now - self._last_line >= LINE_SECONDS or step == self._steps):
             self._last_line = now
-            print(f"step {step:,}/{self._steps:,}  {self._status(step, now)}", file=sys.stderr, flush=True)
+            logger.info("step %s/%s  %s", f"{step:,}", f"{self._steps:,}", self._status(step, now))
 
     def close(self) -> None:
         """Take the bar away."""

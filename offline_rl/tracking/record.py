@@ -1,38 +1,26 @@
-"""The record of a run, ``metrics.jsonl``, and a view of it, TensorBoard; W&B has a file of its own.
+"""The record of a run, ``metrics.jsonl``.
 
 A row is one JSON object with ``kind`` (``train``, ``evaluation`` or ``final``), ``step`` and ``seed``. Rows are written
 in the order of their steps, though evaluations end long after they begin.
 """
 
-import contextlib
 import json
 import math
 import os
-import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from offline_rl.documents import Least, check, parse_json, said
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, Growing, writing
+from offline_rl.tracking.callbacks import Callback, Row, close_callbacks
 
-Row = dict[str, Any]
 ROW = {"kind": str, "step": Least(int, 0), "seed": Least(int, 0), "seconds": float, str: (float, None)}
 """The shape of a row; one of an evaluation is one of :data:`PLAYED`, too."""
 PLAYED = dict.fromkeys(("return", "return_std", "score", "length"), (float, None)) | {"episodes": Least(int, 1)}
-
-
-class View(Protocol):
-    """Something that shows rows elsewhere."""
-
-    def log(self, row: Row) -> None:
-        """Show one row."""
-
-    def close(self) -> None:
-        """Finish."""
 
 
 @dataclass
@@ -44,11 +32,11 @@ class _Slot:
 
 
 class Record:
-    """Writes ``metrics.jsonl`` in order, and passes each written row to the views.
+    """Writes ``metrics.jsonl`` in order, and calls callbacks with each written row.
 
     Args:
         path: The file.
-        views: Where else rows are shown. One that fails is dropped with a warning: logging never ends a run.
+        callbacks: What is called with each row.
         keep_bytes: How much of an existing file is kept.
         checksum: SHA-256 of what is kept, if it is known.
 
@@ -57,7 +45,7 @@ class Record:
     """
 
     def __init__(
-        self, path: Path, views: Sequence[View] = (), keep_bytes: int = 0, checksum: str | None = None
+        self, path: Path, callbacks: Sequence[Callback] = (), keep_bytes: int = 0, checksum: str | None = None
     ) -> None:
         self._path = path
         with writing(path, MAKE_ROOM):
@@ -65,7 +53,7 @@ class Record:
         self._checksum = Growing(path, keep_bytes, checksum)
         self._file.truncate(keep_bytes)
         self._file.seek(keep_bytes)  # cut off or not, it still stood at the old end, which ``sync`` would report
-        self._views = list(views)
+        self._callbacks = callbacks
         self._slots: deque[_Slot] = deque()
 
     def add(self, rows: list[Row]) -> None:
@@ -73,9 +61,10 @@ class Record:
         self._slots.append(_Slot(rows))
         self._write()
 
-    def show(self, views: Sequence[View]) -> None:
-        """Show what is written from now on in further views."""
-        self._views.extend(views)
+    def announce(self, row: Row) -> None:
+        """Call the callbacks with a row that is not written."""
+        for callback in self._callbacks:
+            callback(dict(row))
 
     def reserve(self, evaluation: dict[str, Any]) -> None:
         """Keep a place for the rows of an evaluation that has begun."""
@@ -108,14 +97,12 @@ class Record:
         return {self._path.name: self._checksum.hexdigest()}
 
     def close(self) -> None:
-        """Close the file and the views."""
+        """Close the file and the callbacks."""
         try:
             with writing(self._path, MAKE_ROOM):
                 self._file.close()
         finally:
-            for view in list(self._views):
-                with self._guard(view):
-                    view.close()
+            close_callbacks(self._callbacks)
 
     def _write(self) -> None:
         while self._slots and self._slots[0].rows is not None:
@@ -124,19 +111,9 @@ class Record:
                 self._checksum.add(line)
                 with writing(self._path, MAKE_ROOM):
                     self._file.write(line)
-                for view in list(self._views):
-                    with self._guard(view):
-                        view.log(row)
+                self.announce(row)
         with writing(self._path, MAKE_ROOM):
             self._file.flush()
-
-    @contextlib.contextmanager
-    def _guard(self, view: View) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._views.remove(view)
-            warnings.warn(f"{type(view).__name__} failed ({error}); training goes on without it", stacklevel=2)
 
 
 def _strict(row: Row) -> Row:
@@ -179,24 +156,3 @@ def rows_in(path: Path, content: bytes) -> list[Row]:
             raise RunError(f"{path} is damaged in line {number} ({error}); {remedy}") from None
         rows.append(row)
     return rows
-
-
-class TensorBoardView:
-    """TensorBoard files in ``tensorboard/seed-N`` of the run folder."""
-
-    def __init__(self, out: Path, seeds: Sequence[int]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writers = {seed: SummaryWriter(str(out / "tensorboard" / f"seed-{seed}")) for seed in seeds}
-
-    def log(self, row: Row) -> None:
-        """Write the numbers of one row."""
-        writer = self._writers[row["seed"]]
-        for name, value in row.items():
-            if name not in ("kind", "step", "seed") and isinstance(value, (int, float)):
-                writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
-
-    def close(self) -> None:
-        """Close all files."""
-        for writer in self._writers.values():
-            writer.close()

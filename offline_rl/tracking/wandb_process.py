@@ -1,7 +1,8 @@
 """The process that shows a growing ``metrics.jsonl`` in W&B; :mod:`offline_rl.tracking.wandb` starts it.
 
 The first line of its input says what to show, the line "end" that nothing more will be written. Input that ends without
-it means that the trainer was killed. Its answers are lines, too: ``{"say": ...}`` for the user, ``{"failure": ...}``.
+it means that the trainer was killed. Its answers are lines, too: ``{"say": ...}`` for the user; ``{"failure": ...}``,
+with ``"refused"`` where W&B does not take what it was asked for, so that trying again is no use.
 """
 
 import json
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from offline_rl.tracking.record import Row
+from offline_rl.tracking.callbacks import Row
 
 LOOK_SECONDS = 0.2
 """How often the file is looked at."""
@@ -71,8 +72,10 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
+    begun = False
     try:
         runs, message = _open_runs(request)
+        begun = True
         answer(say=message)
         for row in _rows(Path(request["out"]) / "metrics.jsonl", ended):
             runs[row["seed"]].log(row)
@@ -82,10 +85,18 @@ def main() -> None:
                     run.score(row)
         _finish(request, {seed: run.run for seed, run in runs.items()})
     except BaseException as error:
-        answer(failure=" ".join(f"{type(error).__name__}: {error}".split())[:1000])
+        refused = {} if begun or not _is_refusal(error) else {"refused": "yes"}
+        answer(failure=" ".join(f"{type(error).__name__}: {error}".split())[:1000], **refused)
         os._exit(1)
     # Not by way of W&B's exit hooks, which wait for its service.
     os._exit(0)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Say whether W&B does not take a setting, or has no key, rather than being out of reach."""
+    import wandb
+
+    return isinstance(error, (wandb.errors.UsageError, ValueError))
 
 
 def _wait_for_end(ended: threading.Event) -> None:

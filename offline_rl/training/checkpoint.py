@@ -50,7 +50,7 @@ class Checkpoint:
     """Everything that continuing a run exactly needs.
 
     Attributes:
-        step: Updates that every member has made.
+        step: Updates that every replica has made.
         metrics_bytes: Length of ``metrics.jsonl`` at that moment; what comes after it will be written again.
         pending: Rows that are not in ``metrics.jsonl`` yet, because an evaluation before them has not ended.
         seconds: Wall time of training and evaluation so far.
@@ -61,7 +61,7 @@ class Checkpoint:
         due: Whether the evaluation of this very step is still to begin, because it was the end when it was made.
         files: SHA-256 of what lay in other files of the run, by their names: so many bytes of them as the checkpoint
             counts. Those of format 1 do not say.
-        tensors: Members' states as ``members/seed-N/...``, weights of pending evaluations as ``evaluation/...``.
+        tensors: Replicas' states as ``members/seed-N/...``, weights of pending evaluations as ``evaluation/...``.
     """
 
     step: int
@@ -185,13 +185,13 @@ def _checksum(file: BinaryIO) -> str:
 
 
 class ReplayFile:
-    """The rows that one member collected online, as little-endian float32; only ever appended to.
+    """The rows that one replica collected online, as little-endian float32; only ever appended to.
 
     Rows come before the checkpoint that counts them, so what a killed run has left beyond that is cut off.
 
     Args:
         folder: The run's.
-        member: Whose rows.
+        replica: Whose rows.
         width: Numbers in a row.
         count: Rows to keep.
         checkpoint: Whose rows these are, and which knows their checksum; None for a run that begins.
@@ -200,9 +200,11 @@ class ReplayFile:
         RunError: There are fewer, or others.
     """
 
-    def __init__(self, folder: Path, member: str, width: int, count: int, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self, folder: Path, replica: str, width: int, count: int, checkpoint: Checkpoint | None = None
+    ) -> None:
         self.count = count
-        self._path = _path(folder).with_name(f"replay-{member}.f32")
+        self._path = _path(folder).with_name(f"replay-{replica}.f32")
         self._width = width
         with writing(self._path, MAKE_ROOM):
             self._path.parent.mkdir(exist_ok=True)

@@ -60,7 +60,7 @@ def check(agents: Sequence[Agent], rows: PackedRows, step: int, cycle: int, way:
     same state and with the same batches.
 
     Args:
-        agents: Members of one algorithm.
+        agents: Replicas of one algorithm.
         rows: The dataset.
         step: The first update that would be repeated.
         cycle: What the agents declare.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from offline_rl.agent import find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.errors import RunError
 from offline_rl.files import replace_folder, sealed, write_json
+from offline_rl.tracking.callbacks import Callback, check_callbacks
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan, names_of, normalisation, split_settings
@@ -21,6 +23,7 @@ def finetune(
     *,
     options: FinetuneOptions | None = None,
     dataset: Dataset | str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
     """Continue a finished run online: a new run folder begins where the old one ended, the old one stays as it is.
@@ -32,6 +35,7 @@ def finetune(
         run: The finished run, or its folder.
         options: Options; instead, they may be given one by one as keywords.
         dataset: The run's dataset, if it was trained on one in memory; or where it is now, if it has moved.
+        callbacks: As for :func:`offline_rl.train`.
         **settings: Fields of :class:`FinetuneOptions` and of the algorithm's ``Config``, for instance
             ``steps=100_000, alpha=5.0``; by default the algorithm's settings stay.
 
@@ -43,6 +47,7 @@ def finetune(
             setting is unknown, or given twice.
         Interrupted: SIGINT or SIGTERM arrived; the new run can be resumed.
     """
+    check_callbacks(callbacks)
     old = run if isinstance(run, Run) else Run(Path(run))
     config = old.config
     own = {field.name for field in dataclasses.fields(FinetuneOptions)}
@@ -60,7 +65,8 @@ def finetune(
     out = Path(str(train_options.out))
     if not options.resume or not out.exists():
         _begin(old, out, Plan.make(config["algorithm"], data, train_options, overrides))
-    return train(config["algorithm"], data, options=dataclasses.replace(train_options, resume=True), **overrides)
+    resumed = dataclasses.replace(train_options, resume=True)
+    return train(config["algorithm"], data, options=resumed, callbacks=callbacks, **overrides)
 
 
 def _train_options(old: Run, options: FinetuneOptions, agent_settings: dict[str, Any]) -> TrainOptions:

@@ -18,7 +18,7 @@ Vector = tuple[Names, Tensor]
 
 
 class Means:
-    """The means of one member's metrics since the last report.
+    """The means of one replica's metrics since the last report.
 
     A metric that only some updates have is the mean over these; one that none of them had keeps its last mean.
     """
@@ -78,8 +78,8 @@ def vectors(metrics: Metrics) -> list[Vector]:
     return [(names, _stacked([metrics[name] for name in names], 0)) for names in _together(metrics)]
 
 
-def vectors_of_members(metrics: Metrics, count: int) -> list[list[Vector]]:
-    """Return what :func:`vectors` does for each of ``count`` members, from metrics that are ``(count,)``."""
+def vectors_of_replicas(metrics: Metrics, count: int) -> list[list[Vector]]:
+    """Return what :func:`vectors` does for each of ``count`` replicas, from metrics that are ``(count,)``."""
     parts = [
         [(names, own) for own in _stacked([metrics[name] for name in names], 1).unbind()]
         for names in _together(metrics)
@@ -88,7 +88,7 @@ def vectors_of_members(metrics: Metrics, count: int) -> list[list[Vector]]:
 
 
 def add_vectors(means: Sequence[Means], updates: Sequence[Sequence[Vector]]) -> None:
-    """Count in one update of each member: for all of them one operation on the device."""
+    """Count in one update of each replica: for all of them one operation on the device."""
     sums = [own.sum_for(*vector) for own, update in zip(means, updates, strict=True) for vector in update]
     if sums:
         torch._foreach_add_(sums, [values for update in updates for _, values in update])

@@ -16,22 +16,22 @@ class Memory:
 
     Attributes:
         device: Where.
-        dataset: The packed dataset, which all members share.
-        member: Weights, gradients, moments and targets of one member.
-        members: How many there are.
+        dataset: The packed dataset, which all replicas share.
+        replica: Weights, gradients, moments and targets of one replica.
+        replicas: How many there are.
         free: What the device has left; None if it does not say.
     """
 
     device: str
     dataset: int
-    member: int
-    members: int
+    replica: int
+    replicas: int
     free: int | None
 
     @classmethod
     def of(cls, plan: Plan) -> "Memory":
         """Look what a plan needs."""
-        agent = new_agent(plan.description(plan.options.seeds[0]))
+        agent = new_agent(plan.description(plan.options.seeds[0]), "meta")  # sizes alone, no numbers
         gradients = sum(group.flat.nbytes for group in agent.groups.values())
         width = 2 * agent.observation_size + agent.action_size + 2
         return cls(
@@ -45,11 +45,11 @@ class Memory:
     @property
     def needed(self) -> int:
         """All together."""
-        return self.dataset + self.members * self.member
+        return self.dataset + self.replicas * self.replica
 
     def __str__(self) -> str:
         """Say it in one line."""
-        parts = f"dataset {_size(self.dataset)}, {self.members} x {_size(self.member)} for agents"
+        parts = f"dataset {_size(self.dataset)}, {self.replicas} x {_size(self.replica)} for agents"
         free = "" if self.free is None else f" of {_size(self.free)} free"
         return f"memory: at least {_size(self.needed)}{free} on {self.device} ({parts})"
 

@@ -36,8 +36,9 @@ class LoopOptions:
     """Updates between rows of training metrics, which are means over these updates."""
     checkpoint_seconds: NonNegative = 5.0
     """Seconds between checkpoints."""
-    workers: Annotated[int | None, AtLeast(1)] = None
-    """Training processes on a CPU; by default one for each seed, at most two for each core that may be used."""
+    workers: Annotated[int | None, AtLeast(0)] = None
+    """Training processes at most, one on a GPU; by default one for each seed, at most two for each usable core.
+    With 0 the calling process itself trains and evaluates, so that a debugger stops in an algorithm."""
     threads: Count = 1
     """Threads of each training process; changing it changes the last bits of results."""
     profile: bool = False
@@ -57,7 +58,7 @@ class LoopOptions:
     tensorboard: bool = False
     """Also write TensorBoard files into the run folder."""
     quiet: bool = False
-    """Show no progress."""
+    """Show no progress and no remarks; warnings and the address of a W&B run stay."""
 
     def __post_init__(self) -> None:
         conform(self, RunError)

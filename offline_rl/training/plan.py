@@ -28,7 +28,7 @@ from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_inside
-from offline_rl.kernels.choice import bf16_is_faster, choose_kernel
+from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
 from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
@@ -39,6 +39,27 @@ FORMAT = 2
 """Of ``config.json``; since 2 it carries a checksum."""
 WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
 """Modes of making updates, in words."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run computes, which it keeps when it is resumed.
+
+    Attributes:
+        device: "cpu" or "cuda:N".
+        kernel: See :mod:`offline_rl.kernels.choice`.
+        mode: How updates are made.
+    """
+
+    device: str
+    kernel: Kernel
+    mode: Mode
+
+    @classmethod
+    def recorded(cls, config: dict[str, Any]) -> "Compute":
+        """Return what a ``config.json`` says; runs that record no mode knew one only."""
+        recorded = config["compute"]
+        return cls(recorded["device"], recorded["kernel"], recorded.get("mode", "eager"))
 
 
 @dataclass(frozen=True)
@@ -101,13 +122,13 @@ class Plan:
         return plan
 
     def config_of(self, seed: int) -> AgentConfig:
-        """Return the settings of one member."""
+        """Return the settings of one replica."""
         place = self.options.seeds.index(seed)
         own: dict[str, Any] = {name: values[place] for name, values in self.options.each.items()}
         return self.config.replaced(own)
 
     def description(self, seed: int) -> dict[str, Any]:
-        """Return what ``agent.json`` of one member holds; see :meth:`offline_rl.agent.Agent.description`."""
+        """Return what ``agent.json`` of one replica holds; see :meth:`offline_rl.agent.Agent.description`."""
         return describe(
             self.algorithm,
             self.config_of(seed),
@@ -160,7 +181,7 @@ class Plan:
                 "mean_score": self.score(self.dataset.mean_return),
                 "reference": self._reference(),
             },
-            "compute": {"device": self.device, "kernel": self.kernel, "mode": self.mode},
+            "compute": dataclasses.asdict(self.compute),
             "versions": versions(),
             "commit": commit(),
             "hardware": {
@@ -189,7 +210,12 @@ class Plan:
         return D4RL_SCALE if self.task and self.task.robot.d4rl else OWN_SCALE
 
     @property
-    def kernel(self) -> str:
+    def compute(self) -> Compute:
+        """How a run computes that begins with this plan."""
+        return Compute(self.device, self.kernel, self.mode)
+
+    @property
+    def kernel(self) -> Kernel:
         """Which kernel computes, see :mod:`offline_rl.kernels.choice`."""
         if self.options.precision == "float32":
             return choose_kernel(self.options.threads) if self.device == "cpu" else "default"
@@ -367,7 +393,7 @@ def _device(name: str) -> str:
 
 
 def _check_each(algorithm: type[Agent], options: TrainOptions, overrides: dict[str, Any]) -> None:
-    """Refuse settings in which the members of a run cannot differ."""
+    """Refuse settings in which the replicas of a run cannot differ."""
     types = algorithm.config_class.types()
     able = [name for name, kind in types.items() if kind is float]
     for name in options.each:

@@ -1,6 +1,6 @@
-"""Where the time of updates goes: some hundred of them, watched by PyTorch's profiler in the first training process.
+"""Where the time of updates goes: some hundred of them, measured by PyTorch's profiler in the first training process.
 
-Watching changes no number, though it slows Python down: what consists of many small operations looks larger than it is.
+Measuring changes no number, but it slows Python down: what consists of many small operations looks larger than it is.
 """
 
 import contextlib
@@ -18,15 +18,16 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from offline_rl.agent import Agent, ParameterGroup
 from offline_rl.neighbors.search import NearestRows
+from offline_rl.training.loop import TrainingLoop
 from offline_rl.training.updates.compiled import Program
-from offline_rl.training.updates.sampler import Feed, Sampler
+from offline_rl.training.updates.sampler import Prefetcher, Sampler
 from offline_rl.training.updates.stacked import StackedGroup
 
 WARM_UP, UPDATES, TOP = 100, 300, 12
-"""Updates before those that are watched, of these at most, and how many lines a table has."""
+"""Updates before those that are measured, of these at most, and how many lines a table has."""
 OTHER, WAITING = "other operations", "waiting"
 METHODS: Mapping[tuple[type, str], str] = {
-    **dict.fromkeys(((Sampler, "batch"), (Feed, "ready"), (Feed, "batch")), "sampling"),
+    **dict.fromkeys(((Sampler, "batch"), (Prefetcher, "ready"), (Prefetcher, "batch")), "sampling"),
     **dict.fromkeys(((ParameterGroup, "step"), (StackedGroup, "step")), "optimiser"),
     (Agent, "track_targets"): "targets",
     (NearestRows, "find"): "search",
@@ -45,20 +46,20 @@ PARTS = (*dict.fromkeys([*METHODS.values(), *OPERATIONS.values(), OTHER]),)
 """What time is spent on; waiting is for the parent process, or for a GPU."""
 
 
-def watched_steps(step: int, total: int) -> tuple[int, int]:
-    """Return the steps after which watching begins and ends in a run that goes on from ``step``."""
+def profiled_steps(step: int, total: int) -> tuple[int, int]:
+    """Return the steps after which measuring begins and ends in a run that goes on from ``step``."""
     begin = step + min(WARM_UP, (total - step) // 2)
     return begin, min(begin + UPDATES, total)
 
 
 class Profiler:
-    """Watches from now on what the method ``run`` of the class ``owner``, which makes updates, spends its time on."""
+    """Measures from now on what :meth:`TrainingLoop.run`, which makes updates, spends its time on."""
 
-    def __init__(self, owner: type) -> None:
+    def __init__(self) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it talks between the lines of progress
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         self._profile, self._labels = profile(activities=activities), contextlib.ExitStack()
-        self._labels.enter_context(_labels({**METHODS, (owner, "run"): OTHER}))
+        self._labels.enter_context(_labels({**METHODS, (TrainingLoop, "run"): OTHER}))
         self._profile.start()
         self._begin = time.perf_counter()
 
@@ -85,7 +86,7 @@ def report(events: Any, seconds: float, updates: int) -> str:
         for event in events:
             if event.device_type.name == kind and event.name not in PARTS:
                 own_time[event.name] += getattr(event, own) / 1e6 / seconds
-    lines = [f"where the time of {updates} updates went while they were watched, {seconds:.2f} seconds:"]
+    lines = [f"where the time of {updates} updates went while they were measured, {seconds:.2f} seconds:"]
     for title, taken in tables.items():
         rows = [(name, share) for name, share in Counter(taken).most_common(TOP) if share]
         lines += ["", title] if rows else []

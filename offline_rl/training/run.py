@@ -1,13 +1,11 @@
 """A run's folder: opening, resuming and reading it; and ``train``, which does the whole."""
 
 import contextlib
-import functools
 import itertools
+import logging
 import math
 import os
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +19,17 @@ from offline_rl.documents import read_bytes, said
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, read_record, sealed, write_json, writing
 from offline_rl.folders import owned_folder
-from offline_rl.tracking.record import Record, Row, TensorBoardView, View, read_metrics, rows_in
-from offline_rl.tracking.wandb import WandbView
+from offline_rl.tracking.callbacks import Callback, Row, TensorBoardCallback, check_callbacks
+from offline_rl.tracking.record import Record, read_metrics, rows_in
+from offline_rl.tracking.wandb import WandbCallback
 from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
 from offline_rl.training.options import TrainOptions
-from offline_rl.training.plan import FORMAT, Plan, differences, split_settings, upgraded_record
-from offline_rl.training.team import Crew
-from offline_rl.training.trainer import Stop, Trainer, stopped_by_signals
+from offline_rl.training.plan import FORMAT, Compute, Plan, differences, split_settings, upgraded_record
+from offline_rl.training.trainer import Stop, stopped_by_signals, train_plan
+from offline_rl.training.workers import WorkerPool
 
+logger = logging.getLogger(__name__)
 _DRAWING = threading.Lock()
 
 
@@ -98,16 +98,20 @@ def train(
     dataset: Dataset | str | Path | None = None,
     *,
     options: TrainOptions | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
     """Train an algorithm on a dataset.
 
-    Works from a plain script without a ``__main__`` guard.
+    Works from a plain script without a ``__main__`` guard. What a command prints goes to the log of this process, to
+    the logger "offline_rl", unless ``quiet`` is set; a terminal gets a progress bar.
 
     Args:
         algorithm: Its name, for instance ``"td3_bc"``.
         dataset: A :class:`Dataset`, or what :func:`offline_rl.load_dataset` takes.
         options: The run's options; instead, they may be given one by one as keywords.
+        callbacks: Each is called with every row of the run's record, a dict, and with the run's settings before; see
+            :mod:`offline_rl.tracking.callbacks`. One that raises ends the run.
         **settings: Fields of :class:`TrainOptions` and of the algorithm's ``Config``, for instance
             ``seeds=[0, 1], steps=100_000, out="runs/x", alpha=5.0``.
 
@@ -122,18 +126,19 @@ def train(
     if options is not None and run_settings:
         raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
     options = options or TrainOptions(**run_settings)
+    check_callbacks(callbacks)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
-    with contextlib.closing(Crew()) as crew:
-        return carry_out(plan, out, crew, about=[] if options.quiet else plan.sentences())
+    with contextlib.closing(WorkerPool()) as pool:
+        return carry_out(plan, out, pool, callbacks=callbacks, about=[] if options.quiet else plan.sentences())
 
 
 def carry_out(
     plan: Plan,
     out: Path | Iterable[Path],
-    crew: Crew,
+    pool: WorkerPool,
     *,
-    views: Sequence[View] = (),
+    callbacks: Sequence[Callback] = (),
     stop: Stop | None = None,
     say: Callable[[str], None] | None = None,
     about: Sequence[str] = (),
@@ -143,11 +148,11 @@ def carry_out(
     Args:
         plan: What to do.
         out: The run's folder; or names of which the first that is free is taken.
-        crew: Where child processes come from.
-        views: Where else rows are shown, besides the views that the plan's options ask for.
+        pool: Where child processes come from.
+        callbacks: What is called with each row, before the callbacks that the plan's options ask for.
         stop: Lets the caller ask to stop.
-        say: What to do with a sentence on where the run begins; by default it is printed.
-        about: What to print of the plan once the folder is open.
+        say: What to do with a sentence on where the run begins; by default it is logged, unless the plan is quiet.
+        about: What to log of the plan once the folder is open.
 
     Returns:
         The finished run.
@@ -156,24 +161,25 @@ def carry_out(
         OfflineRLError: As :func:`train`.
         Interrupted: ``stop`` or a signal asked to stop.
     """
-    say = say or functools.partial(print, flush=True)
+    say = say or (_silent if plan.options.quiet else _log)
     stop = stop or Stop()
+    callbacks = [*callbacks, *_trackers(plan.options)]
     with contextlib.ExitStack() as signals:
         signals.enter_context(stopped_by_signals(stop))
-        with _opened(out, plan, say) as (path, checkpoint):
+        with _opened(out, plan, say) as (path, checkpoint, compute):
             for sentence in about:
-                print(sentence, file=sys.stderr, flush=True)
+                _log(sentence)
             if checkpoint is not None and checkpoint.finished:
                 say(f"{path} is finished ({checkpoint.step:,} updates); nothing to do")
                 if not (path / "curve.png").exists():
                     _draw(path)
                 return Run(path)
-            compute = _read_config(path)["compute"]
             known = (checkpoint.metrics_bytes, checkpoint.files.get("metrics.jsonl")) if checkpoint else (0, None)
-            record = Record(path / "metrics.jsonl", (), *known)
+            record = Record(path / "metrics.jsonl", callbacks, *known)
             with contextlib.closing(record):
-                record.show([*views, *_views(plan, path)])
-                Trainer(plan, path, compute, record, checkpoint, crew=crew, stop=stop).run()
+                step = checkpoint.step if checkpoint else 0
+                record.announce({"kind": "config", "step": step, "path": str(path), "config": _read_config(path)})
+                train_plan(plan, path, compute, record, checkpoint, pool=pool, stop=stop)
             signals.close()  # what is left can be stopped at any moment
             _draw(path)
     return Run(path)
@@ -182,10 +188,10 @@ def carry_out(
 @contextlib.contextmanager
 def _opened(
     out: Path | Iterable[Path], plan: Plan, say: Callable[[str], None]
-) -> Iterator[tuple[Path, Checkpoint | None]]:
-    """Own the folder; give it, and the checkpoint to continue from."""
+) -> Iterator[tuple[Path, Checkpoint | None, Compute]]:
+    """Own the folder; give it, the checkpoint to continue from, and how to compute."""
     with owned_folder(out, keep=PLACE, check=lambda path: _check_folder(path, plan.options.resume)) as folder:
-        yield folder.path, _begin(folder.path, plan, say)
+        yield folder.path, *_begin(folder.path, plan, say)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
@@ -195,7 +201,7 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
 
-def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> Checkpoint | None:
+def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[Checkpoint | None, Compute]:
     config = out / "config.json"
     old = _read_config(out) if config.is_file() else None
     different, other_lengths = (differences(old, plan), changed_lengths(old, plan)) if old else ([], [])
@@ -207,7 +213,7 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> Checkpoint | No
             say(f"no checkpoint in {out}; starting anew")
         with writing(config, "choose another --out"):
             write_json(config, sealed(plan.record()))
-        return None
+        return None, plan.compute
     if old and (longer := made_longer(checkpoint, old, plan, out)):
         # The checkpoint first: with it alone, the same command does the rest.
         say(
@@ -222,39 +228,33 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> Checkpoint | No
             write_json(config, sealed({**old, "options": {**old["options"], **lengths_of(plan)}}))
     if not checkpoint.finished:
         say(f"resumed at step {checkpoint.step}")
-    return checkpoint
+    return checkpoint, Compute.recorded(old) if old else plan.compute
 
 
-def _views(plan: Plan, out: Path) -> list[View]:
-    """Open the views that were asked for; one that cannot be opened is no reason not to train."""
-    makers: dict[str, Callable[[], View]] = {}
-    if plan.options.wandb:
-        makers["wandb"] = lambda: _wandb_view(plan, out)
-    if plan.options.tensorboard:
-        makers["tensorboard"] = lambda: TensorBoardView(out, plan.options.seeds)
-    views = []
-    for name, make in makers.items():
-        try:
-            views.append(make())
-        except ImportError:
-            raise RunError(f"{name} is not installed; pip install 'offline-rl-suite[{name}]'") from None
-        except Exception as error:
-            warnings.warn(f"{name} cannot be used ({error}); training goes on without it", stacklevel=2)
-    return views
+def _trackers(options: TrainOptions) -> list[Callback]:
+    """Return the callbacks that the options ask for."""
+    trackers: list[Callback] = []
+    if options.wandb:
+        trackers.append(
+            WandbCallback(
+                project=options.wandb_project,
+                entity=options.wandb_entity,
+                group=options.wandb_group,
+                tags=options.wandb_tags,
+                artifact=options.wandb_artifact,
+            )
+        )
+    if options.tensorboard:
+        trackers.append(TensorBoardCallback())
+    return trackers
 
 
-def _wandb_view(plan: Plan, out: Path) -> View:
-    options = plan.options
-    return WandbView(
-        out,
-        options.seeds,
-        plan.record(),
-        project=options.wandb_project,
-        entity=options.wandb_entity,
-        group=options.wandb_group,
-        tags=options.wandb_tags,
-        artifact=options.wandb_artifact,
-    )
+def _log(sentence: str) -> None:
+    logger.info("%s", sentence)
+
+
+def _silent(sentence: str) -> None:
+    """Say nothing."""
 
 
 def _draw(out: Path) -> None:

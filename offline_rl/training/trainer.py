@@ -1,16 +1,31 @@
-"""The one training loop. It knows nothing of losses: members train in child processes, episodes are played in others.
+"""When a run trains, logs, evaluates and saves. It knows nothing of losses; updates are made in ``loop.py``.
 
-The parent alone writes. All members are at the same step whenever it looks, a chunk of about a quarter of a second
+Who calls whom, from the command to the loss::
+
+    orl.train, offline-rl train
+      carry_out                  run.py       the folder, the record, the callbacks
+        train_plan               here         takes the workers, goes on from a checkpoint
+          Trainer.run            here         decides what comes next, and asks for it
+            Workers.run          workers.py   asks each training worker for some updates
+              Worker.run         worker.py    in a child process; with --workers 0 in the calling one
+                TrainingLoop.run loop.py      THE LOOP: a batch, an update, its metrics
+                  Agent.update   algos/       the losses
+            Evaluator.submit     workers.py   lets workers play episodes while training goes on
+              Worker.play        worker.py
+            Record.add           tracking/    metrics.jsonl, and the callbacks
+            Checkpoint.save      checkpoint.py
+
+The parent alone writes. All replicas are at the same step whenever it looks, a chunk of about a quarter of a second
 apart, so a run has one step, stops soon after a signal, and continues from any checkpoint to the very same numbers.
 """
 
+import logging
 import math
 import signal
-import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +36,30 @@ from torch import Tensor
 from offline_rl.agent import agent_from_description
 from offline_rl.errors import Interrupted
 from offline_rl.files import MAKE_ROOM, write_bytes, writing
+from offline_rl.tracking.callbacks import Row
 from offline_rl.tracking.progress import Progress
-from offline_rl.tracking.record import Record, Row
+from offline_rl.tracking.record import Record
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_target_return
 from offline_rl.training.memory import Memory
-from offline_rl.training.plan import Plan
-from offline_rl.training.team import Crew, Evaluator, PendingEvaluation, Team, take_players
+from offline_rl.training.plan import Compute, Plan
+from offline_rl.training.workers import (
+    CallingProcess,
+    Evaluator,
+    PendingEvaluation,
+    WorkerPool,
+    Workers,
+    take_evaluators,
+)
+
+logger = logging.getLogger(__name__)
 
 CHUNK_SECONDS = 0.25
 """How long the parent looks away: a signal is answered after about so long."""
 PENDING_LIMIT = 4
 """Evaluations that may be under way before training waits for them."""
 REPLAY = "online/replay"
-"""The part of a member's state that has a file of its own, because it grows."""
+"""The part of a replica's state that has a file of its own, because it grows."""
 
 
 @dataclass
@@ -69,99 +94,156 @@ def stopped_by_signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Trainer:
-    """Runs a plan in a folder, from the start or from a checkpoint.
+def train_plan(
+    plan: Plan,
+    out: Path,
+    compute: Compute,
+    record: Record,
+    checkpoint: Checkpoint | None,
+    *,
+    pool: WorkerPool,
+    stop: Stop,
+) -> None:
+    """Run a plan in a folder, from the start or from a checkpoint, and leave the agents in ``agents/``.
 
     Args:
         plan: What to do.
         out: The run's folder, which holds ``config.json`` already.
-        compute: Where and how to train, as ``config.json`` names it.
+        compute: How to compute.
         record: Where rows go.
         checkpoint: Where to continue from.
-        crew: Where child processes come from.
+        pool: Where workers come from.
         stop: Asks to stop. Until the first updates are made, that ends the run at once.
+
+    Raises:
+        Interrupted: A signal asked to stop; the run can be resumed.
+        RunError: A child process failed, or there is too little memory.
+    """
+    begin, options, step = time.monotonic(), plan.options, checkpoint.step if checkpoint else 0
+
+    def give_up() -> None:
+        """End the run if that is asked for while it begins: nothing has been done that would be lost."""
+        if stop.signal:
+            raise Interrupted(step, stop.signal, out)
+
+    memory = Memory.of(plan)
+    memory.check()
+    with ExitStack() as stack:
+        if options.workers == 0:
+            pool = stack.enter_context(CallingProcess())
+        if not options.quiet:
+            logger.info("%s", memory)
+        # Evaluators first: then all processes start side by side.
+        evaluators = take_evaluators(plan, pool)
+        stack.callback(pool.give_back, evaluators)
+        replay = _open_replay(plan, out, checkpoint)
+        workers = Workers(plan, compute, checkpoint, pool, give_up)
+        stack.callback(pool.give_back, workers.clients)
+        progress = Progress(
+            options.total_steps,
+            step,
+            options.quiet,
+            score_name=plan.score_name,
+            bar=options.workers != 0,  # it would draw over a debugger
+        )
+        stack.callback(progress.close)
+        if compute.mode == "compile":
+            progress.note("compiling updates, which takes up to some minutes unless it was done before")
+        evaluator = Evaluator(plan, evaluators)
+        trainer = Trainer(plan, out, record, checkpoint, workers, evaluator, progress, replay, stop, begin=begin)
+        trainer.run()
+    if not options.quiet:
+        trainer.report()
+
+
+def _open_replay(plan: Plan, out: Path, checkpoint: Checkpoint | None) -> dict[str, ReplayFile]:
+    """Open what replicas collect online; give a checkpoint back what it left there."""
+    if not plan.options.online_steps:
+        return {}
+    files = {}
+    count = max(0, (checkpoint.step if checkpoint else 0) - plan.options.steps)
+    width = 2 * plan.dataset.observation_size + plan.dataset.action_size + 2
+    for name in (f"seed-{seed}" for seed in plan.options.seeds):
+        files[name] = ReplayFile(out, name, width, count, checkpoint)
+        if checkpoint and count:
+            checkpoint.tensors[f"members/{name}/{REPLAY}"] = files[name].read()
+    return files
+
+
+class Trainer:
+    """Decides what a run does next, and has it done.
+
+    Args:
+        plan: What to do.
+        out: The run's folder.
+        record: Where rows go.
+        checkpoint: Where the run continues from, if anywhere; the workers have taken up their part of it already.
+        workers: Train the replicas.
+        evaluator: Plays episodes.
+        progress: Shows how far the run is.
+        replay: The files of what replicas collect online, by the replicas' names.
+        stop: Asks to stop.
+        begin: When the run began, by :func:`time.monotonic`; by default now.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         plan: Plan,
         out: Path,
-        compute: Mapping[str, str],
         record: Record,
         checkpoint: Checkpoint | None,
+        workers: Workers,
+        evaluator: Evaluator,
+        progress: Progress,
+        replay: dict[str, ReplayFile],
+        stop: Stop,
         *,
-        crew: Crew,
-        stop: Stop | None = None,
+        begin: float | None = None,
     ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
+        self._workers, self._evaluator, self._progress = workers, evaluator, progress
+        self._replay, self._stop = replay, stop
         self._checkpoint = checkpoint
-        self._compute = compute
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
         self._waited = checkpoint.waited if checkpoint else 0.0
         self._lengths = set(checkpoint.lengths or []) if checkpoint else set()
         self._lengths_known = checkpoint is None or checkpoint.lengths is not None
-        self._begin = time.monotonic()
-        self._crew, self._stop = crew, stop or Stop()
+        self._begin = time.monotonic() if begin is None else begin
         self._diverged: set[str] = set()
-        self._replay: dict[str, ReplayFile] = {}
-        self._watched: tuple[int, ...] = ()
+        # In the calling process nothing is played meanwhile: whoever steps through the loop sees one thing at a time.
+        self._pending_limit = PENDING_LIMIT if self._options.workers != 0 else 0
+        self._profiled: tuple[int, ...] = ()
         if self._options.profile:
-            from offline_rl.training.profile import watched_steps
+            from offline_rl.training.profile import profiled_steps
 
-            self._watched = watched_steps(self._step, self._options.total_steps)
+            self._profiled = profiled_steps(self._step, self._options.total_steps)
 
     def run(self) -> None:
         """Train to the end and leave the agents in ``agents/``.
 
         Raises:
             Interrupted: A signal asked to stop; the run can be resumed.
-            RunError: A child process failed, or there is too little memory.
+            RunError: A child process failed.
         """
-        memory = Memory.of(self._plan)
-        memory.check()
-        if not self._options.quiet:
-            print(memory, file=sys.stderr)
-        with ExitStack() as stack:
-            # Players first: then all processes start side by side.
-            players = take_players(self._plan, self._crew)
-            stack.callback(self._crew.give_back, players)
-            self._open_replay()
-            self._team = Team(self._plan, self._compute, self._checkpoint, self._crew, self._give_up)
-            stack.callback(self._crew.give_back, self._team.children)
-            self._evaluator = Evaluator(self._plan, players)
-            self._progress = Progress(
-                self._options.total_steps, self._step, self._options.quiet, score_name=self._plan.score_name
-            )
-            stack.callback(self._progress.close)
-            self._restore()
-            if self._compute.get("mode") == "compile":
-                self._progress.note("compiling updates, which takes up to some minutes unless it was done before")
-            self._train()
-            self._finish()
-        if self._options.evaluates and not self._options.quiet:
-            share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
-            print(f"evaluation: nothing was trained for {share}, while episodes were played", file=sys.stderr)
-        if self._watched and not self._options.quiet and (self._out / "profile.txt").exists():
-            print(f"\n{(self._out / 'profile.txt').read_text(encoding='utf-8')}", file=sys.stderr)
+        self._restore()
+        self._train()
+        self._finish()
 
-    def _open_replay(self) -> None:
-        """Open what members collect online; give a checkpoint back what it left there."""
-        if not self._options.online_steps:
-            return
-        count = max(0, self._step - self._options.steps)
-        width = 2 * self._plan.dataset.observation_size + self._plan.dataset.action_size + 2
-        for seed in self._options.seeds:
-            name = f"seed-{seed}"
-            self._replay[name] = ReplayFile(self._out, name, width, count, self._checkpoint)
-            if self._checkpoint and count:
-                self._checkpoint.tensors[f"members/{name}/{REPLAY}"] = self._replay[name].read()
+    def report(self) -> None:
+        """Say what the run's time was spent on."""
+        if self._options.evaluates:
+            share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
+            logger.info("evaluation: nothing was trained for %s, while episodes were played", share)
+        if self._profiled and (self._out / "profile.txt").exists():
+            logger.info("\n%s", (self._out / "profile.txt").read_text(encoding="utf-8"))
 
     def _restore(self) -> None:
         """Take up what was pending, or evaluate the untrained agents."""
         if self._checkpoint is None:
             if self._options.eval_every:
                 self._evaluate("evaluation", self._options.eval_episodes)
+            self._catch_up()
             return
         self._record.restore(self._checkpoint.pending)
         for slot in self._checkpoint.pending:
@@ -170,25 +252,21 @@ class Trainer:
         if self._checkpoint.due and self._evaluates_at(self._step):
             self._evaluate("evaluation", self._options.eval_episodes)
         self._checkpoint = None
-
-    def _give_up(self) -> None:
-        """End the run if that is asked for while it begins: nothing has been done that would be lost."""
-        if self._stop.signal:
-            raise Interrupted(self._step, self._stop.signal, self._out)
+        self._catch_up()
 
     def _train(self) -> None:
         chunk, last_save = 1, -np.inf
         while self._step < self._options.total_steps:
-            if self._step == next(iter(self._watched), None):
-                self._team.watch()
+            if self._step == next(iter(self._profiled), None):
+                self._workers.start_profile()
             target = min(self._step + chunk, self._next_boundary())
             begin = time.monotonic()
             report = target % self._options.log_every == 0
-            metrics = self._team.run(target, report)
+            metrics = self._workers.run(target, report)
             chunk = _next_chunk(target - self._step, time.monotonic() - begin)
             self._step = target
-            self._team.waiting = _go_on
-            if target == max(self._watched, default=None):
+            self._workers.waiting = _go_on
+            if target == max(self._profiled, default=None):
                 self._write_profile()
             if report:
                 self._log(metrics)
@@ -197,8 +275,7 @@ class Trainer:
             if self._phase_ends(target) and target < self._options.total_steps:
                 self._evaluate("final", self._options.final_episodes)
             self._collect()
-            while len(self._evaluator.pending) > PENDING_LIMIT and not self._stop.signal:
-                self._collect(wait=True)
+            self._catch_up()
             self._progress.at(target)
             if self._stop.signal:
                 self._save()
@@ -209,8 +286,8 @@ class Trainer:
 
     def _finish(self) -> None:
         """Play the final evaluation with all processes, then save the agents; the run is finished only after that."""
-        weights = self._team.weights()
-        self._evaluator.help(self._team.children)
+        weights = self._workers.weights()
+        self._evaluator.help(self._workers.clients)
         if self._options.final_episodes:
             self._progress.note(f"playing {self._options.final_episodes} final episodes for each seed")
             self._evaluate("final", self._options.final_episodes, weights)
@@ -235,13 +312,13 @@ class Trainer:
 
     def _next_boundary(self) -> int:
         every = [self._options.log_every, *([self._options.eval_every] if self._options.eval_every else [])]
-        ends = [end for end in (*self._options.ends, *self._watched) if end > self._step]
+        ends = [end for end in (*self._options.ends, *self._profiled) if end > self._step]
         return min(*ends, *((self._step // n + 1) * n for n in every))
 
     def _evaluate(self, kind: str, episodes: int, weights: dict[str, Tensor] | None = None) -> None:
         key = {"step": self._step, "kind": kind, "episodes": episodes}
         self._record.reserve(key)
-        self._evaluator.submit(key, weights or self._team.weights())
+        self._evaluator.submit(key, weights or self._workers.weights())
 
     def _collect(self, wait: bool = False) -> None:
         begin = time.monotonic()
@@ -251,6 +328,11 @@ class Trainer:
             rows = [self._evaluation_row(evaluation, seed) for seed in self._options.seeds]
             self._record.fill(evaluation.key, rows)
             self._progress.score(evaluation.key["step"], [row["score"] for row in rows])
+
+    def _catch_up(self) -> None:
+        """Wait while more evaluations are under way than may be."""
+        while len(self._evaluator.pending) > self._pending_limit and not self._stop.signal:
+            self._collect(wait=True)
 
     def _evaluation_row(self, evaluation: PendingEvaluation, seed: int) -> Row:
         parts = range(len(evaluation.blocks[seed]))
@@ -283,7 +365,7 @@ class Trainer:
             for seed in self._options.seeds
         ]
         self._record.add(rows)
-        self._progress.losses(metrics[self._team.names[0]])
+        self._progress.losses(metrics[self._workers.names[0]])
         self._warn_of_divergence(metrics)
 
     def _warn_of_divergence(self, metrics: dict[str, dict[str, float]]) -> None:
@@ -299,12 +381,12 @@ class Trainer:
             for name, tensor in evaluation.weights.items()
         }
         stored = next((file.count for file in self._replay.values()), 0)
-        members, lengths = self._team.state(stored)
+        replicas, lengths = self._workers.state(stored)
         self._lengths |= lengths
         for name, file in self._replay.items():
-            if (rows := members.pop(f"{name}/{REPLAY}", None)) is not None:
+            if (rows := replicas.pop(f"{name}/{REPLAY}", None)) is not None:
                 file.append(rows)
-        tensors = {**prefixed(members, "members/"), **prefixed(evaluations, "evaluation/")}
+        tensors = {**prefixed(replicas, "members/"), **prefixed(evaluations, "evaluation/")}
         pending, length = self._record.pending(), self._record.sync()
         files = self._record.checksum()
         for file in self._replay.values():
@@ -317,7 +399,7 @@ class Trainer:
         ).save(self._out)
 
     def _write_profile(self) -> None:
-        text, trace = self._team.watched()
+        text, trace = self._workers.stop_profile()
         with writing(self._out / "profile.txt", MAKE_ROOM):
             write_bytes(self._out / "profile.txt", text.encode())
             write_bytes(self._out / "profile.json.gz", trace)

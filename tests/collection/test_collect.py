@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -243,7 +244,7 @@ def test_the_same_seed_gives_the_same_bytes_at_another_time(made, tmp_path):
     assert orl.collect("random", out=tmp_path / "third.hdf5", seed=1, **RANDOM).read_bytes() != first
 
 
-def test_a_file_that_is_there_stays_as_it_is(folder, capsys):
+def test_a_file_that_is_there_stays_as_it_is(folder, caplog):
     path = folder / "sac.hdf5"
     before = path.read_bytes()
     with pytest.raises(orl.RunError, match="exists; choose another --out"):
@@ -252,8 +253,9 @@ def test_a_file_that_is_there_stays_as_it_is(folder, capsys):
         orl.RunError, match="begun with other settings: steps was 500, now 600; batch_size was 8, now 9"
     ):
         orl.collect("sac", out=path, resume=True, **{**SAC, "steps": 600, "batch_size": 9})
-    assert orl.collect("sac", out=path, resume=True, **SAC) == path
-    assert "is finished (500 steps); nothing to do" in capsys.readouterr().out
+    caplog.set_level(logging.INFO, "offline_rl")
+    assert orl.collect("sac", out=path, resume=True, **{**SAC, "quiet": False}) == path
+    assert caplog.messages == [f"{path} is finished (500 steps); nothing to do"]
     assert path.read_bytes() == before
 
 

@@ -23,7 +23,6 @@ SETTINGS = {
     "final_episodes": 20,
     "log_every": 500,
     "checkpoint_seconds": 0.25,
-    "quiet": True,
 }
 
 
@@ -64,7 +63,7 @@ def command(algorithm, out, dataset, settings):
 
 def start(algorithm, out, dataset, settings, *more):
     line = [*command(algorithm, out, dataset, settings), *more]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def content(out):

@@ -9,7 +9,8 @@ from helpers.datasets import episodic_dataset
 from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
-from offline_rl.training.worker import Member
+from offline_rl.training.loop import make_updates
+from offline_rl.training.replica import Replica
 
 STEPS = 24
 SMALL = {"hidden_dims": [16, 16], "batch_size": 8}
@@ -49,14 +50,14 @@ def members(name, more, device="cpu", seeds=(0, 1), *, dtype=torch.float32, each
     algorithm = find_algorithm(name, settings)
     configs = [algorithm.config_class.of({**settings, **own}) for own in each or [{}] * len(seeds)]
     agents = [algorithm(config, 4, 2, seed=seed, **options) for config, seed in zip(configs, seeds, strict=True)]
-    return [Member(agent, rows) for agent in agents]
+    return [Replica(agent, rows) for agent in agents]
 
 
 def looped(name, more, device="cpu", **options):
     """Train to the end update by update."""
     trained = members(name, more, device, **options)
     for member in trained:
-        member.run(1, STEPS)
+        make_updates(member, 1, STEPS)
     return states(trained)
 
 

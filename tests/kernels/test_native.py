@@ -19,8 +19,8 @@ from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, split_settings
 from offline_rl.training.run import carry_out
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
+from offline_rl.training.workers import WorkerPool
 
 
 @pytest.fixture(autouse=True)
@@ -160,8 +160,8 @@ def test_a_run_keeps_its_kernel_and_says_where_it_cannot_go_on(monkeypatch, tmp_
     settings |= {"out": str(tmp_path / "run"), "seeds": [0, 1]}
     options, own = split_settings("bc", settings)
     plan, stop = Plan.make("bc", "hopper-demo", TrainOptions(**options), own), Stop()
-    with contextlib.closing(Crew()) as crew, pytest.raises(Interrupted):
-        carry_out(plan, tmp_path / "run", crew, views=[Stopping(stop)], stop=stop)
+    with contextlib.closing(WorkerPool()) as pool, pytest.raises(Interrupted):
+        carry_out(plan, tmp_path / "run", pool, callbacks=[Stopping(stop)], stop=stop)
     config = (tmp_path / "run" / "config.json").read_text()
     assert json.loads(config)["compute"]["kernel"] == kernels.choose_kernel()
     with monkeypatch.context() as hidden:

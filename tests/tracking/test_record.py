@@ -1,21 +1,6 @@
 import json
 
-import pytest
-
 from offline_rl.tracking.record import Record, read_rows
-
-
-class View:
-    def __init__(self, fails_at=None):
-        self.steps, self.fails_at, self.closed = [], fails_at, False
-
-    def log(self, row):
-        if row["step"] == self.fails_at:
-            raise OSError("disk full")
-        self.steps.append(row["step"])
-
-    def close(self):
-        self.closed = True
 
 
 def row(step, **values):
@@ -27,8 +12,8 @@ def steps(path):
 
 
 def test_rows_wait_for_the_evaluation_before_them(tmp_path):
-    path, view = tmp_path / "m.jsonl", View()
-    record = Record(path, [view])
+    path, shown = tmp_path / "m.jsonl", []
+    record = Record(path, [lambda row: shown.append(row["step"])])
     record.add([row(1)])
     record.reserve({"step": 2})
     record.add([row(3)])
@@ -38,7 +23,7 @@ def test_rows_wait_for_the_evaluation_before_them(tmp_path):
         {"rows": [row(3)], "evaluation": None},
     ]
     record.fill({"step": 2}, [row(2)])
-    assert steps(path) == view.steps == [1, 2, 3]
+    assert steps(path) == shown == [1, 2, 3]
     assert record.pending() == []
 
 
@@ -56,19 +41,6 @@ def test_what_was_pending_is_taken_up_and_the_rest_is_cut_off(tmp_path):
     assert steps(path) == [1]
     second.fill({"step": 2}, [row(2)])
     assert steps(path) == [1, 2, 3]
-
-
-def test_a_failing_view_is_dropped_with_one_warning_and_the_record_is_complete(tmp_path):
-    bad, good = View(fails_at=2), View()
-    record = Record(tmp_path / "m.jsonl", [bad, good])
-    record.add([row(1)])
-    with pytest.warns(UserWarning, match="View failed"):
-        record.add([row(2)])
-    record.add([row(3)])
-    record.close()
-    assert bad.steps == [1]
-    assert good.steps == steps(tmp_path / "m.jsonl") == [1, 2, 3]
-    assert good.closed
 
 
 def test_nan_becomes_null(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -109,7 +110,8 @@ def command(out, settings):
     return [sys.executable, "-P", "-m", "offline_rl", "train", "td3_bc", "--dataset=hopper-demo", *flags]
 
 
-def test_an_offline_run_read_back_equals_the_record(tmp_path, capfd):
+def test_an_offline_run_read_back_equals_the_record(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "offline_rl")
     out = tmp_path / "my run"
     settings = {
         **SETTINGS,
@@ -134,7 +136,7 @@ def test_an_offline_run_read_back_equals_the_record(tmp_path, capfd):
         assert [artifact.name for artifact in view.artifacts] == [f"my_run-seed-{seed}"]
         files = {entry.path for entry in view.artifacts[0].manifest.contents}
         assert files == {"agent.json", "weights.safetensors"}
-    assert capfd.readouterr().out.count("W&B: no API key, offline; upload later with: wandb sync ") == 1
+    assert caplog.text.count("W&B: no API key, offline; upload later with: wandb sync ") == 1
 
 
 def test_every_w_and_b_run_shows_its_learning_curve_and_two_summary_scores(tmp_path, monkeypatch):
@@ -276,10 +278,32 @@ def break_in_mid_run(out, folder, fault):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb_process", "wandb-core"])
-def test_a_run_outlives_the_death_of_w_and_b(tmp_path, name):
+def test_w_and_b_that_dies_is_started_again_and_shows_the_whole_run(tmp_path, name):
     out = tmp_path / "run"
-    (warning,) = break_in_mid_run(out, out, kill(name))
-    assert "training goes on without it" in warning
+    assert break_in_mid_run(out, out, kill(name)) == []
+    # Their names begin with the time; what the first one has left may be no whole file.
+    *_, last = sorted(out.glob("wandb/offline-run-*/*.wandb"))
+    assert Shown(last).rows == orl.Run(out).rows
+
+
+@pytest.mark.slow
+def test_a_run_outlives_w_and_b_that_dies_again_and_again(tmp_path, monkeypatch):
+    """What stands in for W&B's process never gets as far as W&B."""
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    started = []
+
+    def module(name):
+        started.append(name)
+        return [sys.executable, str(tmp_path / "broken.py")]
+
+    monkeypatch.setattr(wandb_view, "python_module", module)
+    with pytest.warns(UserWarning) as warned:
+        run = orl.train("bc", "hopper-demo", out=str(tmp_path / "run"), **SHORT)
+    (message,) = [str(entry.message) for entry in warned]
+    assert message == "WandbCallback failed (its process ended with status 3); training goes on without it"
+    assert len(started) == 3
+    assert [row["step"] for row in run.rows] == [10, 20]
 
 
 @pytest.mark.slow

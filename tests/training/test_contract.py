@@ -15,12 +15,13 @@ from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import RunError
 from offline_rl.networks import DeterministicActor
 from offline_rl.training import contract, plan
+from offline_rl.training.loop import make_updates
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan
+from offline_rl.training.replica import Replica
 from offline_rl.training.updates import compiled
 from offline_rl.training.updates.compiled import CompiledUpdates
 from offline_rl.training.updates.cuda_graph import CapturedUpdates
-from offline_rl.training.worker import Member
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "weighted_bc.py"
 SMALL = {"hidden_dims": [16, 16], "batch_size": 8}
@@ -48,7 +49,7 @@ def some(algorithm, count=1, settings=({},), seed=0):
     for number in range(count):
         config = algorithm.config_class(**SMALL, **settings[number % len(settings)])
         agent = algorithm(config, 4, 2, seed=seed + number, steps=STEPS, preprocessing=preprocessing)
-        made.append(Member(agent, rows))
+        made.append(Replica(agent, rows))
     return made
 
 
@@ -200,7 +201,7 @@ def test_what_declares_nothing_is_not_repeated_and_not_stacked():
     for way in (CapturedUpdates, CompiledUpdates):
         with pytest.raises(RunError, match=r"^undeclared does not declare after how many updates.*\(cycle\).*eager$"):
             way(some(Undeclared))
-    Member.run(some(Undeclared)[0], 1, 3)
+    make_updates(some(Undeclared)[0], 1, 3)
 
 
 class Declared(Undeclared):
@@ -226,7 +227,7 @@ def test_what_declares_nothing_is_made_eagerly_and_one_sentence_says_so(mode, de
 def test_being_checked_changes_nothing(name, more):
     """Broken by weights, moments, counts or a table of rewards that are not put back, and put back where they lay."""
     (member,) = members(name, more, seeds=(0,))
-    member.run(1, 5)
+    make_updates(member, 1, 5)
     (before,) = states([member])
     places = [group.flat.data_ptr() for group in member.agent.groups.values()]
     updates = CapturedUpdates([member], stacked=False)
@@ -248,7 +249,7 @@ def test_the_example_ends_in_the_same_weights_by_all_ways():
 
     alone = some(algorithm, 2)
     for member in alone:
-        member.run(1, STEPS)
+        make_updates(member, 1, STEPS)
     theirs = states(alone)
     assert differing(trained(CapturedUpdates, 1)[0], theirs[0]) == []
     for way in (CapturedUpdates, CompiledUpdates):
@@ -265,7 +266,7 @@ def test_a_run_that_has_diverged_is_not_taken_for_a_broken_promise():
 def test_steps_that_do_not_repeat_are_left_out():
     """PARL's rounds, and the fit before its first update, are made one by one and not looked at."""
     (member,) = members("parl", {}, seeds=(0,))
-    member.run(1, 1)
+    make_updates(member, 1, 1)
     steps = contract._repeating([member.agent], 2, member.agent.cycle)
     assert len(steps) == 2 * member.agent.cycle
     assert all(member.agent.repeats(step) for step in steps)

@@ -13,8 +13,8 @@ from offline_rl.training import run as runs
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, split_settings
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
+from offline_rl.training.workers import WorkerPool
 
 SETTINGS = {**TINY, "hidden_dims": [8], "eval_every": 30, "eval_episodes": 1, "log_every": 25, "final_episodes": 2}
 
@@ -28,8 +28,8 @@ def stopped(out, steps, algorithm="td3_bc", **more):
     stop = Stop()
     options, own = split_settings(algorithm, {**SETTINGS, **more, "steps": steps, "out": str(out)})
     plan = Plan.make(algorithm, "hopper-demo", TrainOptions(**options), own)
-    with contextlib.closing(Crew()) as crew, pytest.raises(Interrupted):
-        runs.carry_out(plan, out, crew, views=[Stopping(stop)], stop=stop)
+    with contextlib.closing(WorkerPool()) as pool, pytest.raises(Interrupted):
+        runs.carry_out(plan, out, pool, callbacks=[Stopping(stop)], stop=stop)
 
 
 def content(run):

@@ -1,11 +1,14 @@
 """Rows of metrics: means over the updates since the last row, the same however a run comes to them."""
 
+import functools
+
 import pytest
 import torch
 from helpers.members import members
 from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
+from offline_rl.training.loop import make_updates
 from offline_rl.training.means import Means
 from offline_rl.training.updates.cuda_graph import CapturedUpdates
 
@@ -29,7 +32,7 @@ def test_a_row_is_the_mean_of_its_interval(replayed):
     """TD3+BC's actor moves every third update only; its loss is the mean over these."""
     rows = singly("td3_bc", 20)
     (member,) = members("td3_bc", {}, seeds=(0,))
-    run = CapturedUpdates([member]).run if replayed else member.run
+    run = CapturedUpdates([member]).run if replayed else functools.partial(make_updates, member)
     for first, last in ((1, 11), (12, 20)):
         run(first, last)
         interval, found = rows[first - 1 : last], member.metrics()

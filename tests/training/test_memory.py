@@ -13,9 +13,9 @@ def test_a_runs_memory_is_that_of_its_data_and_of_all_agents():
     plan = Plan.make("td3_bc", None, options, {"hidden_dims": [16]})
     weights = (11 * 16 + 16 + 16 * 3 + 3) + 2 * (14 * 16 + 16 + 16 * 1 + 1)
     found = memory.Memory.of(plan)
-    assert found.member == 4 * (5 * weights + 2)
+    assert found.replica == 4 * (5 * weights + 2)
     assert found.dataset == 4 * len(plan.dataset) * (11 + 3 + 1 + 1 + 11)
-    assert found.needed == found.dataset + 3 * found.member
+    assert found.needed == found.dataset + 3 * found.replica
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_written(monkeypatch, tmp_path):

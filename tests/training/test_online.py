@@ -234,8 +234,8 @@ def test_the_command_line_finetunes_and_shows_both_scores(offline, tmp_path):
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
     assert "200 updates and 20 online" in done.stdout
     assert done.stdout.index("after the offline phase") < done.stdout.index("after the online phase")
-    again = subprocess.run([*command, *flags, "--resume"], capture_output=True, text=True, check=True)
-    assert "is finished (220 updates); nothing to do" in again.stdout
+    again = subprocess.run([*command, *flags, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
+    assert "is finished (220 updates); nothing to do" in again.stderr
 
 
 def test_a_replay_file_that_was_shortened_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Where the time of updates goes, and that watching it changes nothing."""
+"""Where the time of updates goes, and that measuring it changes nothing."""
 
 import gzip
 import json
@@ -16,14 +16,14 @@ SETTINGS = {"seeds": [0], "steps": 60, "log_every": 20, "eval_every": 0, "final_
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
     return [
-        orl.train("prdc", "hopper-demo", out=str(folder / str(watch)), profile=watch, **SETTINGS, **TINY)
-        for watch in (False, True)
+        orl.train("prdc", "hopper-demo", out=str(folder / str(profile)), profile=profile, **SETTINGS, **TINY)
+        for profile in (False, True)
     ]
 
 
-def test_watching_changes_no_number(runs):
-    plain, watched = runs
-    assert without_timings(plain.rows) == without_timings(watched.rows)
+def test_measuring_changes_no_number(runs):
+    plain, measured = runs
+    assert without_timings(plain.rows) == without_timings(measured.rows)
     for seed in SETTINGS["seeds"]:
         files = [run.path / "agents" / f"seed-{seed}" / "weights.safetensors" for run in runs]
         assert files[0].read_bytes() == files[1].read_bytes()

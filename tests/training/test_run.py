@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -28,9 +29,9 @@ from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
 from offline_rl.training.plan import Plan
 from offline_rl.training.run import carry_out
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
 from offline_rl.training.worker import Worker
+from offline_rl.training.workers import WorkerPool
 
 STEPS = 400
 SCHEDULE = {"steps": STEPS, "eval_every": 150, "log_every": 50, "final_episodes": 12}
@@ -134,17 +135,18 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     stopped = Checkpoint.load(out).step
     assert 0 < stopped < STEPS
     assert f"stopped at step {stopped}" in errors
-    resumed = subprocess.run([*start, "--resume"], capture_output=True, text=True, check=True)
-    assert f"resumed at step {stopped}" in resumed.stdout
+    resumed = subprocess.run([*start, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
+    assert f"resumed at step {stopped}" in resumed.stderr
     run = orl.Run(out)
     assert [weights(run, seed) for seed in range(3)] == [weights(straight, seed) for seed in range(3)]
     assert without_timings(run.rows) == without_timings(straight.rows)
 
 
-def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, capsys):
+def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, caplog):
+    caplog.set_level(logging.INFO, "offline_rl")
     settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10}
     run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
-    said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", capsys.readouterr().err)
+    said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", caplog.text)
     assert int(said[1]) <= int(said[2])
     assert 0 < Checkpoint.load(run.path).waited <= Checkpoint.load(run.path).seconds
 
@@ -159,11 +161,15 @@ def wait_for_step(out, step, timeout=60):
     raise AssertionError("no checkpoint appeared")
 
 
-def test_resuming_a_finished_run_does_nothing(straight, tiny, capsys):
+def test_resuming_a_finished_run_does_nothing(straight, tiny, caplog):
     before = {path: path.stat().st_mtime_ns for path in straight.path.rglob("*.*") if path.name != ".lock"}
+    caplog.set_level(logging.INFO, "offline_rl")
     settings = {**SCHEDULE, **tiny}
-    orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, **settings)
-    assert "is finished" in capsys.readouterr().out
+    for quiet in (False, True):
+        settings["quiet"] = quiet
+        orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, **settings)
+    (said,) = (message for message in caplog.messages if "finished" in message)
+    assert said == f"{straight.path} is finished (400 updates); nothing to do"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -182,10 +188,12 @@ def test_an_existing_folder_is_left_alone(straight, tmp_path, tiny):
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path, tiny, capsys):
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path, tiny, caplog):
     out = tmp_path / "new"
-    orl.train("bc", "hopper-demo", out=str(out), steps=10, eval_every=0, final_episodes=0, resume=True, **tiny)
-    assert f"no checkpoint in {out}; starting anew" in capsys.readouterr().out
+    caplog.set_level(logging.INFO, "offline_rl")
+    settings = {**tiny, "quiet": False, "steps": 10, "eval_every": 0, "final_episodes": 0}
+    orl.train("bc", "hopper-demo", out=str(out), resume=True, **settings)
+    assert f"no checkpoint in {out}; starting anew" in caplog.messages
     assert Checkpoint.load(out).finished
 
 
@@ -240,11 +248,20 @@ def test_a_task_is_needed_only_for_episodes(tmp_path, tiny):
     assert not (tmp_path / "a").exists()
 
 
-def test_resuming_takes_settings_however_they_are_written(tmp_path, tiny, capsys):
-    settings = {**tiny, "steps": 10.0, "eval_every": 0, "final_episodes": 0, "hidden_dims": (8, 8), "seeds": range(2)}
+def test_resuming_takes_settings_however_they_are_written(tmp_path, tiny, caplog):
+    caplog.set_level(logging.INFO, "offline_rl")
+    settings = {
+        **tiny,
+        "quiet": False,
+        "steps": 10.0,
+        "eval_every": 0,
+        "final_episodes": 0,
+        "hidden_dims": (8, 8),
+        "seeds": range(2),
+    }
     orl.train("bc", "hopper-demo", out=tmp_path / "x", **settings)
     orl.train("bc", "hopper-demo", out=tmp_path / "x", resume=True, **settings)
-    assert "is finished" in capsys.readouterr().out
+    assert "is finished" in caplog.text
 
 
 def test_without_final_episodes_the_last_update_is_evaluated_as_any_other(tmp_path, tiny):
@@ -303,9 +320,9 @@ def test_episodes_are_the_same_in_every_process_whatever_it_trains_with():
     for setup in ({"kernel": "default", "threads": 1}, {"kernel": "onednn", "threads": 2}):
         worker = Worker()
         try:
-            worker.setup(**setup, tensors={})
+            worker.setup(**setup)
             request = {"task": find_task("hopper").to_json(), "dynamics": "d4rl", "seeds": list(range(10))}
-            answers.append(worker.play(agent.description(), **request, tensors=agent.acting_weights())[0])
+            answers.append(worker.play(description=agent.description(), weights=agent.acting_weights(), **request))
         finally:
             use_kernel("default", 1)
     assert answers[0] == answers[1]
@@ -420,15 +437,15 @@ def test_a_run_that_is_still_beginning_stops_at_once(tmp_path, monkeypatch):
     """Its processes do not answer, as while they import or compile; broken by waiting for the first update."""
     (tmp_path / "a_silent_child.py").write_text(SILENT)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("offline_rl.training.team.WORKER", "a_silent_child")
+    monkeypatch.setattr("offline_rl.training.workers.WORKER", "a_silent_child")
     plan = Plan.make("bc", "hopper-demo", TrainOptions(steps=10, eval_every=0, quiet=True), {"hidden_dims": [8]})
     stop, began = Stop(), time.monotonic()
     threading.Timer(0.5, lambda: setattr(stop, "signal", signal.SIGINT)).start()
     with (
-        contextlib.closing(Crew()) as crew,
+        contextlib.closing(WorkerPool()) as pool,
         pytest.raises(Interrupted, match="stopped before the first step was saved"),
     ):
-        carry_out(plan, tmp_path / "run", crew, stop=stop)
+        carry_out(plan, tmp_path / "run", pool, stop=stop)
     assert time.monotonic() - began < 20
     assert not (tmp_path / "run").exists()
 
@@ -450,16 +467,12 @@ def test_a_command_that_is_still_beginning_stops_at_once(tmp_path, tiny, number)
     assert not out.exists()
 
 
-class Filling:
-    """A view that leaves a run no room from its first row on."""
+def filling(row):
+    """Leave a run no room from its first row of metrics on."""
+    import resource
 
-    def log(self, row):
-        import resource
-
+    if row["kind"] != "config":
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-    def close(self):
-        pass
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1000.0])
@@ -471,8 +484,11 @@ def test_a_disk_that_fills_up_during_training_is_one_sentence(tmp_path, checkpoi
     plan = Plan.make("bc", "hopper-demo", options, {"hidden_dims": [8], "batch_size": 8})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with contextlib.closing(Crew()) as crew, pytest.raises(orl.RunError, match=r"cannot be written .*; make room"):
-            carry_out(plan, tmp_path / "run", crew, views=[Filling()])
+        with (
+            contextlib.closing(WorkerPool()) as pool,
+            pytest.raises(orl.RunError, match=r"cannot be written .*; make room"),
+        ):
+            carry_out(plan, tmp_path / "run", pool, callbacks=[filling])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

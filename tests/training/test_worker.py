@@ -11,18 +11,19 @@ from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.envs import find_task
 from offline_rl.kernels.choice import use_kernel
 from offline_rl.training.evaluation import BLOCK, blocks
-from offline_rl.training.worker import Member
+from offline_rl.training.loop import make_updates
+from offline_rl.training.replica import Replica
 
 
 def test_a_member_continues_with_the_metrics_of_a_delayed_actor():
     """Stopped after update 2 and asked after update 3, which has no actor: its last loss must not be forgotten."""
     dataset = random_dataset()
     rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
-    straight, before, after = (Member(TD3BC(Config(hidden_dims=[8]), 5, 2), rows) for _ in range(3))
-    straight.run(1, 3)
-    before.run(1, 2)
+    straight, before, after = (Replica(TD3BC(Config(hidden_dims=[8]), 5, 2), rows) for _ in range(3))
+    make_updates(straight, 1, 3)
+    make_updates(before, 1, 2)
     after.load_state({name: tensor.clone() for name, tensor in before.state().items()})
-    after.run(3, 3)
+    make_updates(after, 3, 3)
     assert "actor_loss" in straight.metrics()
     assert after.metrics() == straight.metrics()
 
@@ -42,12 +43,12 @@ def test_a_member_goes_online_after_its_offline_steps_and_explores_anew_at_each(
     rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
     # Learning rates so small that the policy stays: what is left of the actions is noise.
     settings = {"hidden_dims": [8], "batch_size": 8, "actor_learning_rate": 1e-12, "exploration_noise": 0.1}
-    member = Member(TD3BC(Config(**settings), 11, 3, steps=5, online_steps=60), rows, find_task("hopper"))
+    member = Replica(TD3BC(Config(**settings), 11, 3, steps=5, online_steps=60), rows, find_task("hopper"))
     agent = member.agent
-    member.run(1, 5)
+    make_updates(member, 1, 5)
     assert agent.phase == "offline"
     assert "online/replay" not in member.state()
-    member.run(6, 65)
+    make_updates(member, 6, 65)
     assert agent.phase == "online"
     collected = rows.split(member.state()["online/replay"])
     assert len(collected.reward) == 60
@@ -64,11 +65,11 @@ def test_numbers_that_are_all_but_zero_count_as_zero():
     rows = PackedRows.of(dataset, Preprocessing.fit(dataset, normalize=True))
 
     def after_units_died():
-        member = Member(BC(BCConfig(hidden_dims=[8], batch_size=8), 5, 2), rows)
-        member.run(1, 5)
+        member = Replica(BC(BCConfig(hidden_dims=[8], batch_size=8), 5, 2), rows)
+        make_updates(member, 1, 5)
         with torch.no_grad():
             member.agent.actor.mlp.layers[1].fill_(-1e6)
-        member.run(6, 1005)
+        make_updates(member, 6, 1005)
         return member.state()
 
     try:

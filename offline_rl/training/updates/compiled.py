@@ -33,43 +33,43 @@ factor, which Inductor would read only after an operation of ours has changed it
 
 
 class CompiledUpdates:
-    """Makes the updates of all members of a process by compiled programs.
+    """Makes the updates of all replicas of a process by compiled programs.
 
     Which program makes an update depends on its number alone, so that a run that is resumed goes on as it would have.
     Before the first one is used it is seen whether it does what updates do, see :mod:`offline_rl.training.contract`.
 
     Args:
-        members: All at the same step.
+        replicas: All at the same step.
 
     Raises:
         RunError: The algorithm does not declare its ``cycle``; from :meth:`run`: or does not keep to it, or cannot be
             compiled.
     """
 
-    def __init__(self, members: Sequence[Trained]) -> None:
-        self._members = members
-        self._cycles = [cycle_of(member.agent) for member in members]
-        self._programs: list[dict[int, Program]] = [{} for _ in members]
+    def __init__(self, replicas: Sequence[Trained]) -> None:
+        self._replicas = replicas
+        self._cycles = [cycle_of(replica.agent) for replica in replicas]
+        self._programs: list[dict[int, Program]] = [{} for _ in replicas]
         self._checked = False
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``."""
-        for number, member in enumerate(self._members):
+        for number, replica in enumerate(self._replicas):
             for step in range(first, last + 1):
-                if not member.agent.repeats(step):
-                    member.means.add(member.agent.update(member.sampler.batch(step), step))
+                if not replica.agent.repeats(step):
+                    replica.means.add(replica.agent.update(replica.sampler.batch(step), step))
                     continue
                 if not self._checked:
-                    check([member.agent], member.rows, step, self._cycles[number], self)
+                    check([replica.agent], replica.rows, step, self._cycles[number], self)
                     self._checked = True
-                member.means.add(self.make(step, number))
+                replica.means.add(self.make(step, number))
 
     def make(self, step: int, number: int = 0) -> Metrics:
-        """Make update ``step``, which repeats, of one member by the program of its place."""
-        member, programs, place = self._members[number], self._programs[number], step % self._cycles[number]
-        batch = member.sampler.batch(step)
+        """Make update ``step``, which repeats, of one replica by the program of its place."""
+        replica, programs, place = self._replicas[number], self._programs[number], step % self._cycles[number]
+        batch = replica.sampler.batch(step)
         if place not in programs:
-            programs[place] = Program(member.agent, batch, step)
+            programs[place] = Program(replica.agent, batch, step)
         return programs[place](batch)
 
     def settle(self) -> None:
@@ -150,7 +150,7 @@ def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(graph.code.encode()).hexdigest()[:24]}.lock")
     options = {
-        "compile_threads": 1,  # a pool of processes that compile, in every member's process, would be too many
+        "compile_threads": 1,  # a pool of processes that compile, in every replica's process, would be too many
         "size_asserts": False,  # sizes are always the same
         # What is begun early, as PRDC's search, is to run beside the rest.
         "reorder_for_locality": False,

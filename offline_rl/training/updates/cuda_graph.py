@@ -1,7 +1,7 @@
 """Updates that a GPU repeats by itself: one CUDA graph for each place in an algorithm's cycle.
 
 An update is some eighty small kernels, and telling a GPU to run one takes longer than running it. A graph is told once.
-Members are stacked, see :mod:`offline_rl.training.updates.stacked`; those of an algorithm that cannot be are branches
+Replicas are stacked, see :mod:`offline_rl.training.updates.stacked`; those of an algorithm that cannot be are branches
 of one graph, which a GPU works off side by side, and each of which does exactly what it would do alone.
 """
 
@@ -15,12 +15,12 @@ import torch
 from offline_rl.agent import Agent
 from offline_rl.data.packed import PackedRows
 from offline_rl.training.contract import check, cycle_of, unable
-from offline_rl.training.means import Means, Vector, add_vectors, vectors, vectors_of_members
-from offline_rl.training.updates.sampler import Feed, Sampler
+from offline_rl.training.means import Means, Vector, add_vectors, vectors, vectors_of_replicas
+from offline_rl.training.updates.sampler import Prefetcher, Sampler
 from offline_rl.training.updates.stacked import Stack, differing
 
 BRANCHES = 32
-"""Streams that members are spread over."""
+"""Streams that replicas are spread over."""
 FIRST = 2
 """Cycles made one kernel after the other before any is captured: libraries set themselves up in them."""
 
@@ -28,7 +28,7 @@ Replay = Callable[[], list[list[Vector]]]
 
 
 class Trained(Protocol):
-    """What is known of a member here."""
+    """What is known of a replica here."""
 
     agent: Agent
     rows: PackedRows
@@ -37,53 +37,53 @@ class Trained(Protocol):
 
 
 class CapturedUpdates:
-    """Makes the updates of all members of a process, each after the first few by replaying graphs.
+    """Makes the updates of all replicas of a process, each after the first few by replaying graphs.
 
     Before the first replay it is seen whether replays do what updates do, see :mod:`offline_rl.training.contract`. On a
     CPU, which has no graphs, an update is recorded as what to call; then it serves the tests.
 
     Args:
-        members: All on one device, at the same step, of one algorithm.
+        replicas: All on one device, at the same step, of one algorithm.
         stacked: Whether to stack them; by default where there are several that can be.
 
     Raises:
         RunError: The algorithm does not declare its ``cycle``; from :meth:`run`: or does not keep to it.
     """
 
-    def __init__(self, members: Sequence[Trained], *, stacked: bool | None = None) -> None:
-        self._members = members
-        first = members[0].agent
+    def __init__(self, replicas: Sequence[Trained], *, stacked: bool | None = None) -> None:
+        self._replicas = replicas
+        first = replicas[0].agent
         self._device = first.device
-        agents = [member.agent for member in members]
+        agents = [replica.agent for replica in replicas]
         alike = first.stackable and set(differing(agents)) <= set(first.stackable_settings)
-        stacked = len(members) > 1 and alike if stacked is None else stacked
-        self._stack = Stack(agents, members[0].rows) if stacked else None
-        samplers = [member.sampler for member in members]
+        stacked = len(replicas) > 1 and alike if stacked is None else stacked
+        self._stack = Stack(agents, replicas[0].rows) if stacked else None
+        samplers = [replica.sampler for replica in replicas]
         together = [samplers] if stacked else [[sampler] for sampler in samplers]
-        self._feeds = [Feed(part, self._device, first.dtype) for part in together]
+        self._prefetchers = [Prefetcher(part, self._device, first.dtype) for part in together]
         self._cycle = math.lcm(*(cycle_of(agent) for agent in agents))
         self._replays: dict[int, Replay] = {}
         self._before = FIRST * self._cycle
         self._checked = False
         if self._device.type == "cuda":
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            branches = [] if stacked else members[:BRANCHES]
+            branches = [] if stacked else replicas[:BRANCHES]
             self._branches = [torch.cuda.Stream(self._device) for _ in branches]  # type: ignore[no-untyped-call]
 
     def run(self, first: int, last: int) -> None:
         """Make the updates ``first`` to ``last``; returns before the device has made them."""
-        means = [member.means for member in self._members]
+        means = [replica.means for replica in self._replicas]
         with self._own_stream():
             for step in range(first, last + 1):
-                if not all(member.agent.repeats(step) for member in self._members):
+                if not all(replica.agent.repeats(step) for replica in self._replicas):
                     made = self._made_now(step)
                 elif self._before:
                     self._before -= 1
                     made = self._made_now(step)
                 else:
                     if not self._checked:
-                        agents = [member.agent for member in self._members]
-                        check(agents, self._members[0].rows, step, self._cycle, self)
+                        agents = [replica.agent for replica in self._replicas]
+                        check(agents, self._replicas[0].rows, step, self._cycle, self)
                         self._checked = True
                     made = self.make(step)
                 # Outside of the graphs: a sum that began in one would begin anew with each replay.
@@ -108,8 +108,8 @@ class CapturedUpdates:
             self._stack.pull()
 
     def _ready(self, step: int) -> None:
-        for feed in self._feeds:
-            feed.ready(step)
+        for prefetcher in self._prefetchers:
+            prefetcher.ready(step)
 
     def _made_now(self, step: int) -> list[list[Vector]]:
         """Make an update without a recording."""
@@ -119,16 +119,16 @@ class CapturedUpdates:
         except Exception as error:
             if self._stack is None or self._checked:
                 raise
-            raise unable(self._members[0].agent, error) from error
+            raise unable(self._replicas[0].agent, error) from error
 
     def _updates(self, step: int) -> list[list[Vector]]:
-        """Make an update of every member; return the metrics of each."""
+        """Make an update of every replica; return the metrics of each."""
         if self._stack is not None:
-            return vectors_of_members(self._stack.update(self._feeds[0].batch(), step), len(self._members))
+            return vectors_of_replicas(self._stack.update(self._prefetchers[0].batch(), step), len(self._replicas))
         metrics = []
-        for number, member in enumerate(self._members):
+        for number, replica in enumerate(self._replicas):
             with self._branch(number):
-                metrics.append(vectors(member.agent.update(self._feeds[number].batch(), step)))
+                metrics.append(vectors(replica.agent.update(self._prefetchers[number].batch(), step)))
         return metrics
 
     def _recorded(self, step: int) -> Replay:
@@ -149,7 +149,7 @@ class CapturedUpdates:
 
     @contextlib.contextmanager
     def _branch(self, number: int) -> Iterator[None]:
-        """Work beside the other members while a graph is captured."""
+        """Work beside the other replicas while a graph is captured."""
         if self._device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
             yield
             return

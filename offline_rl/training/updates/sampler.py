@@ -16,8 +16,8 @@ from offline_rl.processes.cores import available_cores
 
 BLOCK = 16
 """Updates whose batches are made at once; any value gives the same numbers."""
-FEED = 64
-"""Updates whose numbers a :class:`Feed` puts on the device at once; any value gives the same numbers."""
+PREFETCH = 64
+"""Updates whose numbers a :class:`Prefetcher` puts on the device at once; any value gives the same numbers."""
 
 
 Numbers = tuple[Tensor, dict[str, Tensor]]
@@ -121,7 +121,7 @@ class Sampler:
         return torch.from_numpy(block)
 
 
-class Feed:
+class Prefetcher:
     """Batches for updates that a device repeats by itself: a block's numbers lie at fixed places on the device.
 
     A counter that lives there, too, says whose turn it is, so that making a batch is work for the device alone.
@@ -175,11 +175,11 @@ class Feed:
             wait(self._ahead[1])  # a sampler draws for one block at a time
             self._ahead = step, self._begun(step)
         numbers = [begun.result() for begun in self._ahead[1]]
-        self._ahead = step + FEED, self._begun(step + FEED)
+        self._ahead = step + PREFETCH, self._begun(step + PREFETCH)
         return numbers
 
     def _begun(self, step: int) -> list[Future[Numbers]]:
-        return [self._threads.submit(sampler.numbers, step, FEED) for sampler in self._samplers]
+        return [self._threads.submit(sampler.numbers, step, PREFETCH) for sampler in self._samplers]
 
     def _laid(self, values: Tensor, block: Tensor | None) -> Tensor:
         """Bring values to where the last ones lay, if there were any."""

@@ -1,8 +1,8 @@
-"""Members as one: their weights lie side by side, and one update, mapped over them, moves all.
+"""Replicas as one: their weights lie side by side, and one update, mapped over them, moves all.
 
-An algorithm is written for one agent. ``torch.vmap`` runs its update on all members at once, so that a GPU, to which a
+An algorithm is written for one agent. ``torch.vmap`` runs its update on all replicas at once, so that a GPU, to which a
 kernel costs the same for one small network or for twenty, does all their work with the kernels of one. Rounding
-differs from a member's alone, so trajectories drift apart though their statistics do not.
+differs from a replica's alone, so trajectories drift apart though their statistics do not.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ ALIGNMENT = 64
 
 
 class Stack:
-    """Members of one algorithm, at the same step, whose settings differ in ``stackable_settings`` alone.
+    """Replicas of one algorithm, at the same step, whose settings differ in ``stackable_settings`` alone.
 
     It holds copies of all that updates change: :meth:`pull` takes it from the agents, :meth:`push` gives it back.
 
     Args:
-        agents: The members.
+        agents: The replicas.
         rows: The dataset.
     """
 
@@ -36,7 +36,7 @@ class Stack:
         first = agents[0]
         self._agents = agents
         self._template = first.anew(first.device, first.dtype)
-        self._template.lengths_used = first.lengths_used  # updates are the template's, the note is the members'
+        self._template.lengths_used = first.lengths_used  # updates are the template's, the note is the replicas'
         self._template.prepare(rows)
         everyone = [agent.config.settings() for agent in agents]
         settings = {name: [own[name] for own in everyone] for name in differing(agents)}
@@ -74,7 +74,7 @@ class Stack:
                 target.blocks.read(place, agent.targets[name].flat)
 
     def update(self, batch: Batch, step: int) -> Metrics:
-        """Make an update of all members, and return their metrics, each ``(M,)``.
+        """Make an update of all replicas, and return their metrics, each ``(M,)``.
 
         Args:
             batch: Their batches one after the other, ``(M B, ...)``.
@@ -99,7 +99,7 @@ class Stack:
         return metrics
 
     def _one_for_each(self, values: Sequence[float]) -> Tensor:
-        """Return a number for each member."""
+        """Return a number for each replica."""
         return torch.tensor(values, dtype=self._template.dtype, device=self._template.device)
 
 
@@ -135,23 +135,23 @@ class Blocks:
 
     @functools.cached_property
     def owners(self) -> Tensor:
-        """Which member each number in ``flat`` is of; of gaps, any."""
+        """Which replica each number in ``flat`` is of; of gaps, any."""
         owners = torch.zeros_like(self.flat, dtype=torch.int32)
         for block in self.parameters:
             first, count = block.storage_offset(), block.shape[0]
-            members = torch.arange(count, dtype=torch.int32, device=self.flat.device)
-            owners[first : first + block.numel()] = members.repeat_interleave(block.numel() // count)
+            replicas = torch.arange(count, dtype=torch.int32, device=self.flat.device)
+            owners[first : first + block.numel()] = replicas.repeat_interleave(block.numel() // count)
         return owners
 
     @torch.no_grad()
     def write(self, place: int, flat: Tensor) -> None:
-        """Put in a member's parameters, as :class:`ParameterGroup` lays them out."""
+        """Put in a replica's parameters, as :class:`ParameterGroup` lays them out."""
         for block, part in zip(self.parameters, torch.split(flat, self._sizes), strict=True):
             block[place] = part.view(block.shape[1:])
 
     @torch.no_grad()
     def read(self, place: int, flat: Tensor) -> None:
-        """Take out a member's parameters."""
+        """Take out a replica's parameters."""
         torch.cat([block[place].reshape(-1) for block in self.parameters], out=flat)
 
 
@@ -204,14 +204,14 @@ class StackedGroup:
         self._norms: Tensor | None = None
 
     def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradients ``(M, ...)`` of a loss that is mapped over members.
+        """Return the gradients ``(M, ...)`` of a loss that is mapped over replicas.
 
-        No member's loss knows another's parameters, so the gradients of their sum are those of each.
+        No replica's loss knows another's parameters, so the gradients of their sum are those of each.
         """
         return torch.autograd.grad(torch.func.debug_unwrap(loss, recurse=False).sum(), self.parameters)
 
     def step(self, gradients: tuple[Tensor, ...]) -> None:
-        """Take one Adam step for every member."""
+        """Take one Adam step for every replica."""
         torch._foreach_copy_(self._gradient.parameters, list(gradients))
         if self.adam.gradient_clip is not None:
             self._norms = _norms(gradients)
@@ -233,13 +233,13 @@ class StackedGroup:
         return {name: blocks.flat for name, blocks in self._parts.items()} | {"count": self.count}
 
     def write(self, place: int, state: Mapping[str, Tensor]) -> None:
-        """Put in a member's state."""
+        """Put in a replica's state."""
         for name, blocks in self._parts.items():
             blocks.write(place, state[name])
         self.count.copy_(state["count"])
 
     def read(self, place: int, state: Mapping[str, Tensor]) -> None:
-        """Take out a member's state."""
+        """Take out a replica's state."""
         for name, blocks in self._parts.items():
             blocks.read(place, state[name])
         state["count"].copy_(self.count)

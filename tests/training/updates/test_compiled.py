@@ -17,10 +17,10 @@ from offline_rl.neighbors import search as nearest
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, split_settings
 from offline_rl.training.run import carry_out
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
 from offline_rl.training.updates import compiled
 from offline_rl.training.updates.lending import lend
+from offline_rl.training.workers import WorkerPool
 
 EXACT = {"dtype": torch.float64, "seeds": (0, 1)}
 NAMES = [" ".join((name, *map(str, more.values()))) for name, more in STACKABLE]
@@ -124,8 +124,8 @@ def test_a_compiled_run_resumes_exactly_and_keeps_its_mode(tmp_path):
     stop = Stop()
     options, own = split_settings("bc", {**settings, "mode": "compile"})
     plan = Plan.make("bc", "hopper-demo", TrainOptions(**options), own)
-    with contextlib.closing(Crew()) as crew, pytest.raises(Interrupted):
-        carry_out(plan, tmp_path / "stopped", crew, views=[Stopping(stop)], stop=stop)
+    with contextlib.closing(WorkerPool()) as pool, pytest.raises(Interrupted):
+        carry_out(plan, tmp_path / "stopped", pool, callbacks=[Stopping(stop)], stop=stop)
     resumed = orl.train("bc", "hopper-demo", resume=True, **settings)
     assert without_timings(resumed.rows) == without_timings(straight.rows)
     assert json.loads((resumed.path / "config.json").read_text())["compute"]["mode"] == "compile"

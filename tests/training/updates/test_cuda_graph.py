@@ -13,13 +13,14 @@ import offline_rl as orl
 from offline_rl.agent import find_algorithm
 from offline_rl.errors import AgentError, Interrupted
 from offline_rl.neighbors import search as nearest
+from offline_rl.training.loop import make_updates
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, split_settings
 from offline_rl.training.run import carry_out
-from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop
 from offline_rl.training.updates.cuda_graph import CapturedUpdates
-from offline_rl.training.updates.sampler import Feed
+from offline_rl.training.updates.sampler import Prefetcher
+from offline_rl.training.workers import WorkerPool
 
 
 def replayed(name, more, device="cpu", stacked=None, **options):
@@ -107,7 +108,7 @@ def test_an_update_never_waits(name, more):
     """
     (member,) = members(name, more, seeds=(0,))
     CapturedUpdates([member]).run(1, 8)
-    feed = Feed([member.sampler], member.agent.device, member.agent.dtype)
+    feed = Prefetcher([member.sampler], member.agent.device, member.agent.dtype)
     feed.ready(9)  # what follows lies in one block
     with Watch() as watch:
         for step in range(9, 9 + 2 * member.agent.cycle):
@@ -188,8 +189,8 @@ def test_a_run_on_a_gpu_resumes_exactly(name, mode, tmp_path):
     stop = Stop()
     options, own = split_settings(name, settings)
     plan = Plan.make(name, "hopper-demo", TrainOptions(**options), own)
-    with contextlib.closing(Crew()) as crew, pytest.raises(Interrupted):
-        carry_out(plan, tmp_path / "stopped", crew, views=[Stopping(stop)], stop=stop)
+    with contextlib.closing(WorkerPool()) as pool, pytest.raises(Interrupted):
+        carry_out(plan, tmp_path / "stopped", pool, callbacks=[Stopping(stop)], stop=stop)
     resumed = orl.train(name, "hopper-demo", resume=True, **settings)
     assert without_timings(resumed.rows) == without_timings(straight.rows)
     assert set(resumed.scores) == {0, 1}
@@ -198,8 +199,8 @@ def test_a_run_on_a_gpu_resumes_exactly(name, mode, tmp_path):
 def test_a_table_of_rewards_stays_where_it_is():
     """A graph knows its place only; broken by a new tensor in each round of the upper level."""
     (member,) = members("parl", {}, seeds=(0,))
-    member.run(1, 1)
+    make_updates(member, 1, 1)
     place, values = member.agent.upper.rewards.data_ptr(), member.agent.upper.rewards.clone()
-    member.run(2, STEPS)
+    make_updates(member, 2, STEPS)
     assert member.agent.upper.rewards.data_ptr() == place
     assert not torch.equal(member.agent.upper.rewards, values)

@@ -35,7 +35,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Point links to where things are on the site; in the repository they lie in other folders."""
     if page.file.src_uri.startswith("results/") and not page.meta.get("hide"):
         page.meta["hide"] = ["toc"]  # these tables need the room
-    return markdown.replace("](../results/", "](results/").replace("](docs/", "](")
+    for there, here in (("../results/", "results/"), ("docs/", ""), ("../CONTRIBUTING.md", "contribute.md")):
+        markdown = markdown.replace(f"]({there}", f"]({here}")
+    return markdown
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

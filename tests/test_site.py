@@ -24,7 +24,9 @@ document.fonts.ready.then(() => new Promise(resolve => requestAnimationFrame(() 
     const text = part => part.textContent.trim().slice(0, 60);
     const named = (found) => [...found].map(part => `${part.tagName} ${text(part)}`);
     const all = (parts) => [...document.querySelectorAll(parts.split(", ").map(part => `article ${part}`).join(", "))];
-    const cut = all("pre, pre span, table, th, td, td span, td code, p, li, img, h1, h2, h3, .katex-html .base").filter(part => {
+    const parts = "pre, pre span, table, th, td, td span, td code, p, li, img, h1, h2, h3, .katex-html .base";
+    const cut = all(parts).filter(part => {
+      if (part.closest(".katex") && !part.matches(".base")) return false;
       const box = part.getBoundingClientRect();
       const row = part.closest("table") || document.body;
       const edge = Math.min(right, row.getBoundingClientRect().right);

@@ -1,6 +1,6 @@
 """The moving picture of the README: a trained agent beside its learning curve.
 
-``python -m benchmarks.picture --out docs/assets/hopper.webp`` trains TD3+BC on the dataset that comes with the package,
+``python -m benchmarks.picture docs/assets/hopper.webp`` trains TD3+BC on the dataset that comes with the package,
 films the first agent, and draws its curve as far as the film has come. A run that is there already is taken as it is.
 """
 
@@ -23,7 +23,13 @@ HOLD = 2000
 
 
 def picture(
-    out: Path, /, *, run: Path = Path("runs/picture"), steps: int = 15_000, seeds: tuple[int, ...] = (0, 1)
+    out: Path,
+    /,
+    *,
+    run: Path = Path("runs/picture"),
+    steps: int = 15_000,
+    eval_every: int = 500,
+    seeds: tuple[int, ...] = (0, 1),
 ) -> None:
     """Make the picture.
 
@@ -31,9 +37,10 @@ def picture(
         out: Animated WebP file to write.
         run: Folder of the run; trained if it is not there, and continued if it is not finished.
         steps: Updates of each agent.
+        eval_every: Updates between two points of the curve.
         seeds: One agent for each; the film shows the first one.
     """
-    options = {"steps": steps, "eval_every": 500, "eval_episodes": 5, "final_episodes": 20}
+    options = {"steps": steps, "eval_every": eval_every, "eval_episodes": 5, "final_episodes": 20}
     finished = orl.train("td3_bc", "hopper-demo", seeds=list(seeds), out=str(run), resume=run.exists(), **options)
     film = list(_film(finished.path / "agents" / f"seed-{seeds[0]}"))
     frames = film[:: max(1, len(film) // PICTURES)]
@@ -55,7 +62,7 @@ def _film(agent: Path) -> Iterator[Image.Image]:
 
 
 def _curves(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps `(E,)` of evaluations and the scores `(seeds, E)`, which are None nowhere."""
+    """Return the steps `(E,)` of evaluations and the scores `(seeds, E)`."""
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
     steps = sorted({row["step"] for row in evaluations})
     seeds = sorted({row["seed"] for row in evaluations})

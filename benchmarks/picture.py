@@ -48,7 +48,7 @@ def picture(
     shown = [_beside(frame, _curve(curves, (number + 1) / len(frames))) for number, frame in enumerate(frames)]
     seconds = 0.04 * len(film) / len(frames)
     durations = [round(1000 * seconds)] * (len(shown) - 1) + [HOLD]
-    shown[0].save(out, save_all=True, append_images=shown[1:], duration=durations, loop=0, quality=60, method=6)
+    shown[0].save(out, save_all=True, append_images=shown[1:], duration=durations, loop=0, quality=60, method=4)
     print(f"{out}: {len(shown)} pictures, {out.stat().st_size / 1000:.0f} kB")
 
 
@@ -84,6 +84,7 @@ def _curve(curves: tuple[np.ndarray, np.ndarray], share: float) -> Image.Image:
         axes.plot(seen, line, color="#0072B2", alpha=0.35, lw=1)
     axes.plot(seen, np.mean(lines, 0), color="#0072B2", lw=2)
     axes.set_xlim(0, steps[-1])
+    axes.locator_params("x", nbins=5)
     axes.set_ylim(0, 1.1 * scores.max())
     axes.set_xlabel("updates")
     axes.set_ylabel("normalised score")

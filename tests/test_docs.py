@@ -52,7 +52,9 @@ def test_every_public_name_is_on_the_page_of_the_api():
 
 
 def test_every_option_of_a_command_to_train_is_one():
-    commands = re.findall(r"offline-rl train ([a-z]\w*) ((?:\\\n|[^`\n#])*)", "".join(page.read_text() for page in PAGES))
+    commands = re.findall(
+        r"offline-rl train ([a-z]\w*) ((?:\\\n|[^`\n#])*)", "".join(page.read_text() for page in PAGES)
+    )
     assert len(commands) > 20
     unknown = [
         (algorithm, option)

@@ -171,7 +171,7 @@ def test_the_python_runs(name, here):
     blocks = fences(page, "python")
     assert blocks
     code = re.sub(r"steps=[\d_]+", "steps=210", "".join(blocks))
-    code = re.sub(r"episodes=\d+", "episodes=2", code)
+    code = re.sub(r"\bepisodes=\d+", "episodes=2", code)
     dataset = orl.load_dataset("mine.hdf5")
     arrays = {part: getattr(dataset, part) for part in ("observations", "actions", "rewards", "terminated")}
     frame = pandas.read_csv("plant.csv")

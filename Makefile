@@ -42,7 +42,7 @@ report: .venv/dev.stamp
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.robustness show
-	$(BIN)/python -m benchmarks.results readme
+	$(BIN)/python -m benchmarks.results pages
 
 scores: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.results table results/comparison

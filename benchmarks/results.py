@@ -8,6 +8,8 @@ import itertools
 import sys
 import textwrap
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
@@ -22,14 +24,14 @@ from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 from offline_rl.training.preset import near_preset
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 SUITES = Path(__file__).parent
 SHOWN = ("locomotion-small", "comparison")
-"""Folders of results, of which the README shows the one with most of them."""
+"""Folders of results, of which the pages show the one with most of them."""
 RECORDINGS = """
-These are recordings that the tests use, of the kind of D4RL's, but not D4RL's files and not for download: the numbers
-compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out hopper_medium_replay.hdf5`
-makes [a similar one](#collect-your-own-data); every method trains on `hopper-demo`, too, which comes with the package.
+The datasets are recordings that the tests use. They are of the kind of D4RL's, but they are not D4RL's files and cannot
+be downloaded, so these numbers compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out
+hopper_medium_replay.hdf5` makes [a similar recording](collect.md). Every method trains on `hopper-demo`, too.
 """
 RECORDS = "checksums.json"
 """Beside the records of a run, which are no results and carry no checksum of their own."""
@@ -91,21 +93,19 @@ def _checksums(run: Path) -> dict[str, str]:
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
 
 
-def readme(path: Path = README) -> None:
-    """Put scores, of the folder that has most of them, and speed between the README's markers.
+def pages(root: Path = ROOT) -> None:
+    """Put scores, of the folder that has most of them, and speed between the marks of the README and the docs.
 
     Args:
-        path: The README.
+        root: The repository.
     """
-    results, text = path.parent / "results", path.read_text(encoding="utf-8")
+    results = root / "results"
     folder = max((results / name for name in SHOWN), key=lambda folder: len(list(folder.glob("*.json"))))
-    tables = {
-        "scores": summary(folder) + "\n",
-        "speed": speed_table(read_sealed(results / "throughput" / "cpu.json")) + "\n",
-    }
-    for name, content in tables.items():
-        text = between(text, name, content)
-    write_bytes(path, text.encode())
+    speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
+    contents = {"README.md": ("scores", brief(folder)), "docs/scores.md": ("scores", summary(folder))}
+    for page, (name, content) in {**contents, "docs/speed.md": ("speed", speed)}.items():
+        text = (root / page).read_text(encoding="utf-8")
+        write_bytes(root / page, between(text, name, f"{content}\n").encode())
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -116,38 +116,79 @@ def between(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
+def brief(folder: Path) -> str:
+    """Return the last scores in a folder of results as Markdown, with one sentence on what they are.
+
+    Raises:
+        RunError: As :func:`summary`.
+    """
+    groups, options = _one_protocol(folder)
+    sentence = f"""
+Mean scores of {len(options["seeds"])} seeds ± half the 95 % interval, after {options["steps"]:,} updates (papers: a
+million), on recordings that are not D4RL's files: they compare with each other only. No score of a paper has been
+reproduced yet. [What a score means](docs/scores.md)."""
+    return f"{_scores(groups)}\n\n{_filled(sentence)}"
+
+
 def summary(folder: Path) -> str:
     """Return the last scores in a folder of results as Markdown: methods by datasets, how they were made, a figure.
 
     Raises:
         RunError: The results were not made under one protocol, or one has no date.
     """
-    results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
-    command = f"by `offline-rl benchmark benchmarks/{suite.name}` " if suite.exists() else ""
-    groups = grouped(results, list(read_suite(suite).methods) if suite.exists() else ())
-    if apart := varying(conditions(result) for result in results):
-        raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the README shows one protocol")
-    if undated := [result for result in results if "date" not in result]:
-        raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
-    options, datasets = results[0]["options"], {group.dataset: group.results[0]["dataset"] for group in groups}
-    cells = {(group.label, group.dataset): _score(group) for group in groups}
-    labels = dict.fromkeys(group.label for group in groups)
-    rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
-    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels]
+    groups, options = _one_protocol(folder)
+    results = [result for group in groups for result in group.results]
+    suite = SUITES / f"{folder.name}.yaml"
+    command = f" by `offline-rl benchmark benchmarks/{suite.name}`" if suite.exists() else ""
+    datasets = _datasets(groups)
+    missing = len({group.label for group in groups}) * len(datasets) - len(groups)
+    dash = " A dash stands where there is no result yet." if missing else ""
+    means = [(fmean(scores), datasets[group.dataset]["mean_score"]) for group in groups if (scores := _finished(group))]
+    below = sum(score < mean for score, mean in means)
     data = "; ".join(f"{n}, {data['rows']:,} rows of {data['episodes']:,} episodes" for n, data in datasets.items())
-    place = f"results/{folder.name}"
+    place = f"../results/{folder.name}"
     dates = [result["date"] for result in results]
     made = " to ".join(dict.fromkeys([min(dates), max(dates)]))
-    dash = "" if len(cells) == len(labels) * len(datasets) else "; a dash where there is no result yet"
     protocol = f"""
-Made {made} {command}with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
-{results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
-Student-t interval{dash}. [All columns]({place}/table.md). {_settings(groups)}Data: {data}. {RECORDINGS}"""
+Made {made}{command}, with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds and dynamics
+{results[0]["dynamics"]}. A cell is the mean of the last agents' scores over {options["final_episodes"]} episodes ± half
+the 95 % Student-t interval.{dash} {below} of {len(means)} means are below the mean of the data.
+[All columns]({place}/table.md). {_settings(groups)}Data: {data}. {RECORDINGS}"""
     curves = f"""
 Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
 over seeds, 95 % Student-t intervals."""
     figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
-    return "\n\n".join([markdown(["last score", *datasets], rows), _filled(protocol), figure, _filled(curves)])
+    return "\n\n".join([_scores(groups), _filled(protocol), figure, _filled(curves)])
+
+
+def _one_protocol(folder: Path) -> tuple[list[Group], dict[str, Any]]:
+    """Return the groups of a folder's results, and the options that all of them share."""
+    results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
+    if apart := varying(conditions(result) for result in results):
+        raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the pages show one protocol")
+    if undated := [result for result in results if "date" not in result]:
+        raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
+    return grouped(results, list(read_suite(suite).methods) if suite.exists() else ()), results[0]["options"]
+
+
+def _datasets(groups: list[Group]) -> dict[str, dict[str, Any]]:
+    return {group.dataset: group.results[0]["dataset"] for group in groups}
+
+
+def _scores(groups: list[Group]) -> str:
+    """Return methods by datasets as Markdown, with the mean of the data first."""
+    datasets = _datasets(groups)
+    cells = {(group.label, group.dataset): _score(group) for group in groups}
+    rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
+    labels = dict.fromkeys(group.label for group in groups)
+    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels]
+    return markdown(["last score", *datasets], rows)
+
+
+def _finished(group: Group) -> list[float]:
+    """Return the last scores of a group of which no agent has diverged, else none."""
+    scores = [result["score_last"] for result in group.results]
+    return [] if None in scores else scores
 
 
 def _settings(groups: list[Group]) -> str:
@@ -183,7 +224,7 @@ def main() -> int:
     import tyro
 
     try:
-        tyro.extras.subcommand_cli_from_dict({"table": show, "seal": seal, "check": check, "readme": readme})
+        tyro.extras.subcommand_cli_from_dict({"table": show, "seal": seal, "check": check, "pages": pages})
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,33 +1,43 @@
-"""What mkdocs does with our pages beyond its own: the tables of results are pages, too."""
+"""What mkdocs does with our pages beyond its own: results' tables and CONTRIBUTING are pages, too."""
 
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-RESULTS = Path(__file__).parent.parent / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the nav the results of suites that have not been run."""
+    """Name the version; leave out of the nav the results of suites that have not been run."""
+    metadata = ConfigParser()
+    metadata.read(ROOT / "setup.cfg", encoding="utf-8")
+    config.copyright = f"{config.site_name} {metadata['metadata']['version']}, MIT licence"
     (results,) = (entry["Results"] for entry in config.nav if isinstance(entry, dict) and "Results" in entry)
-    results[:] = [entry for entry in results if all((RESULTS.parent / place).exists() for place in entry.values())]
+    results[:] = [entry for entry in results if all((ROOT / place).exists() for place in entry.values())]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the tables and pictures of results, which live beside the docs."""
+    """Add what lives beside the docs: the tables and pictures of results, and how to contribute."""
     for path in sorted([*RESULTS.glob("*/table.md"), *RESULTS.glob("*/*.png")]):
         place = f"results/{path.relative_to(RESULTS).as_posix()}"
         files.append(File.generated(config, place, abs_src_path=str(path)))
+    files.append(File.generated(config, "contribute.md", abs_src_path=str(ROOT / "CONTRIBUTING.md")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links to results there; in the repository they leave the folder."""
-    return markdown.replace("](../results/", "](results/")
+    """Point links to where things are on the site; in the repository they lie in other folders."""
+    if page.file.src_uri.startswith("results/") and not page.meta.get("hide"):
+        page.meta["hide"] = ["toc"]  # these tables need the room
+    for there, here in (("../results/", "results/"), ("docs/", ""), ("../CONTRIBUTING.md", "contribute.md")):
+        markdown = markdown.replace(f"]({there}", f"]({here}")
+    return markdown
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

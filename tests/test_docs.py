@@ -28,7 +28,7 @@ def test_every_algorithm_has_a_page():
     registered = re.findall(r"^    (\w+) = offline_rl\.algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
     assert registered
     (listed,) = (entry["Algorithms"] for entry in NAV if "Algorithms" in entry)
-    assert sorted(listed) == sorted(f"{name}.md" for name in registered)
+    assert sorted(listed) == sorted(["algorithms.md", *(f"{name}.md" for name in registered)])
     for name in registered:
         page = (ROOT / "docs" / f"{name}.md").read_text()
         place = f"algos/{name}.py" if (ROOT / f"algos/{name}.py").exists() else f"algos/{name}/agent.py"
@@ -40,7 +40,7 @@ def test_every_page_and_every_table_of_results_is_in_the_nav():
     """Broken by a table without a line; a line without a table is a suite's that has not been run."""
     tables = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/*/table.md")}
     suites = {f"results/{path.stem}/table.md" for path in ROOT.glob("benchmarks/*.yaml")}
-    written = {path.name for path in (ROOT / "docs").glob("*.md")}
+    written = {path.name for path in (ROOT / "docs").glob("*.md")} | {"contribute.md"}  # which is CONTRIBUTING.md
     named = list(pages(NAV))
     assert len(named) == len(set(named))
     assert tables | written <= set(named) <= tables | written | suites
@@ -52,7 +52,9 @@ def test_every_public_name_is_on_the_page_of_the_api():
 
 
 def test_every_option_of_a_command_to_train_is_one():
-    commands = re.findall(r"offline-rl train (\w+) ((?:\\\n|[^`\n#])*)", "".join(page.read_text() for page in PAGES))
+    commands = re.findall(
+        r"offline-rl train ([a-z]\w*) ((?:\\\n|[^`\n#])*)", "".join(page.read_text() for page in PAGES)
+    )
     assert len(commands) > 20
     unknown = [
         (algorithm, option)
@@ -69,14 +71,33 @@ def test_every_link_from_a_page_to_a_file_leads_to_one():
     assert [link for page, link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_code_on_how_to_reuse_runs(tmp_path, monkeypatch):
+def test_the_code_on_how_to_reuse_and_deploy_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     agent = BC(Config(hidden_dims=[8]), 11, 3)
     agent.save(tmp_path / "agent")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reuse.md").read_text(), re.DOTALL)
+    pages = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("reuse", "deploy"))
+    blocks = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
     code = "".join(blocks).replace("runs/td3_bc-hopper-medium-v2/agents/seed-0", str(tmp_path / "agent"))
     names = {}
     exec(code.replace("episodes=100", "episodes=3").replace(', video="agent.gif"', ""), names)
     assert names["ended"]
     assert names["result"].returns.tolist() == orl.evaluate(agent, "hopper", episodes=3).returns.tolist()
     assert np.allclose(names["actions"], agent.act(names["observation"]), atol=1e-5)
+
+
+def test_scores_in_sentences_are_those_of_the_committed_tables():
+    """Broken by a score ± interval that was typed wrong, or that has changed since."""
+    tables = "".join(path.read_text() for path in ROOT.glob("results/*/table.md"))
+    for page in PAGES:
+        text = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", page.read_text(), flags=re.DOTALL)
+        for score in re.findall(r"\d+\.\d ±\s+\d+\.\d", text):
+            assert " ".join(score.split()) in tables, f"{page.name}: {score}"
+
+
+def test_lines_of_code_are_short_and_comments_stand_above_them():
+    """Broken by what a laptop cuts off, or a comment beside a command."""
+    for page in PAGES[1:]:
+        for language, block in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            for line in block.splitlines():
+                assert len(line) <= 88, f"{page.name}: {line}"
+                assert language != "bash" or not re.search(r"\S\s+# ", line), f"{page.name}: {line}"

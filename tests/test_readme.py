@@ -2,6 +2,8 @@ import re
 import statistics
 from pathlib import Path
 
+from PIL import Image
+
 from benchmarks.throughput_table import table
 from offline_rl.files import read_sealed
 from offline_rl.tracking.record import read_rows
@@ -10,8 +12,22 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_speed_table_is_the_committed_results():
-    assert table(read_sealed(ROOT / "results" / "throughput" / "cpu.json")) in README
+def test_it_is_a_screen_and_a_half():
+    assert len(re.findall(r"\S*\w\S*", README)) < 900
+
+
+def test_it_has_the_two_commands_and_its_picture():
+    assert "\nmake train " in README
+    assert "\nmake test " in README
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert 10_000 < (ROOT / picture).stat().st_size < 700_000
+    with Image.open(ROOT / picture) as film:
+        assert film.n_frames > 50
+
+
+def test_the_table_of_a_cpus_speed_is_the_committed_results():
+    result = read_sealed(ROOT / "results" / "throughput" / "cpu.json")
+    assert table(result) in (ROOT / "docs" / "speed.md").read_text()
 
 
 def test_the_table_of_a_gpus_speed_is_the_committed_results():
@@ -22,7 +38,7 @@ def test_the_table_of_a_gpus_speed_is_the_committed_results():
 def test_every_algorithm_is_listed():
     registered = re.findall(r"^    (\w+) = offline_rl\.algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
     assert registered
-    assert all(f"| `{name}` |" in README for name in registered)
+    assert all(f"| [`{name}`](docs/{name}.md) |" in README for name in registered)
 
 
 def test_the_citation_is_bibtex():

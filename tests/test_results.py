@@ -12,7 +12,7 @@ from helpers.records import made
 from helpers.settings import TINY
 
 import offline_rl as orl
-from benchmarks.results import check, readme, seal, show
+from benchmarks.results import check, pages, seal, show
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
@@ -59,17 +59,25 @@ def test_committed_results_bear_their_names_and_no_places(folder):
         assert not re.search(r'": "[^"]*/', path.read_text()), f"{path.name} names a folder"
 
 
-def test_the_readmes_scores_are_the_committed_ones(tmp_path):
+SHOWN = ("README.md", "docs/scores.md", "docs/speed.md")
+
+
+def test_the_pages_scores_and_speed_are_the_committed_ones(tmp_path):
     (tmp_path / "results").symlink_to(ROOT / "results")
-    shutil.copy(ROOT / "README.md", tmp_path)
-    readme(tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+    (tmp_path / "docs").mkdir()
+    for page in SHOWN:
+        shutil.copy(ROOT / page, tmp_path / page)
+    pages(tmp_path)
+    for page in SHOWN:
+        assert (tmp_path / page).read_text() == (ROOT / page).read_text()
 
 
-def test_the_readme_says_when_and_how_its_scores_were_made_and_what_is_missing(tmp_path):
+def test_the_pages_say_when_and_how_their_scores_were_made_and_what_is_missing(tmp_path):
     """Broken by a date or a protocol that stands there by hand, or by a cell that hides what it lacks."""
-    speed = "<!-- speed: begin -->\n<!-- speed: end -->\n"
-    (tmp_path / "README.md").write_text(f"before\n<!-- scores: begin -->\nold\n<!-- scores: end -->\nafter\n{speed}")
+    (tmp_path / "docs").mkdir()
+    for page in SHOWN:
+        name = "speed" if "speed" in page else "scores"
+        (tmp_path / page).write_text(f"before\n<!-- {name}: begin -->\nold\n<!-- {name}: end -->\nafter\n")
     whole = made([10.0, 12.0, 14.0], name="hopper", algorithm="bc", final_episodes=7, steps=60)
     partial = made([5.0, 6.0, 7.0], name="walker", algorithm="prdc", final_episodes=7, steps=60)[:2]
     folder = tmp_path / "results" / "locomotion-small"
@@ -77,28 +85,34 @@ def test_the_readme_says_when_and_how_its_scores_were_made_and_what_is_missing(t
     (tmp_path / "results" / "throughput").symlink_to(ROOT / "results" / "throughput")
     for number, result in enumerate(whole + partial):
         write_json(folder / f"{number}.json", sealed({**result, "date": f"2031-01-0{number + 1}"}))
-    readme(tmp_path / "README.md")
-    text = (tmp_path / "README.md").read_text()
-    assert text.startswith("before\n<!-- scores: begin -->\n\n| last score | hopper | walker |\n")
-    assert "\n<!-- scores: end -->\nafter\n<!-- speed: begin -->\n" in text
-    assert "| bc | 12.0 ± 5.0 | – |" in text
-    assert "| prdc | – | 5.5 ± 6.4 (2 of 3 seeds) |" in text
-    caption = " ".join(text.split())
+    pages(tmp_path)
+    for page in ("README.md", "docs/scores.md"):
+        text = (tmp_path / page).read_text()
+        assert text.startswith("before\n<!-- scores: begin -->\n\n| last score | hopper | walker |\n")
+        assert text.endswith("\n<!-- scores: end -->\nafter\n")
+        assert "| bc | 12.0 ± 5.0 | – |" in text
+        assert "| prdc | – | 5.5 ± 6.4 (2 of 3 seeds) |" in text
+        assert "old" not in text
+    assert "3 seeds ± half the 95 % interval, after 60 updates" in " ".join(
+        (tmp_path / "README.md").read_text().split()
+    )
+    caption = " ".join((tmp_path / "docs" / "scores.md").read_text().split())
     assert "Made 2031-01-01 to 2031-01-05 by `offline-rl benchmark benchmarks/locomotion-small.yaml`" in caption
-    assert "with 60 updates (papers: a million), 3 seeds, dynamics d4rl: means of the last agents" in caption
-    assert "over 7 episodes" in caption
-    assert "interval; a dash where there is no result yet." in caption
-    assert "old" not in text
+    assert "with 60 updates (papers: a million), 3 seeds and dynamics d4rl." in caption
+    assert "mean of the last agents' scores over 7 episodes" in caption
+    assert "interval. A dash stands where there is no result yet." in caption
+    mean = whole[0]["dataset"]["mean_score"]
+    assert f"{(mean > 12.0) + (mean > 5.5)} of 2 means are below the mean of the data" in caption
     for number in (3, 4):
         (folder / f"{number}.json").unlink()
-    readme(tmp_path / "README.md")
-    assert "dash" not in (tmp_path / "README.md").read_text()
+    pages(tmp_path)
+    assert "dash" not in (tmp_path / "docs" / "scores.md").read_text()
     write_json(folder / "0.json", whole[0])
     with pytest.raises(orl.RunError, match=r"bc-hopper-seed-0\.json has no date"):
-        readme(tmp_path / "README.md")
+        pages(tmp_path)
     write_json(folder / "0.json", made([10.0], name="hopper", algorithm="bc")[0])
-    with pytest.raises(orl.RunError, match="differ in final_episodes, steps; the README shows one protocol"):
-        readme(tmp_path / "README.md")
+    with pytest.raises(orl.RunError, match="differ in final_episodes, steps; the pages show one protocol"):
+        pages(tmp_path)
 
 
 def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_path):

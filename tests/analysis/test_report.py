@@ -1,17 +1,14 @@
 """Reports and comparisons of results that are made by hand, and of committed ones; the page in a real browser."""
 
-import contextlib
 import csv
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from helpers.browser import BROWSER, Page
 from helpers.records import made
 
 from offline_rl.analysis.comparison import compare, published_rows
@@ -24,7 +21,6 @@ from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in ROOT.glob("results/*/curves.png"))
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def write(folder, *results):
@@ -212,55 +208,6 @@ def test_compare_is_a_command(tmp_path, capsys):
     assert main(["compare", str(one), str(tmp_path / "none")]) == 2
 
 
-class Page:
-    """A page in headless Chromium, spoken to through its DevTools."""
-
-    def __init__(self, address, folder):
-        from websockets.sync.client import connect
-
-        flags = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={folder}",
-        ]
-        self.process = subprocess.Popen([BROWSER, *flags, "about:blank"], stderr=subprocess.DEVNULL)
-        port = folder / "DevToolsActivePort"
-        end = time.monotonic() + 60
-        while not (port.exists() and port.read_text().count("\n")):
-            assert time.monotonic() < end, "Chromium did not start"
-            time.sleep(0.1)
-        number = port.read_text().split("\n")[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{number}/json") as answer:
-            pages = json.load(answer)
-        (target,) = (page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
-        self.open, self.number, self.events = contextlib.ExitStack(), 0, []
-        self.socket = self.open.enter_context(connect(target, max_size=None))
-        for domain in ("Runtime", "Log", "Network", "Page"):
-            self.ask(f"{domain}.enable")
-        self.ask("Page.navigate", url=address)
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(json.loads(self.socket.recv(timeout=30)))
-
-    def ask(self, method, **parameters):
-        self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
-        while (answer := json.loads(self.socket.recv(timeout=30))).get("id") != self.number:
-            self.events.append(answer)
-        return answer["result"]
-
-    def run(self, script):
-        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def close(self):
-        self.open.close()
-        self.process.terminate()
-        self.process.wait(timeout=30)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_the_page_works_in_a_browser(tmp_path):
@@ -289,9 +236,7 @@ def test_the_page_works_in_a_browser(tmp_path):
             svg.dispatchEvent(new PointerEvent('pointermove', { clientX: box.right - 5, clientY: box.top + 9 })); }""")
         assert page.run("document.querySelector('.reading').textContent").startswith("step 40: other 9.3 [")
         for width in (390, 1366):
-            page.ask(
-                "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 700
-            )
+            page.resize(width)
             assert page.run("document.documentElement.scrollWidth") <= width
         problems = [
             e

@@ -213,7 +213,9 @@ class Declared(Undeclared):
 def test_what_declares_nothing_is_made_eagerly_and_one_sentence_says_so(mode, device, monkeypatch):
     """A GPU is pretended; broken by a default that repeats what nobody has declared."""
     monkeypatch.setattr(plan, "_device", lambda name: device)
-    monkeypatch.setattr(plan, "find_algorithm", lambda name: {"undeclared": Undeclared, "declared": Declared}[name])
+    monkeypatch.setattr(
+        plan, "find_algorithm", lambda name, settings=None: {"undeclared": Undeclared, "declared": Declared}[name]
+    )
     monkeypatch.setattr("offline_rl.agent.registry.find_algorithm", plan.find_algorithm)
     options = TrainOptions(mode=mode, dataset="hopper-demo")
     with pytest.warns(UserWarning, match=r"made eagerly, not .*: undeclared does not declare.*") as warnings:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_rl.analysis.figures import COLOURS, score_name
-from offline_rl.analysis.statistics import Estimate
+from offline_rl.analysis.figures import COLOURS, score_name, spread
 from offline_rl.files import MAKE_ROOM, write_bytes, writing
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
     """Draw a run's score over updates: thin lines for its seeds, their mean with a band, and the mean of the data.
 
     Final evaluations have a mark of their own, because they have other episodes than those along the way. The band is
-    the 95 % Student-t interval of the mean, of two seeds the lower and the higher one. It and the mean have gaps where
-    a seed has diverged. Seeds that differ in settings have neither.
+    that of :func:`~offline_rl.analysis.figures.spread`; it and the mean have gaps where a seed has diverged, and seeds
+    that differ in settings have neither.
 
     Args:
         rows: The rows of ``metrics.jsonl``.
@@ -102,16 +101,11 @@ def _draw_seeds(axes: "Axes", curves: Mapping[int, _Curve], options: Mapping[str
 def _draw_mean(axes: "Axes", curves: Mapping[int, _Curve]) -> None:
     """Draw the mean over seeds and the band around it, at the steps that all seeds have reached."""
     count, steps = len(curves), sorted(set.intersection(*map(set, curves.values())))
-    columns = list(zip(*(_scores({step: curve[step] for step in steps}) for curve in curves.values()), strict=True))
-    estimates = [Estimate.of(scores) for scores in columns]
-    halves = [estimate.half_width or 0 for estimate in estimates]
-    if count == 2:  # a t interval of two seeds is thirteen standard errors wide
-        halves = [abs(first - second) / 2 for first, second in columns]
-    low = [estimate.mean - half for estimate, half in zip(estimates, halves, strict=True)]
-    high = [estimate.mean + half for estimate, half in zip(estimates, halves, strict=True)]
-    text = "lowest to highest of 2 seeds" if count == 2 else f"95 % t interval of the mean, {count} seeds"
+    ends = [spread([curve[step]["score"] for curve in curves.values()]) for step in steps]
+    low, mean, high = zip(*ends, strict=True) if ends else ([], [], [])
+    text = "lower to higher of 2 seeds" if count == 2 else f"95 % t interval of the mean, {count} seeds"
     axes.fill_between(steps, low, high, color=COLOURS[0], alpha=0.15, lw=0, label=text)
-    axes.plot(steps, [estimate.mean for estimate in estimates], lw=2.2, color=COLOURS[0], label="mean of seeds")
+    axes.plot(steps, mean, lw=2.2, color=COLOURS[0], label="mean of seeds")
 
 
 def _mark_finals(axes: "Axes", curves: Mapping[int, _Curve], apart: bool) -> None:

@@ -40,9 +40,9 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 def draw_comparison(results: Sequence[Result], path: Path, methods: Sequence[str] = ()) -> None:
-    """Draw score over steps in a panel for each dataset: the mean over seeds, and its 95 % interval as a band.
+    """Draw score over steps in a panel for each dataset: the mean over seeds, and a band around it; see :func:`spread`.
 
-    A single seed has no band. A dashed line is the mean score of the data, a dotted one the step at which a run goes
+    A dashed line is the mean score of the data, a dotted one the step at which a run goes
     online. A curve has gaps where a seed has diverged.
 
     Args:
@@ -67,7 +67,8 @@ def draw_comparison(results: Sequence[Result], path: Path, methods: Sequence[str
         _draw_panel(axes, [group for group in groups if group.dataset == dataset], style)
     for axes in panels[len(datasets) :]:
         axes.remove()
-    figure.suptitle("Learning curves: mean over seeds, 95 % t interval", fontsize=11)
+    pairs = " (of two seeds: lower to higher)" if any(len(group.results) == 2 for group in groups) else ""
+    figure.suptitle(f"Learning curves: mean over seeds, 95 % t interval{pairs}", fontsize=11)
     _legend_below(figure, panels[: len(datasets)], {label: _with_seeds(label, groups) for label in style})
     save(figure, path, dpi=100)  # many panels, of which repositories keep pictures
 
@@ -167,16 +168,26 @@ def _with_seeds(label: str, groups: Sequence[Group]) -> str:
 
 
 def band(results: Sequence[Result]) -> tuple[list[int], Any, Any, Any]:
-    """Return the steps at which every seed was evaluated, and there the interval's lower end, the mean, the upper end.
+    """Return the steps at which every seed was evaluated, and there the band's lower end, the mean, the upper end.
 
-    They are NaN where a seed has diverged; of a single seed the ends of the interval are.
+    See :func:`spread` for what they are.
     """
     curves = [{step: score for step, _, score in result["curve"]} for result in results]
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-    rows = []
-    for step in steps:
-        estimate = Estimate.of([float("nan") if curve[step] is None else curve[step] for curve in curves])
-        half = math.nan if estimate.half_width is None else estimate.half_width
-        rows.append((estimate.mean - half, estimate.mean, estimate.mean + half))
-    low, mean, high = zip(*rows, strict=True)
+    low, mean, high = zip(*(spread([curve[step] for curve in curves]) for step in steps), strict=True)
     return steps, low, mean, high
+
+
+def spread(scores: Sequence[float | None]) -> tuple[float, float, float]:
+    """Return the lower end of a band over seeds, their mean, and the upper end.
+
+    The band is the mean's 95 % Student-t interval. Of two seeds it reaches from the lower to the higher one, because
+    their t interval, nine times as wide on either side, would hide every other curve; of a single seed its ends are
+    NaN. All three are NaN where a seed has diverged.
+    """
+    values = [math.nan if score is None else score for score in scores]
+    estimate = Estimate.of(values)
+    half = math.nan if estimate.half_width is None else estimate.half_width
+    if len(values) == 2:
+        half = abs(values[0] - values[1]) / 2
+    return estimate.mean - half, estimate.mean, estimate.mean + half

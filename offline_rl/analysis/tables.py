@@ -8,7 +8,6 @@ from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, 
 from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Estimate
 
-
 MEAN_OF_DATA = "mean of the data"
 """In the place of a method, in the row that says what the data itself scores."""
 
@@ -129,7 +128,8 @@ def _hours(group: Group) -> str:
 def settings_by_dataset(groups: Sequence[Group], methods: Sequence[str] = ()) -> list[str]:
     """Say for each method which settings it owes to presets, and which it does not have on every dataset.
 
-    Methods come in their order, see :func:`~offline_rl.analysis.groups.grouped`. Results of older runs do not record presets; of those only the differences are known.
+    Methods come in their order, see :func:`~offline_rl.analysis.groups.grouped`. Results of older runs do not record
+    presets; of those only the differences are known.
     """
     lines, alike = [], []
     for label in labels(groups, methods):

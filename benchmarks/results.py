@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.analysis.figures import draw_comparison
-from offline_rl.analysis.groups import Group, conditions, grouped, varying
+from offline_rl.analysis.groups import Group, conditions, grouped, labels, varying
 from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.analysis.tables import markdown, settings_by_dataset, table
@@ -124,25 +124,26 @@ def summary(folder: Path) -> str:
     """
     results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
     command = f"by `offline-rl benchmark benchmarks/{suite.name}` " if suite.exists() else ""
-    groups = grouped(results, list(read_suite(suite).methods) if suite.exists() else ())
+    methods = list(read_suite(suite).methods) if suite.exists() else []
+    groups = grouped(results, methods)
     if apart := varying(conditions(result) for result in results):
         raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the README shows one protocol")
     if undated := [result for result in results if "date" not in result]:
         raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
     options, datasets = results[0]["options"], {group.dataset: group.results[0]["dataset"] for group in groups}
     cells = {(group.label, group.dataset): _score(group) for group in groups}
-    labels = dict.fromkeys(group.label for group in groups)
+    names = labels(groups, methods)
     rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
-    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels]
+    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in names]
     data = "; ".join(f"{n}, {data['rows']:,} rows of {data['episodes']:,} episodes" for n, data in datasets.items())
     place = f"results/{folder.name}"
     dates = [result["date"] for result in results]
     made = " to ".join(dict.fromkeys([min(dates), max(dates)]))
-    dash = "" if len(cells) == len(labels) * len(datasets) else "; a dash where there is no result yet"
+    dash = "" if len(cells) == len(names) * len(datasets) else "; a dash where there is no result yet"
     protocol = f"""
 Made {made} {command}with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds, dynamics
 {results[0]["dynamics"]}: means of the last agents' scores over {options["final_episodes"]} episodes ± half the 95 %
-Student-t interval{dash}. [All columns]({place}/table.md). {_settings(groups)}Data: {data}. {RECORDINGS}"""
+Student-t interval{dash}. [All columns]({place}/table.md). {_settings(groups, methods)}Data: {data}. {RECORDINGS}"""
     curves = f"""
 Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
 over seeds, 95 % Student-t intervals."""
@@ -150,10 +151,10 @@ over seeds, 95 % Student-t intervals."""
     return "\n\n".join([markdown(["last score", *datasets], rows), _filled(protocol), figure, _filled(curves)])
 
 
-def _settings(groups: list[Group]) -> str:
+def _settings(groups: list[Group], methods: list[str]) -> str:
     """Say which settings are not the same everywhere, and who lacks what is published for data of such names."""
     untuned = list(dict.fromkeys(group.label for group in groups if _lacks_preset(group)))
-    lines = settings_by_dataset(groups)
+    lines = settings_by_dataset(groups, methods)
     if untuned:
         lines.append(f"{', '.join(untuned)}: without what is published for D4RL's data of such names (`--preset`)")
     return f"Settings: {' · '.join(lines)}. " if lines else ""

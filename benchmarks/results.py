@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.analysis.figures import draw_comparison
-from offline_rl.analysis.groups import Group, conditions, grouped, varying
+from offline_rl.analysis.groups import Group, conditions, grouped, labels, varying
 from offline_rl.analysis.results import FORMAT, read_results
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.analysis.tables import markdown, settings_by_dataset, table
@@ -122,12 +122,12 @@ def brief(folder: Path) -> str:
     Raises:
         RunError: As :func:`summary`.
     """
-    groups, options = _one_protocol(folder)
+    groups, methods, options = _one_protocol(folder)
     sentence = f"""
 Mean scores of {len(options["seeds"])} seeds ± half the 95 % interval, after {options["steps"]:,} updates (papers: a
 million), on recordings that are not D4RL's files: they compare with each other only. No score of a paper has been
 reproduced yet. [What a score means](docs/scores.md)."""
-    return f"{_scores(groups)}\n\n{_filled(sentence)}"
+    return f"{_scores(groups, methods)}\n\n{_filled(sentence)}"
 
 
 def summary(folder: Path) -> str:
@@ -136,7 +136,7 @@ def summary(folder: Path) -> str:
     Raises:
         RunError: The results were not made under one protocol, or one has no date.
     """
-    groups, options = _one_protocol(folder)
+    groups, methods, options = _one_protocol(folder)
     results = [result for group in groups for result in group.results]
     suite = SUITES / f"{folder.name}.yaml"
     command = f" by `offline-rl benchmark benchmarks/{suite.name}`" if suite.exists() else ""
@@ -153,35 +153,35 @@ def summary(folder: Path) -> str:
 Made {made}{command}, with {options["steps"]:,} updates (papers: a million), {len(options["seeds"])} seeds and dynamics
 {results[0]["dynamics"]}. A cell is the mean of the last agents' scores over {options["final_episodes"]} episodes ± half
 the 95 % Student-t interval.{dash} {below} of {len(means)} means are below the mean of the data.
-[All columns]({place}/table.md). {_settings(groups)}Data: {data}. {RECORDINGS}"""
+[All columns]({place}/table.md). {_settings(groups, methods)}Data: {data}. {RECORDINGS}"""
     curves = f"""
 Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
 over seeds, 95 % Student-t intervals."""
     figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
-    return "\n\n".join([_scores(groups), _filled(protocol), figure, _filled(curves)])
+    return "\n\n".join([_scores(groups, methods), _filled(protocol), figure, _filled(curves)])
 
 
-def _one_protocol(folder: Path) -> tuple[list[Group], dict[str, Any]]:
-    """Return the groups of a folder's results, and the options that all of them share."""
+def _one_protocol(folder: Path) -> tuple[list[Group], list[str], dict[str, Any]]:
+    """Return the groups of a folder's results, the order of methods, and the options that all of them share."""
     results, suite = read_results(folder), SUITES / f"{folder.name}.yaml"
     if apart := varying(conditions(result) for result in results):
         raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the pages show one protocol")
     if undated := [result for result in results if "date" not in result]:
         raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
-    return grouped(results, list(read_suite(suite).methods) if suite.exists() else ()), results[0]["options"]
+    methods = list(read_suite(suite).methods) if suite.exists() else []
+    return grouped(results, methods), methods, results[0]["options"]
 
 
 def _datasets(groups: list[Group]) -> dict[str, dict[str, Any]]:
     return {group.dataset: group.results[0]["dataset"] for group in groups}
 
 
-def _scores(groups: list[Group]) -> str:
+def _scores(groups: list[Group], methods: list[str]) -> str:
     """Return methods by datasets as Markdown, with the mean of the data first."""
     datasets = _datasets(groups)
     cells = {(group.label, group.dataset): _score(group) for group in groups}
     rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
-    labels = dict.fromkeys(group.label for group in groups)
-    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels]
+    rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels(groups, methods)]
     return markdown(["last score", *datasets], rows)
 
 
@@ -191,10 +191,10 @@ def _finished(group: Group) -> list[float]:
     return [] if None in scores else scores
 
 
-def _settings(groups: list[Group]) -> str:
+def _settings(groups: list[Group], methods: list[str]) -> str:
     """Say which settings are not the same everywhere, and who lacks what is published for data of such names."""
     untuned = list(dict.fromkeys(group.label for group in groups if _lacks_preset(group)))
-    lines = settings_by_dataset(groups)
+    lines = settings_by_dataset(groups, methods)
     if untuned:
         lines.append(f"{', '.join(untuned)}: without what is published for D4RL's data of such names (`--preset`)")
     return f"Settings: {' · '.join(lines)}. " if lines else ""

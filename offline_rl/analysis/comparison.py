@@ -1,7 +1,7 @@
 """Results beside others: numbers that were published, and two sets of results of one's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,106 @@ from offline_rl.analysis.tables import markdown
 from offline_rl.errors import RunError
 
 PUBLISHED = Path(__file__).parent / "published.json"
-UPDATES = 1_000_000
-"""Of the published runs; shorter ones of ours are shown beside them, but not compared."""
+PROTOCOL = {
+    "updates": ("{:,} updates", "updates"),
+    "episodes": ("{:,} episodes", "episodes"),
+    "seeds": ("{:,} seeds", "seeds"),
+    "reported": ("the {} agent", "which agent"),
+    "spread": ("± of a {}", "which ±"),
+    "tuned": ("{}", "tuning"),
+}
+"""How a source made its numbers, each fact in words, and its name where the source has null, because nobody said."""
+FEW = 2.5
+"""A success rate moves in steps of 100 / (seeds * episodes): of this size with 4 seeds of 10 episodes."""
+
+
+def published(groups: Sequence[Group]) -> str:
+    """Return our cells on D4RL's tasks beside published ones as Markdown, and below them under which protocol each is.
+
+    Nothing is returned if nothing is published for them.
+    """
+    rows = published_rows(groups)
+    if not rows:
+        return ""
+    numbers = markdown(["dataset", "method", "ours", "published", "intervals", "source"], rows)
+    text = "Numbers of different protocols do not compare. ± of a published number is a standard deviation over seeds."
+    if any(row[3].endswith("†") for row in rows):
+        text += " †: a multiple of 2.5, which so few episodes give that a single one moves the score by as much."
+    return "\n\n".join([numbers, text, "\n".join(_protocols(groups))])
 
 
 def published_rows(groups: Sequence[Group]) -> list[list[str]]:
-    """Return our cells on D4RL's tasks beside published ones, with source and protocol, and whether intervals overlap.
+    """Return our cells on D4RL's tasks beside published ones, with their source, and whether intervals overlap.
 
     A file counts as D4RL's by its name, with underscores or hyphens.
     """
-    sources = json.loads(PUBLISHED.read_text(encoding="utf-8"))["sources"]
     rows = []
-    for group in groups:
-        scores = [result["score_last"] for result in group.results]
-        for source in sources if None not in scores else []:
-            found = source["scores"].get(group.dataset.replace("_", "-"), {}).get(group.results[0]["algorithm"])
-            if found:
-                ours, mark = Estimate.of(scores), _overlap(group, Estimate.of(scores), found, source["seeds"])
-                text = f"{found[0]} ± {found[1]}" if found[1] is not None else str(found[0])
-                about = f"{source['source']}: {source['protocol']}"
-                rows.append([group.dataset, group.label, str(ours), text, mark, about])
+    for group, source, found in _found(groups):
+        ours = Estimate.of([result["score_last"] for result in group.results])
+        text = f"{found[0]} ± {found[1]}" if found[1] is not None else str(found[0])
+        if group.dataset.startswith("antmaze") and found[0] % FEW == 0:
+            text += " †"
+        rows.append([group.dataset, group.label, str(ours), text, _overlap(group, ours, found, source), source["name"]])
     return rows
 
 
-def _overlap(group: Group, ours: Estimate, theirs: Sequence[Any], seeds: int | None) -> str:
-    steps = group.results[0]["options"]["steps"]
-    if steps != UPDATES and group.results[0]["algorithm"] != "dt":
-        return f"not compared: ours after {steps:,} steps"
-    if group.results[0]["dynamics"] != "d4rl":
-        return "not compared: ours on other dynamics"
-    if group.online:
-        return "not compared: ours after a phase in the environment"
-    if ours.half_width is None or seeds is None or theirs[1] is None:
+def _found(groups: Sequence[Group]) -> list[tuple[Group, dict[str, Any], list[Any]]]:
+    """Return the groups that have not diverged with each source that has a number for them, and that number."""
+    sources = json.loads(PUBLISHED.read_text(encoding="utf-8"))["sources"]
+    found = []
+    for group in groups:
+        algorithm, dataset = group.results[0]["algorithm"], group.dataset.replace("_", "-")
+        if any(result["score_last"] is None for result in group.results):
+            continue
+        for place, source in enumerate(sources):
+            if number := source["scores"].get(dataset, {}).get(algorithm):
+                facts = source | source.get("exceptions", {}).get(algorithm, {})
+                found.append((group, facts | {"place": place}, number))
+    return found
+
+
+def _protocols(groups: Sequence[Group]) -> list[str]:
+    """Return a line for each protocol of the numbers that :func:`published_rows` shows."""
+    algorithms: dict[tuple[str, str], list[str]] = {}
+    for group, source, _ in sorted(_found(groups), key=lambda found: found[1]["place"]):
+        own = algorithms.setdefault((source["name"], _protocol(source)), [])
+        own += [] if group.results[0]["algorithm"] in own else [group.results[0]["algorithm"]]
+    return [f"* {name} ({', '.join(own)}): {protocol}" for (name, protocol), own in algorithms.items()]
+
+
+def _protocol(source: Mapping[str, Any]) -> str:
+    facts = [words.format(source[name]) for name, (words, _) in PROTOCOL.items() if source[name] is not None]
+    facts += [f"with {source['variant']}"] if "variant" in source else []
+    unknown = [name for fact, (_, name) in PROTOCOL.items() if source[fact] is None]
+    parts = [", ".join(facts)] if facts else []
+    parts += [f"not known: {', '.join(unknown)}"] if unknown else []
+    parts += [f"{source['known']}, {source['source']}"]
+    return f"{'; '.join(parts)}. {source.get('note', '')}".rstrip()
+
+
+def _overlap(group: Group, ours: Estimate, theirs: Sequence[Any], source: dict[str, Any]) -> str:
+    if why := _other_protocol(group, source):
+        return f"not compared: {why}"
+    seeds = source["seeds"]
+    if seeds is None or source["updates"] is None:
+        return "unknown: their protocol"
+    if ours.half_width is None or theirs[1] is None:
         return "unknown: no interval"
-    reach = ours.half_width + student_t(seeds - 1) * float(theirs[1]) / seeds**0.5
-    return "✓ overlap" if abs(ours.mean - theirs[0]) <= reach else "✗ apart"
+    # A population's standard deviation divides by the number of seeds, a sample's by one less.
+    error = float(theirs[1]) / (seeds - 1 if source["spread"] == "population" else seeds) ** 0.5
+    return "✓ overlap" if abs(ours.mean - theirs[0]) <= ours.half_width + student_t(seeds - 1) * error else "✗ apart"
+
+
+def _other_protocol(group: Group, source: dict[str, Any]) -> str:
+    """Say why our numbers were made in another way than theirs; nothing if they were not, as far as is known."""
+    steps, updates = group.results[0]["options"]["steps"], source["updates"]
+    if group.results[0]["dynamics"] != "d4rl":
+        return "ours on other dynamics"
+    if group.online:
+        return "ours after a phase in the environment"
+    if updates is not None and steps != updates:
+        return f"ours after {steps:,} updates, theirs after {updates:,}"
+    return f"theirs with {source['variant']}" if "variant" in source else ""
 
 
 def compare(ours: Sequence[Result], theirs: Sequence[Result]) -> str:

@@ -1,6 +1,7 @@
 """Which results are seeds of the same thing, and may be averaged."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,13 +42,14 @@ def grouped(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Grou
         results: What to part.
         methods: The methods' order; those not named come first, in the order of their names.
 
+    Returns:
+        The groups. Their labels have the same order on every dataset; see :func:`labels`.
+
     Raises:
         RunError: A seed is there twice.
     """
     groups: dict[tuple[str, ...], list[Result]] = {}
-    places = {method: place for place, method in enumerate(methods)}
-    in_order = [(_names(result), result["seed"], result) for result in results]
-    for _, _, result in sorted(in_order, key=lambda row: (row[0][0], places.get(row[0][1], -1), row[0][1], row[1])):
+    for result in sorted(results, key=lambda result: result["seed"]):
         same = json.dumps([conditions(result), identity(result)], sort_keys=True)
         groups.setdefault((*_names(result), same), []).append(result)
     for (dataset, method, _), members in groups.items():
@@ -55,7 +57,26 @@ def grouped(results: Sequence[Result], methods: Sequence[str] = ()) -> list[Grou
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
             raise RunError(f"seed {twice[0]} of {method} on {dataset} is there twice; remove one of the results")
     apart = varying(conditions(result) for result in results)
-    return [Group(names[0], _label(names, members[0], results, apart), members) for names, members in groups.items()]
+    made = [Group(names[0], _label(names, members[0], results, apart), members) for names, members in groups.items()]
+    places = {method: place for place, method in enumerate(methods)}
+    return sorted(made, key=lambda group: (group.dataset, *_place(group, places)))
+
+
+def labels(groups: Sequence[Group], methods: Sequence[str] = ()) -> list[str]:
+    """Return the groups' labels, each once, in the one order that tables and figures have.
+
+    Args:
+        groups: What :func:`grouped` returned.
+        methods: The methods' order that it was given.
+    """
+    places = {method: place for place, method in enumerate(methods)}
+    return list(dict.fromkeys(group.label for group in sorted(groups, key=lambda group: _place(group, places))))
+
+
+def _place(group: Group, places: dict[str, int]) -> tuple[Any, ...]:
+    """Return what a group is sorted by within a dataset: numbers in labels count as numbers, so 256 is before 1024."""
+    words = re.split(r"(\d+(?:\.\d+)?)", group.label)
+    return places.get(group.method, -1), group.method, [float(w) if n % 2 else w for n, w in enumerate(words)]
 
 
 def _names(result: Result) -> tuple[str, str]:

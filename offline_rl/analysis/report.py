@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_rl.analysis.comparison import published_rows
-from offline_rl.analysis.figures import band, draw_comparison, draw_profiles
+from offline_rl.analysis.comparison import published
+from offline_rl.analysis.figures import band, draw_comparison, draw_profiles, score_name, styles
 from offline_rl.analysis.groups import Group, conditions, fact, identity, varying
-from offline_rl.analysis.results import Result, read_results
+from offline_rl.analysis.results import Result, phase_ends, read_results
 from offline_rl.analysis.statistics import (
     Noise,
     best_of,
@@ -22,20 +22,26 @@ from offline_rl.analysis.statistics import (
     probability_of_improvement,
     profile,
 )
-from offline_rl.analysis.tables import Table, markdown, tabulated
+from offline_rl.analysis.tables import MEAN_OF_DATA, Table, markdown, tabulated
 from offline_rl.errors import RunError
 from offline_rl.files import replace_files
 
 PAGE = Path(__file__).parent / "report.html"
 PROFILES = ("profiles.png", "profiles.svg")
 """Drawn if there is a method with results on all datasets."""
+DASHES = {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}
+"""Matplotlib's line styles as SVG's."""
 THRESHOLDS = [float(threshold) for threshold in range(0, 121, 2)]
+NO_INTERVAL = (
+    "[–]: no interval, because a dataset has a single run, or because the runs do not scatter enough for one: that none"
+    " of so few runs differs is not certainty."
+)
 CAVEAT = (
     "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"
     " percentile bootstrap over runs, drawn anew within each dataset (2,000 times, seeded). With few seeds they are too"
     " narrow: simulated with three seeds on three tasks, only 75 to 90 of 100 covered the truth"
-    " (`benchmarks/coverage.py`). [–]: no interval, because a dataset has a single run, or because the runs do not"
-    " scatter enough for one. The cells of the table above have Student-t intervals, which do not suffer from it."
+    f" (`benchmarks/coverage.py`). {NO_INTERVAL} The cells of the table above have Student-t intervals, which do not"
+    " suffer from it."
 )
 
 
@@ -64,15 +70,19 @@ def write_report(
 ) -> Path:
     """Write what :func:`report` writes, of results that were read."""
     table = tabulated(results, methods, metrics)
-    groups = list({id(group): group for group in table.groups}.values())
-    sections, profiles = _sections(groups)
-    parts = [f"# {title}", str(table), *(f"## {name}\n\n{text}" for name, text in sections.items())]
+    sections, profiles = _sections(table.groups, table.labels)
+    parts = [
+        f"# Results: {title}",
+        made_of(table),
+        str(table),
+        *(f"## {name}\n\n{text}" for name, text in sections.items()),
+    ]
     texts = {
         "table.md": f"{table}\n",
         "report.md": "\n\n".join(parts) + "\n",
         "report.tex": latex(table),
         "report.csv": comma_separated(table),
-        "report.html": page(title, table, groups, sections),
+        "report.html": page(title, table, sections),
     }
     # All of them or none: tables of one report beside figures of another would not be noticed.
     try:
@@ -80,17 +90,31 @@ def write_report(
             for name, text in texts.items():
                 (new / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
             for ending in ("png", "svg"):
-                draw_comparison(results, new / f"curves.{ending}")
+                draw_comparison(results, new / f"curves.{ending}", methods)
             for name in PROFILES if profiles else ():
-                draw_profiles(profiles, THRESHOLDS, new / name)
+                draw_profiles(profiles, THRESHOLDS, new / name, styles(table.labels))
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error}); choose another --out") from None
     return out / "report.html"
 
 
-def _sections(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, Any]]:
+def made_of(table: Table) -> str:
+    """Say what a report shows and when it was made: the dates are the results' own, so the words stay the same."""
+    results = [result for group in table.groups for result in group.results]
+    dates = [result["date"] for result in results if result.get("date")]
+    when = " to ".join(dict.fromkeys([min(dates), max(dates)])) if dates else "on dates that they do not record"
+    datasets = {group.dataset for group in table.groups}
+    parts = [_count(len(results), "run"), _count(len(table.labels), "method"), _count(len(datasets), "dataset")]
+    return f"{parts[0]} of {parts[1]} on {parts[2]}, made {when}."
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
+def _sections(groups: Sequence[Group], labels: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return what stands below the table, as Markdown by its heading, and the performance profiles to draw."""
-    scores, datasets, left_out = _scores(groups)
+    scores, datasets, left_out = _scores(groups, labels)
     over = f"Over {', '.join(datasets)}."
     sections, profiles = {}, {}
     if scores:
@@ -102,26 +126,24 @@ def _sections(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, Any]]:
         sections["Aggregates"] = "\n\n".join([aggregate, f"{over} {CAVEAT}", *left_out])
         profiles = {label: _profile(tasks) for label, tasks in scores.items()}
     if len(scores) > 1:
-        labels = list(scores)
         rows = [
-            [one, *("–" if one == other else _improvement(scores[one], scores[other]) for other in labels)]
-            for one in labels
+            [one, *("–" if one == other else _improvement(scores[one], scores[other]) for other in scores)]
+            for one in scores
         ]
-        sections["Probability of improvement"] = "\n\n".join(
-            [markdown(["P(row beats column)", *labels], rows), f"{over} Mean over datasets; of two runs, ties half."]
-        )
+        text = f"{over} Mean over datasets; of two runs, ties half. {NO_INTERVAL}"
+        sections["Probability of improvement"] = f"{markdown(['P(row beats column)', *scores], rows)}\n\n{text}"
     sections["Seeds and episodes"] = _noise(groups)
     if budget := _budget(groups):
         sections["Best of several settings"] = budget
-    if rows := published_rows(groups):
-        sections["Published numbers"] = markdown(
-            ["dataset", "method", "ours", "published", "intervals", "source and protocol"], rows
-        )
+    if text := published(groups):
+        sections["Published numbers"] = text
     sections["Split and empty cells"] = _cells(groups)
     return sections, profiles
 
 
-def _scores(groups: Sequence[Group]) -> tuple[dict[str, list[list[float]]], list[str], list[str]]:
+def _scores(
+    groups: Sequence[Group], labels: Sequence[str]
+) -> tuple[dict[str, list[list[float]]], list[str], list[str]]:
     """Return the last scores by method and dataset, the datasets, and why methods are left out.
 
     Only methods that have one whole cell on every dataset are aggregated, so that all are over the same tasks.
@@ -129,7 +151,7 @@ def _scores(groups: Sequence[Group]) -> tuple[dict[str, list[list[float]]], list
     datasets = list(dict.fromkeys(group.dataset for group in groups))
     found: dict[str, list[list[float]]] = {}
     left_out = []
-    for label in dict.fromkeys(group.label for group in groups):
+    for label in labels:
         own = {group.dataset: group.results for group in groups if group.label == label}
         if len(own) < len(datasets):
             left_out.append(f"{label} is left out: no comparable result on {', '.join(sorted({*datasets} - {*own}))}.")
@@ -150,7 +172,9 @@ def _improvement(ours: Any, theirs: Any) -> str:
 
 
 def _ends(ends: tuple[float, float] | None, digits: int) -> str:
-    return "[–]" if ends is None else f"[{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    """Return an interval in words; one that rounds to a point would read as certainty and is none."""
+    low, high = ("", "") if ends is None else (f"{end:.{digits}f}" for end in ends)
+    return "[–]" if low == high else f"[{low}, {high}]"
 
 
 def _profile(tasks: Any) -> list[list[float]]:
@@ -247,7 +271,7 @@ def comma_separated(table: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
-    for group in {id(group): group for group in table.groups}.values():
+    for group in table.groups:
         for result in group.results:
             final, hardware = result["final"], result["hardware"]
             row = [group.dataset, group.label, result["seed"], result["score_last"]]
@@ -257,16 +281,23 @@ def comma_separated(table: Table) -> str:
     return text.getvalue()
 
 
-def page(title: str, table: Table, groups: Sequence[Group], sections: dict[str, str]) -> str:
+def page(title: str, table: Table, sections: dict[str, str]) -> str:
     """Return one HTML page that needs nothing else: a table to sort and filter, and curves to point at."""
     curves = []
-    for group in groups:
+    for group in table.groups:
         steps, *bands = band(group.results)
         low, mean, high = ([None if math.isnan(value) else round(value, 3) for value in values] for values in bands)
         first = {"dataset": group.dataset, "method": group.label, "seeds": len(group.results), "steps": steps}
-        curves.append({**first, "low": low, "mean": mean, "high": high})
-    data: dict[str, Any] = {"title": title, "head": table.head, "rows": table.rows, "curves": curves}
-    data |= {"facts": "\n".join(table.facts), "sections": sections}
+        data = group.results[0]["dataset"]
+        about = {"score": score_name(group.results[0]), "data": data["mean_score"], "online": _online_from(group)}
+        curves.append({**first, **about, "low": low, "mean": mean, "high": high})
+    shown = {name: [style.color, DASHES[style.ls]] for name, style in styles(table.labels).items()}
+    data = {"title": title, "about": made_of(table), "head": table.head, "rows": table.rows, "curves": curves}
+    data |= {"styles": shown, "own": MEAN_OF_DATA, "facts": "\n".join(table.facts), "sections": sections}
     # A "<" within would end the script element.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return PAGE.read_text(encoding="utf-8").replace("{{data}}", text)
+
+
+def _online_from(group: Group) -> int | None:
+    return phase_ends(group.results[0]["options"])[0] if group.online else None

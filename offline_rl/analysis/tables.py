@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, grouped, varying
+from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, grouped, labels, varying
 from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Estimate
+
+MEAN_OF_DATA = "mean of the data"
+"""In the place of a method, in the row that says what the data itself scores."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,16 @@ class Table:
 
     Attributes:
         head: Names of the columns.
-        rows: Cells of each row.
-        groups: The group that each row shows.
+        rows: Cells of each row; each dataset begins with the row of its own mean.
+        groups: The groups that the rows show, each once, in their order.
+        labels: The groups' labels in the order of tables and figures.
         facts: What stands below, in Markdown.
     """
 
     head: list[str]
     rows: list[list[str]]
     groups: list[Group]
+    labels: list[str]
     facts: list[str]
 
     def __str__(self) -> str:
@@ -48,8 +53,10 @@ def tabulated(results: Sequence[Result], methods: Sequence[str] = (), metrics: S
     head = ["dataset", "method" if methods else "algorithm", *scores, "return"]
     head += [*(name.replace("_", " ") for name in metrics), "seeds", "updates/s", "hours"]
     head += ["mean of last 10", "best (oracle)", "final episodes"]
-    rows, shown = [], []
-    for group in groups:
+    rows: list[list[str]] = []
+    for place, group in enumerate(groups):
+        if place == 0 or group.dataset != groups[place - 1].dataset:
+            rows += _of_data([other for other in groups if other.dataset == group.dataset], len(scores), len(head))
         first, *others = _targets(group) or [""]
         label = f"{group.label}, asked for {first}" if first else group.label
         cells = [group.dataset, label, _mean(group, "offline" if group.online else "final", "score")]
@@ -60,8 +67,19 @@ def tabulated(results: Sequence[Result], methods: Sequence[str] = (), metrics: S
         cells += [_mean(group, "score_mean_of_last", "score"), _mean(group, "score_best", "score")]
         rows.append([*cells, final_episodes(group.results[0])])
         rows += [_asked_for(group, name, len(head), len(metrics)) for name in others]
-        shown += [group] * (1 + len(others))
-    return Table(head, rows, shown, _facts(groups))
+    return Table(head, rows, groups, labels(groups, methods), _facts(groups, methods))
+
+
+def _of_data(groups: Sequence[Group], scores: int, width: int) -> list[list[str]]:
+    """Return the row of a dataset's own mean; several, if data of several scores bears one name."""
+    rows = []
+    for group in groups:
+        data = group.results[0]["dataset"]
+        score = "–" if data["mean_score"] is None else f"{data['mean_score']:.1f}"
+        cells = [group.dataset, MEAN_OF_DATA, *[score] * scores, f"{data['mean_return']:.1f}"]
+        if (row := cells + ["–"] * (width - len(cells))) not in rows:
+            rows.append(row)
+    return rows
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -107,13 +125,14 @@ def _hours(group: Group) -> str:
     return f"{sum(result['seconds'] for result in group.results) / len(group.results) / 3600:.2f}"
 
 
-def settings_by_dataset(groups: Sequence[Group]) -> list[str]:
+def settings_by_dataset(groups: Sequence[Group], methods: Sequence[str] = ()) -> list[str]:
     """Say for each method which settings it owes to presets, and which it does not have on every dataset.
 
-    Results of older runs do not record presets; of those only the differences are known.
+    Methods come in their order, see :func:`~offline_rl.analysis.groups.grouped`. Results of older runs do not record
+    presets; of those only the differences are known.
     """
     lines, alike = [], []
-    for label in dict.fromkeys(group.label for group in groups):
+    for label in labels(groups, methods):
         own = [group for group in groups if group.label == label]
         firsts = [group.results[0] for group in own]
         if any(first.get("preset") for first in firsts):
@@ -140,7 +159,7 @@ def _by_value(values: Sequence[str], groups: Sequence[Group]) -> str:
     return "; ".join(f"{value} on {', '.join(datasets)}" for value, datasets in places.items())
 
 
-def _facts(groups: Sequence[Group]) -> list[str]:
+def _facts(groups: Sequence[Group], methods: Sequence[str]) -> list[str]:
     """Return the lines under the table."""
     results = [result for group in groups for result in group.results]
     apart = varying(conditions(result) for result in results)
@@ -152,7 +171,7 @@ def _facts(groups: Sequence[Group]) -> list[str]:
         " of a difference.",
         "",
         f"* All rows: {', '.join(shared)}.",
-        *(f"* {text}." for text in settings_by_dataset(groups)),
+        *(f"* {text}." for text in settings_by_dataset(groups, methods)),
         *(f"* Data: {text}." for text in _distinct(_data(result) for result in results)),
         f"* Hardware: {'; '.join(_distinct(_hardware(result) for result in results))}.",
         "* Updates/s: on the dataset, of one agent in a second of its run, in which all seeds of the run"

@@ -11,9 +11,10 @@ import pytest
 from helpers.browser import BROWSER, Page
 from helpers.records import made
 
-from offline_rl.analysis.comparison import compare, published_rows
+from offline_rl.analysis.comparison import PROTOCOL, PUBLISHED, compare, published, published_rows
+from offline_rl.analysis.figures import COLOURS
 from offline_rl.analysis.groups import grouped
-from offline_rl.analysis.report import report
+from offline_rl.analysis.report import _ends, report
 from offline_rl.analysis.tables import table
 from offline_rl.cli.main import main
 from offline_rl.errors import RunError
@@ -111,30 +112,62 @@ def test_settings_of_one_algorithm_have_an_expected_best(tmp_path):
 def test_published_numbers_stand_beside_ours_with_their_source():
     """Fails if runs of another length are said to agree with published ones, or if one interval is left out.
 
-    The published score is 60.4 with an interval of 5.6 to either side, ours have one of 2.5.
+    CORL's score is 60.4 with an interval of 6.4 to either side, as its ± is that of a population; ours have one of 2.5.
     """
     changes = {"name": "hopper_medium-v2", "algorithm": "td3_bc"}
     short = published_rows(grouped(made([60.0, 61.0, 59.0], **changes)))
-    assert [row[4] for row in short] == ["not compared: ours after 40 steps"]
+    assert {row[4] for row in short} == {"not compared: ours after 40 updates, theirs after 1,000,000"}
     for scores, mark in (
         ([60.0, 61.0, 59.0], "✓ overlap"),
         ([67.0, 68.0, 66.0], "✓ overlap"),
-        ([69.0, 70.0, 68.0], "✗ apart"),
+        ([69.0, 70.0, 68.0], "✓ overlap"),
+        ([70.0, 71.0, 69.0], "✗ apart"),
         ([60.0], "unknown: no interval"),
     ):
         results = made(scores, **changes)
         for result in results:
             result["options"]["steps"] = 1_000_000
-        (row,) = published_rows(grouped(results))
-        assert row[3:5] == ["60.37 ± 3.49", mark]
-        assert row[5].startswith("CORL")
+        row = published_rows(grouped(results))[0]
+        assert row[3:] == ["60.37 ± 3.49", mark, "CORL"]
     for change, reason in (
         ({"dynamics": "plain"}, "on other dynamics"),
         ({"online_steps": 20}, "after a phase in the"),
     ):
-        ((*_, mark, _),) = published_rows(grouped(made([60.0, 61.0, 59.0], **changes, steps=1_000_000, **change)))
+        (*_, mark, _) = published_rows(grouped(made([60.0, 61.0, 59.0], **changes, steps=1_000_000, **change)))[0]
         assert mark.startswith(f"not compared: ours {reason}")
     assert not published_rows(grouped(made([60.0], algorithm="td3_bc")))
+    assert not published(grouped(made([60.0], algorithm="td3_bc")))
+
+
+def test_every_published_number_comes_with_its_protocol():
+    """Broken by a number of 4 seeds and stronger critics that stands beside ours as if it were made like ours."""
+    results = made([60.0, 61.0, 59.0], name="hopper-medium-v2", algorithm="td3_bc", steps=1_000_000)
+    marks = {row[5]: row[4] for row in published_rows(grouped(results))}
+    assert marks["RAPO's authors"] == "not compared: theirs with critics of 3 layers with LayerNorm"
+    text = published(grouped(results))
+    assert "\n* CORL (td3_bc): 1,000,000 updates, 10 episodes, 4 seeds, the last agent, ± of a population, one" in text
+    assert "\n* ReBRAC's authors (td3_bc): 1,000,000 updates, 10 episodes, 10 seeds, the last agent" in text
+    a2pr = published(grouped(made([90.0], name="hopper-medium-v2", algorithm="a2pr")))
+    assert (
+        "\n* A2PR's paper (a2pr): tuned per dataset; not known: updates, episodes, seeds, which agent, which ±" in a2pr
+    )
+
+
+def test_a_score_of_few_episodes_says_so():
+    """AntMaze scores there are made of 4 seeds of 10 episodes; those of locomotion cannot tell."""
+    maze = published(grouped(made([45.0], name="antmaze-medium-play-v2", algorithm="a2pr")))
+    assert "| 45.0 ± 30.0 † |" in maze
+    assert "a multiple of 2.5" in maze
+    assert "†" not in published(grouped(made([90.0], name="hopper-medium-v2", algorithm="a2pr")))
+
+
+@pytest.mark.parametrize("source", json.loads(PUBLISHED.read_text())["sources"], ids=lambda source: source["name"])
+def test_published_sources_are_whole(source):
+    """Broken by a source without a fact of its protocol, where null would say that nobody knows it."""
+    assert {*PROTOCOL, "name", "source", "known", "scores"} <= set(source)
+    cells = {name: cell for row in source["scores"].values() for name, cell in row.items()}
+    assert set(source.get("exceptions", {})) <= set(cells)
+    assert all(len(cell) == 2 and -5 < cell[0] < 130 for cell in cells.values())
 
 
 def test_a_comparison_says_what_changed_and_whether_it_is_noise():
@@ -217,7 +250,8 @@ def test_the_page_works_in_a_browser(tmp_path):
     )
     page = Page(report(write(tmp_path / "results", *results)).as_uri(), tmp_path / "browser")
     column = (
-        "[...document.querySelectorAll('.results tbody td:nth-child(3)')].map(cell => cell.textContent.split(' ')[0])"
+        "[...document.querySelectorAll('.results tbody tr:not(.own) td:nth-child(3)')]"
+        ".map(cell => cell.textContent.split(' ')[0])"
     )
     choose = "(name, value) => { const s = document.querySelector(name); s.value = value; s.onchange({ target: s }); }"
     try:
@@ -249,6 +283,87 @@ def test_the_page_works_in_a_browser(tmp_path):
         assert len([url for url in asked if url.startswith("file:")]) == 1
     finally:
         page.close()
+
+
+LAYOUT = """(() => {
+  const all = selector => [...document.querySelectorAll(selector)];
+  return {
+    scales: all("figure svg").map(svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width),
+    heights: all("figure svg text:not(.axis)").map(text => text.getBoundingClientRect().height),
+    beyond: all("figure svg text").filter(text => {
+      const [own, box] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
+      return own.left < box.left - 1 || own.right > box.right + 1 || own.bottom > box.bottom + 1;
+    }).length,
+    widths: all("figure").map(figure => figure.clientWidth),
+    legends: all(".legend").length, entries: all(".legend > *").map(entry => entry.textContent),
+    axes: all("figure svg text.axis").map(text => text.textContent), data: all("figure svg line.data").length,
+    boxes: all(".wide").every(box => box.getBoundingClientRect().right <= innerWidth),
+    sticky: all("#sections .wide td:first-child").every(cell => getComputedStyle(cell).position === "sticky"),
+    colours: all(".legend button line").map(line => line.getAttribute("stroke")),
+    width: document.documentElement.scrollWidth,
+    backticks: document.body.innerText.includes("`"), title: document.title,
+  };
+})()"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("count", [1, 9])
+def test_the_page_is_whole_at_every_width(count, tmp_path):
+    """Fails if a single panel is stretched over the page, its text with it, or a table is cut."""
+    results = [
+        {**result, "date": "2026-11-01"}
+        for number in range(count)
+        for name in ("zebra", "ape")
+        for result in made(
+            [10.0, 20.0, 30.0], algorithm=name, name=f"data-{number}", fingerprint=f"{number}" * 64, steps=1_000_000
+        )
+    ]
+    write(tmp_path / "results", *map(sealed, results))
+    page = Page(report(tmp_path / "results", methods=["zebra", "ape"]).as_uri(), tmp_path / "browser")
+    try:
+        for width in (390, 1366, 1920):
+            page.ask(
+                "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 700
+            )
+            page.run("onresize()")
+            found = page.run(LAYOUT)
+            assert found["scales"] == pytest.approx([1.0] * count, rel=0.01)
+            assert max(found["heights"]) < 20
+            assert not found["beyond"]
+            assert max(found["widths"]) <= 840
+            assert found["legends"] == 1
+            assert found["entries"] == ["zebra (n = 3)", "ape (n = 3)", "mean of the data"]
+            assert found["colours"] == list(COLOURS[:2])
+            assert found["axes"] == ["normalised score"] * count
+            assert found["data"] == count
+            assert found["boxes"]
+            assert found["sticky"]
+            assert found["width"] <= width
+            assert not found["backticks"]
+            assert found["title"] == "Results: results"
+        said = page.run("document.querySelector('.about').textContent")
+        assert said == f"{6 * count} runs of 2 methods on {count} dataset{'s' * (count > 1)}, made 2026-11-01."
+        page.run("document.querySelector('.legend button').click()")
+        assert page.run("document.querySelectorAll('.panels.chosen g.chosen').length") == count
+    finally:
+        page.close()
+
+
+def test_a_report_says_when_its_results_were_made(tmp_path):
+    """Broken by today's date, which would change the report's bytes."""
+    first, second = made([10.0, 20.0])
+    write(tmp_path, sealed({**first, "date": "2026-11-02"}), sealed({**second, "date": "2026-11-01"}))
+    report(tmp_path)
+    begin = f"# Results: {tmp_path.name}\n\n2 runs of 1 method on 1 dataset, made 2026-11-01 to 2026-11-02.\n"
+    assert (tmp_path / "report.md").read_text().startswith(begin)
+
+
+@pytest.mark.parametrize("ends", [None, (0.331, 0.334), (1.0, 1.0)])
+def test_an_interval_that_rounds_to_a_point_is_none(ends):
+    """Broken by 0.33 [0.33, 0.33], which reads as certainty."""
+    assert _ends(ends, 2) == "[–]"
+    assert _ends((0.33, 0.34), 2) == "[0.33, 0.34]"
 
 
 def contents(folder):

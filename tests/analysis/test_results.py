@@ -13,7 +13,7 @@ from offline_rl.analysis.comparison import compare
 from offline_rl.analysis.figures import band, draw_comparison
 from offline_rl.analysis.groups import conditions, grouped
 from offline_rl.analysis.results import results_of, updates_per_second
-from offline_rl.analysis.tables import table
+from offline_rl.analysis.tables import MEAN_OF_DATA, table
 
 MORE = ["hours", "mean of last 10", "best (oracle)", "final episodes"]
 SETTINGS = {"seeds": [3, 1], "steps": 80, "log_every": 20, "eval_every": 20, "final_episodes": 3}
@@ -107,7 +107,23 @@ def test_an_unfinished_run_is_refused(run):
 
 
 def rows_of(text):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    """Return the cells of the head and of each method, without the rows of the data's own means."""
+    lines = [line for line in text.splitlines() if line[:2] == "| " and f"| {MEAN_OF_DATA} |" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_each_dataset_begins_with_its_own_mean():
+    """Broken by a table in which nobody sees that a method is worse than the data it learns from."""
+    pebbles = {"name": "pebbles", "fingerprint": "e" * 64, "mean_score": None}
+    lines = table(made([10.0]) + made([5.0], algorithm="other") + made([1.0], **pebbles)).splitlines()[2:7]
+    assert [line.split(" | ")[:3] for line in lines] == [
+        ["| beads", "mean of the data", "3.0"],
+        ["| beads", "made_up", "10.0 ± –"],
+        ["| beads", "other", "5.0 ± –"],
+        ["| pebbles", "mean of the data", "–"],
+        ["| pebbles", "made_up", "1.0 ± –"],
+    ]
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
 def test_the_table_holds_means_and_intervals():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offline_rl.agent import Agent, load_agent
+    from offline_rl.benchmark import compare, report
     from offline_rl.collection.collect import collect
     from offline_rl.data import Dataset, load_dataset
     from offline_rl.data.export import export_dataset
@@ -27,6 +28,7 @@ __all__ = [
     "RunError",
     "TaskError",
     "collect",
+    "compare",
     "evaluate",
     "export_dataset",
     "finetune",
@@ -34,12 +36,15 @@ __all__ = [
     "load_dataset",
     "make_env",
     "normalized_score",
+    "report",
     "train",
 ]
 
 _HOMES = {
     "Agent": "agent",
     "load_agent": "agent",
+    "compare": "benchmark",
+    "report": "benchmark",
     "Dataset": "data",
     "load_dataset": "data",
     "export_dataset": "data.export",

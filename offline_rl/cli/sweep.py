@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError, training_types
+from offline_rl.cli.common import show
 from offline_rl.processes.cluster import Launcher
 
 
@@ -53,10 +54,12 @@ def sweep_command(arguments: list[str]) -> None:
     typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
     typed.help = line.help
     given = typed.parse(command, "offline-rl sweep FILE")
-    run_sweep(
+    summary = run_sweep(
         file,
         out=Path(given["out"]) if given["out"] else None,
         overrides={name: value for name, value in line.given.items() if name not in own},
         run_cap=given["run_cap"],
         place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
     )
+    print()
+    show(summary)

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a table while it runs; at the end the best trial, importance, a picture."""
+"""What a person sees of a sweep: a table while it runs; at the end the best trials, importance, a picture."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from offline_rl.analysis.tables import markdown
 from offline_rl.errors import RunError, brief
 from offline_rl.files import write_json
 from offline_rl.sweep.file import Sweep
@@ -16,6 +17,14 @@ from offline_rl.sweep.space import Choice, spelled
 from offline_rl.tracking.record import read_rows
 
 FORMAT = 1
+TOP = 5
+"""Trials that the end of a sweep lists."""
+FIRST_NEW_SEED = 10
+NEW_SEEDS = 4
+"""Seeds of the command that trains the best settings anew."""
+IMPORTANCE_TRIALS = 10
+IMPORTANCE_TRIALS_EACH = 3
+"""Finished trials, in all and for each parameter, below which importance would be chance."""
 SHOWN = 20
 """Trials that the table shows: all that run, then the best."""
 REFRESH_SECONDS = 1.0
@@ -116,7 +125,7 @@ def ranked(sweep: Sweep, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def importance(search: Search, sweep: Sweep) -> dict[str, float] | None:
-    """Return how much of the metric's variation each parameter explains, by PED-ANOVA; None if trials are too few.
+    """Return how much of the metric's variation each parameter explains, by PED-ANOVA; None if that cannot be computed.
 
     Source: Watanabe et al., PED-ANOVA (https://arxiv.org/abs/2304.10255), as Optuna computes it.
     """
@@ -134,33 +143,87 @@ def importance(search: Search, sweep: Sweep) -> dict[str, float] | None:
     return {name: float(value) for name, value in found.items()}
 
 
-def conclude(search: Search, sweep: Sweep, folder: Path) -> None:
-    """Write ``summary.json`` and ``sweep.png``, and print what the sweep came to."""
+def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
+    """Write ``summary.json`` and ``sweep.png``; return in words and a Markdown table what the sweep came to."""
     trials = search.trials()
-    order = ranked(sweep, trials)
-    best = order[0] if order and order[0].state == "finished" else None
-    weights = importance(search, sweep)
-    write_json(folder / "summary.json", _summary(sweep, folder, trials, best, weights))
+    finished = [trial for trial in ranked(sweep, trials) if trial.state == "finished"]
+    weights = importance(search, sweep) if len(finished) >= needed_trials(sweep) else None
+    write_json(folder / "summary.json", _summary(sweep, folder, trials, finished, weights))
     draw(sweep, trials, folder / "sweep.png")
     counts = {state: sum(trial.state == state for trial in trials) for state in dict.fromkeys(t.state for t in trials)}
-    print(f"\n{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}")
-    for trial in trials:
-        if trial.error:
-            print(f"  trial {trial.number + 1} failed: {trial.error}")
-    if best is None:
-        print("no trial has finished")
-    else:
-        print(f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}")
-        for name, value in best.point.items():
-            print(f"  {name:20} {value}")
-        print(f"make it anew by\n  {command(sweep, best.point, _anew(sweep))}")
+    said = [f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}"]
+    said += [f"  trial {trial.number + 1} failed: {trial.error}" for trial in trials if trial.error]
+    said += _on_the_best(sweep, folder, finished) if finished else ["no trial has finished"]
     if weights:
-        print("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
-    print(f"saved in {folder}: summary.json, sweep.png, runs")
+        said.append("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
+    elif sweep.parameters:
+        said.append(f"importance: {_no_importance(sweep, finished)}")
+    return "\n".join([*said, f"saved in {folder}: summary.json, sweep.png, runs"])
 
 
-def _anew(sweep: Sweep) -> str:
-    return f"runs/{sweep.algorithm}-best"
+def _on_the_best(sweep: Sweep, folder: Path, finished: Sequence[Trial]) -> list[str]:
+    """Return the lines on the best trials, of at least one, and on how to check the first of them."""
+    best = finished[0]
+    head = ["rank", "trial", sweep.metric.name, *sweep.parameters]
+    rows = [
+        [
+            str(rank),
+            str(trial.number + 1),
+            f"{trial.value:.4g}",
+            *(shown(trial.point[name]) for name in sweep.parameters),
+        ]
+        for rank, trial in enumerate(finished[:TOP], 1)
+    ]
+    return [
+        f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}",
+        "",
+        markdown(head, rows),
+        "",
+        _caution(sweep, finished),
+        f"train the best settings on new seeds by\n  {_command(sweep, best)}",
+    ]
+
+
+def _caution(sweep: Sweep, finished: Sequence[Trial]) -> str:
+    """Say how far the best value can be trusted."""
+    end, seeds = "highest" if sweep.metric.maximize else "lowest", used_seeds(sweep)
+    on = f"seed {seeds[0]}, on which it was chosen" if len(seeds) == 1 else "the seeds on which it was chosen"
+    if len(finished) == 1:
+        return f"the value is that of a single trial, on {on}; new seeds show how far it can be trusted"
+    return f"the best value is optimistic: it is the {end} of {len(finished)} trials, on {on}"
+
+
+def used_seeds(sweep: Sweep) -> list[int]:
+    """Return the seeds that trials of a sweep are trained with."""
+    point = {name: parameter.at(0.5) for name, parameter in sweep.parameters.items()}
+    searched = sweep.parameters.get("seeds")
+    values = searched.values if isinstance(searched, Choice) else []
+    points = [{**point, "seeds": value} for value in values] or [point]
+    return sorted({seed for each in points for seed in sweep.settings(each)[0].seeds})
+
+
+def new_seeds(used: Sequence[int]) -> list[int]:
+    """Return seeds that no trial has seen: 10, 11, 12 and 13, or those after the last one used."""
+    first = max(FIRST_NEW_SEED, max(used) + 1)
+    return list(range(first, first + NEW_SEEDS))
+
+
+def _command(sweep: Sweep, best: Trial) -> str:
+    return command(sweep, best.point, new_seeds(used_seeds(sweep)), f"runs/{sweep.algorithm}-best")
+
+
+def needed_trials(sweep: Sweep) -> int:
+    """Return from how many finished trials on importance is told."""
+    return max(IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_EACH * len(sweep.parameters))
+
+
+def _no_importance(sweep: Sweep, finished: Sequence[Trial]) -> str:
+    if len(finished) >= needed_trials(sweep):
+        return "it cannot be computed from these trials"
+    return (
+        f"not told from {len(finished)} finished trials; it needs {needed_trials(sweep)}"
+        f" (at least {IMPORTANCE_TRIALS}, and {IMPORTANCE_TRIALS_EACH} for each parameter)"
+    )
 
 
 def _name(folder: Path, sweep: Sweep, trial: Trial) -> str:
@@ -168,15 +231,25 @@ def _name(folder: Path, sweep: Sweep, trial: Trial) -> str:
 
 
 def _summary(
-    sweep: Sweep, folder: Path, trials: Sequence[Trial], best: Trial | None, weights: dict[str, float] | None
+    sweep: Sweep,
+    folder: Path,
+    trials: Sequence[Trial],
+    finished: Sequence[Trial],
+    weights: dict[str, float] | None,
 ) -> dict[str, Any]:
+    best = finished[0] if finished else None
     return {
         "format": FORMAT,
         "algorithm": sweep.algorithm,
         "method": sweep.method,
         "metric": {"name": sweep.metric.name, "goal": "maximize" if sweep.metric.maximize else "minimize"},
-        "best": best and {**_entry(sweep, folder, best), "command": command(sweep, best.point, _anew(sweep))},
+        "best": best and {**_entry(sweep, folder, best), "command": _command(sweep, best)},
+        "caution": _caution(sweep, finished) if finished else None,
+        "seeds": used_seeds(sweep),
+        "new_seeds": new_seeds(used_seeds(sweep)),
+        "top": [_entry(sweep, folder, trial) for trial in finished[:TOP]],
         "importance": weights,
+        "importance_needs_trials": needed_trials(sweep),
         "trials": [_entry(sweep, folder, trial) for trial in trials],
     }
 
@@ -212,7 +285,7 @@ def draw(sweep: Sweep, trials: Sequence[Trial], path: Path) -> None:
         parameter = sweep.parameters.get(name)
         if isinstance(parameter, Choice):
             axes.set_xticks(range(len(parameter.values)), [str(value) for value in parameter.values], fontsize=7)
-        elif parameter and _spans_decades(parameter.at(0.0), parameter.at(1 - 1e-9)):
+        elif parameter and parameter.log and all(_place(sweep, name, trial) > 0 for trial in known):
             axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
@@ -230,7 +303,3 @@ def _place(sweep: Sweep, name: str, trial: Trial) -> float:
     if isinstance(parameter, Choice):
         return [spelled(choice) for choice in parameter.values].index(spelled(value))
     return float(value)
-
-
-def _spans_decades(low: float, high: float) -> bool:
-    return low > 0 and high / low > 30

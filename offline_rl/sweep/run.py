@@ -63,7 +63,7 @@ def run_sweep(
     overrides: Mapping[str, str] | None = None,
     run_cap: int | None = None,
     place: Place = Place(),
-) -> Path:
+) -> str:
     """Run a sweep, or what is missing of it.
 
     Args:
@@ -74,7 +74,7 @@ def run_sweep(
         place: Where trials are run.
 
     Returns:
-        The sweep's folder.
+        In words and a Markdown table, what the sweep came to.
 
     Raises:
         OfflineRLError: The sweep cannot be run.
@@ -91,8 +91,7 @@ def run_sweep(
             _launch(sweep, folder, search, table, place=place, arguments=[str(file), *_spelled(folder, typed, run_cap)])
     finally:
         table.close(search.trials())
-    conclude(search, sweep, folder)
-    return folder
+    return conclude(search, sweep, folder)
 
 
 def _work(sweep: Sweep, folder: Path, search: Search, table: Table, members: int) -> None:

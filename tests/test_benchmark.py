@@ -15,6 +15,7 @@ from helpers.records import made
 import offline_rl as orl
 from offline_rl.agent import find_algorithm
 from offline_rl.benchmark import check, missing, read_suite, result_paths, suite_table
+from offline_rl.cli.benchmark import _Watch
 from offline_rl.cli.main import main
 from offline_rl.files import sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
@@ -281,3 +282,35 @@ def test_a_method_may_be_for_some_of_the_datasets_alone(small):
     small.write_text(small.read_text().replace("[two.hdf5]}", "[tow.hdf5]}"))
     with pytest.raises(orl.RunError, match=r"datasets: 'tow.hdf5' is no dataset of the suite; did you mean two.hdf5"):
         read_suite(small)
+
+
+def test_a_report_and_a_comparison_are_functions_too(small, benchmark, tmp_path):
+    """Broken by what the command alone can do."""
+    printed = benchmark(small).stdout
+    results, runs = (
+        tmp_path / "results",
+        sorted(path for path in (tmp_path / "runs" / "small").iterdir() if path.is_dir()),
+    )
+    page = orl.report(results, suite=small)
+    assert page == results / "report.html"
+    assert (results / "table.md").read_text() == printed
+    of_runs = orl.report(*map(str, runs), out=tmp_path / "page")
+    assert of_runs == tmp_path / "page" / "report.html"
+    with pytest.raises(orl.RunError, match="name it with --out"):
+        orl.report(*runs)
+    text = orl.compare(*map(str, runs))
+    assert "hidden_dims" in text
+    assert text.startswith("| dataset | method | first | second |")
+
+
+def test_the_end_of_each_run_elsewhere_is_told(capsys):
+    left = [("hopper-demo", "bc"), ("hopper-demo", "iql")]
+    watch = _Watch(lambda: list(left))
+    assert not watch()
+    left.pop()
+    assert not watch()
+    left.pop()
+    assert watch()
+    assert capsys.readouterr().err == (
+        "2 runs to do\n[1/2] finished: hopper-demo, iql\n[2/2] finished: hopper-demo, bc\n"
+    )

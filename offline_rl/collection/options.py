@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from offline_rl.agent import AgentConfig, find_algorithm
-from offline_rl.errors import RunError, suggestion
+from offline_rl.errors import RunError, quoted, suggestion
 from offline_rl.settings import conform, require
 
 
@@ -37,6 +37,8 @@ class CollectOptions:
         require(self, RunError, "seed", "checkpoint_seconds", at_least=0)
         if not self.out:
             raise RunError("no file to make; give --out, for instance --out hopper-random.hdf5")
+        if Path(self.out).suffix.lower() not in (".hdf5", ".h5"):
+            raise RunError(f"out is {quoted(self.out)}; the file is HDF5, so let its name end with .hdf5")
 
 
 @dataclass(frozen=True)

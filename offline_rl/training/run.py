@@ -25,7 +25,7 @@ from offline_rl.tracking.record import Record, Row, TensorBoardView, View, read_
 from offline_rl.tracking.wandb import WandbView
 from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
-from offline_rl.training.options import TrainOptions
+from offline_rl.training.options import TrainOptions, warn_of_ignored
 from offline_rl.training.plan import FORMAT, Plan, differences, split_settings
 from offline_rl.training.team import Crew
 from offline_rl.training.trainer import Stop, Trainer, stopped_by_signals
@@ -118,6 +118,7 @@ def train(
     if options is not None and run_settings:
         raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
     options = options or TrainOptions(**run_settings)
+    warn_of_ignored(options)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(Crew()) as crew:

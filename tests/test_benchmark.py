@@ -284,23 +284,24 @@ def test_a_method_may_be_for_some_of_the_datasets_alone(small):
         read_suite(small)
 
 
-def test_a_report_and_a_comparison_are_functions_too(small, benchmark, tmp_path):
+def test_a_report_and_a_comparison_are_functions_too(tmp_path):
     """Broken by what the command alone can do."""
-    printed = benchmark(small).stdout
-    results, runs = (
-        tmp_path / "results",
-        sorted(path for path in (tmp_path / "runs" / "small").iterdir() if path.is_dir()),
-    )
-    page = orl.report(results, suite=small)
-    assert page == results / "report.html"
-    assert (results / "table.md").read_text() == printed
-    of_runs = orl.report(*map(str, runs), out=tmp_path / "page")
-    assert of_runs == tmp_path / "page" / "report.html"
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, method, score in zip(folders, ("wide", "a narrow one"), (1.0, 9.0), strict=True):
+        folder.mkdir()
+        for result in made([score, score + 1]):
+            write_json(folder / f"{result['seed']}.json", sealed({**result, "method": method}))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SMALL)
+    page = orl.report(*map(str, folders), out=str(tmp_path / "page"), suite=suite)
+    assert page == tmp_path / "page" / "report.html"
+    rows = [line.split(" | ") for line in (page.parent / "table.md").read_text().splitlines() if line.startswith("| ")]
+    assert [row[1] for row in rows] == ["method", "wide", "a narrow one"]
+    assert rows[0][4] == "actor loss"
     with pytest.raises(orl.RunError, match="name it with --out"):
-        orl.report(*runs)
-    text = orl.compare(*map(str, runs))
-    assert "hidden_dims" in text
-    assert text.startswith("| dataset | method | first | second |")
+        orl.report(*folders)
+    text = orl.compare(str(folders[0]), folders[1])
+    assert "| wide less a narrow one | 1.5 ± 6.4 | 9.5 ± 6.4 | -8.0 ± 3.0 | more than noise" in text
 
 
 def test_the_end_of_each_run_elsewhere_is_told(capsys):

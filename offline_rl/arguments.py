@@ -224,15 +224,22 @@ def _value(kind: Any, text: str) -> Any:
 
 
 def _collection(origin: Any, arguments: tuple[Any, ...], text: str) -> Any:
+    """Return the list, or the names with lists, that a text spells in Python."""
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         found = None
+    if origin is dict and not isinstance(found, dict):
+        raise ValueError(f"{quoted(text)} does not hold names with lists of numbers")
     if not isinstance(found, origin):
         # Not everything between brackets is a literal: a, b of [a, b] is no text.
         entries = [entry.strip() for entry in text.strip("[]").split(",")]
         return [_value(arguments[0], entry) for entry in entries]
-    return found if origin is dict else [_value(arguments[0], str(entry)) for entry in found]
+    if origin is list:
+        return [_value(arguments[0], str(entry)) for entry in found]
+    if odd := [name for name, values in found.items() if not isinstance(values, list)]:
+        raise ValueError(f"{quoted(found[odd[0]])} of {quoted(odd[0])} is not a list")
+    return found
 
 
 def _shown(value: Any) -> list[str]:

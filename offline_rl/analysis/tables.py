@@ -8,6 +8,9 @@ from offline_rl.analysis.groups import Group, conditions, fact, final_episodes, 
 from offline_rl.analysis.results import Result
 from offline_rl.analysis.statistics import Estimate
 
+BAR = r"\|"
+"""How a bar within a cell is written."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -70,7 +73,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
 
 
 def _targets(group: Group) -> list[str]:

@@ -5,7 +5,6 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from offline_rl.analysis.statistics import Estimate
 from offline_rl.arguments import CommandLine, UsageError
 from offline_rl.cli.common import Dynamics, print_json, spread
 
@@ -112,6 +111,8 @@ def _print_evaluation(result: dict[str, Any]) -> None:
 
 def _print_means_over_seeds(results: list[dict[str, Any]]) -> None:
     """Print how far the mean of the agents of a run, which differ in their seeds alone, can be trusted."""
+    from offline_rl.analysis.statistics import Estimate
+
     for asked in results[0].get("asked_for", {"": {}}):
         means = [result.get("asked_for", {"": result})[asked] for result in results]
         who = f"mean of {len(means)} seeds" + (f", asked for {asked}" if asked else "")

@@ -147,13 +147,14 @@ def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
     """Write ``summary.json`` and ``sweep.png``; return in words and a Markdown table what the sweep came to."""
     trials = search.trials()
     finished = [trial for trial in ranked(sweep, trials) if trial.state == "finished"]
+    seeds = used_seeds(sweep, trials)
     weights = importance(search, sweep) if len(finished) >= needed_trials(sweep) else None
-    write_json(folder / "summary.json", _summary(sweep, folder, trials, finished, weights))
+    write_json(folder / "summary.json", _summary(sweep, folder, trials, finished, weights, seeds))
     draw(sweep, trials, folder / "sweep.png")
     counts = {state: sum(trial.state == state for trial in trials) for state in dict.fromkeys(t.state for t in trials)}
     said = [f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}"]
     said += [f"  trial {trial.number + 1} failed: {trial.error}" for trial in trials if trial.error]
-    said += _on_the_best(sweep, folder, finished) if finished else ["no trial has finished"]
+    said += _on_the_best(sweep, folder, finished, seeds) if finished else ["no trial has finished"]
     if weights:
         said.append("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
     elif sweep.parameters:
@@ -161,7 +162,7 @@ def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
     return "\n".join([*said, f"saved in {folder}: summary.json, sweep.png, runs"])
 
 
-def _on_the_best(sweep: Sweep, folder: Path, finished: Sequence[Trial]) -> list[str]:
+def _on_the_best(sweep: Sweep, folder: Path, finished: Sequence[Trial], seeds: Sequence[int]) -> list[str]:
     """Return the lines on the best trials, of at least one, and on how to check the first of them."""
     best = finished[0]
     head = ["rank", "trial", sweep.metric.name, *sweep.parameters]
@@ -179,37 +180,34 @@ def _on_the_best(sweep: Sweep, folder: Path, finished: Sequence[Trial]) -> list[
         "",
         markdown(head, rows),
         "",
-        _caution(sweep, finished),
-        f"train the best settings on new seeds by\n  {_command(sweep, best)}",
+        _caution(sweep, finished, seeds),
+        f"train the best settings on new seeds by\n  {_command(sweep, best, seeds)}",
     ]
 
 
-def _caution(sweep: Sweep, finished: Sequence[Trial]) -> str:
+def _caution(sweep: Sweep, finished: Sequence[Trial], seeds: Sequence[int]) -> str:
     """Say how far the best value can be trusted."""
-    end, seeds = "highest" if sweep.metric.maximize else "lowest", used_seeds(sweep)
+    end = "highest" if sweep.metric.maximize else "lowest"
     on = f"seed {seeds[0]}, on which it was chosen" if len(seeds) == 1 else "the seeds on which it was chosen"
     if len(finished) == 1:
         return f"the value is that of a single trial, on {on}; new seeds show how far it can be trusted"
     return f"the best value is optimistic: it is the {end} of {len(finished)} trials, on {on}"
 
 
-def used_seeds(sweep: Sweep) -> list[int]:
-    """Return the seeds that trials of a sweep are trained with."""
-    point = {name: parameter.at(0.5) for name, parameter in sweep.parameters.items()}
-    searched = sweep.parameters.get("seeds")
-    values = searched.values if isinstance(searched, Choice) else []
-    points = [{**point, "seeds": value} for value in values] or [point]
-    return sorted({seed for each in points for seed in sweep.settings(each)[0].seeds})
+def used_seeds(sweep: Sweep, trials: Sequence[Trial]) -> list[int]:
+    """Return the seeds that trials are trained with; they may be among what is searched."""
+    points = {spelled(trial.point.get("seeds")): trial.point for trial in trials}
+    return sorted({seed for point in points.values() for seed in sweep.settings(point)[0].seeds})
 
 
 def new_seeds(used: Sequence[int]) -> list[int]:
     """Return seeds that no trial has seen: 10, 11, 12 and 13, or those after the last one used."""
-    first = max(FIRST_NEW_SEED, max(used) + 1)
+    first = max(FIRST_NEW_SEED, max(used, default=0) + 1)
     return list(range(first, first + NEW_SEEDS))
 
 
-def _command(sweep: Sweep, best: Trial) -> str:
-    return command(sweep, best.point, new_seeds(used_seeds(sweep)), f"runs/{sweep.algorithm}-best")
+def _command(sweep: Sweep, best: Trial, seeds: Sequence[int]) -> str:
+    return command(sweep, best.point, new_seeds(seeds), f"runs/{sweep.algorithm}-best")
 
 
 def needed_trials(sweep: Sweep) -> int:
@@ -230,12 +228,13 @@ def _name(folder: Path, sweep: Sweep, trial: Trial) -> str:
     return str(folder / "runs" / run_folder(folder, sweep, trial.point).name)
 
 
-def _summary(
+def _summary(  # noqa: PLR0917
     sweep: Sweep,
     folder: Path,
     trials: Sequence[Trial],
     finished: Sequence[Trial],
     weights: dict[str, float] | None,
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
     best = finished[0] if finished else None
     return {
@@ -243,10 +242,10 @@ def _summary(
         "algorithm": sweep.algorithm,
         "method": sweep.method,
         "metric": {"name": sweep.metric.name, "goal": "maximize" if sweep.metric.maximize else "minimize"},
-        "best": best and {**_entry(sweep, folder, best), "command": _command(sweep, best)},
-        "caution": _caution(sweep, finished) if finished else None,
-        "seeds": used_seeds(sweep),
-        "new_seeds": new_seeds(used_seeds(sweep)),
+        "best": best and {**_entry(sweep, folder, best), "command": _command(sweep, best, seeds)},
+        "caution": _caution(sweep, finished, seeds) if finished else None,
+        "seeds": seeds,
+        "new_seeds": new_seeds(seeds),
         "top": [_entry(sweep, folder, trial) for trial in finished[:TOP]],
         "importance": weights,
         "importance_needs_trials": needed_trials(sweep),

@@ -54,9 +54,9 @@ def test_the_five_best_are_listed_and_the_first_is_trained_on_new_seeds(tmp_path
 
 
 def test_no_seed_that_was_searched_counts_as_new(tmp_path):
-    parameters = {"alpha": {"min": 1.0, "max": 5.0}, "seeds": {"values": ["0 1", "40"]}}
-    sweep = read_sweep(write_sweep(tmp_path / "sweep.yaml", parameters=parameters))
-    assert used_seeds(sweep) == [0, 1, 40]
+    parameters = {"alpha": {"values": [1, 2]}, "seeds": {"values": ["0 1", 40]}}
+    search, sweep = finished(tmp_path, 4, parameters=parameters, method="grid")
+    assert used_seeds(sweep, search.trials()) == [0, 1, 40]
     assert new_seeds([0, 1, 40]) == [41, 42, 43, 44]
     assert new_seeds([0]) == [10, 11, 12, 13]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offline_rl.agent import Agent, load_agent
+    from offline_rl.benchmark import compare, report
     from offline_rl.collection.collect import collect
     from offline_rl.data import Dataset, load_dataset
     from offline_rl.data.export import export_dataset
@@ -28,6 +29,7 @@ __all__ = [
     "RunError",
     "TaskError",
     "collect",
+    "compare",
     "evaluate",
     "export_dataset",
     "finetune",
@@ -35,6 +37,7 @@ __all__ = [
     "load_dataset",
     "make_env",
     "normalized_score",
+    "report",
     "train",
 ]
 
@@ -44,6 +47,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {
     "Agent": "agent",
     "load_agent": "agent",
+    "compare": "benchmark",
+    "report": "benchmark",
     "Dataset": "data",
     "load_dataset": "data",
     "export_dataset": "data.export",

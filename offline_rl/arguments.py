@@ -1,11 +1,15 @@
 """Command lines and option files, in the spellings that people and W&B agents use."""
 
+import ast
 import contextlib
 import copy
 import dataclasses
 import functools
+import inspect
 import io
 import re
+import shutil
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -103,7 +107,15 @@ class CommandLine:
         messages = io.StringIO()
         try:
             with contextlib.redirect_stderr(messages):
-                return tyro.cli(command, args=typed, prog=program, config=marks, use_underscores=True)
+                return tyro.cli(
+                    command,
+                    args=typed,
+                    prog=program,
+                    description=_description(command),
+                    config=marks,
+                    use_underscores=True,
+                    registry=_parsing_rules(),
+                )
         except SystemExit as stop:
             if not stop.code:
                 raise
@@ -112,7 +124,8 @@ class CommandLine:
     def _canonical(self, name: str) -> str:
         known = name.replace("-", "_")
         if known not in self.types:
-            raise UsageError(f"unknown option --{brief(name, 100)}{named_inside(known, self.types, '--')}")
+            near = named_inside(known, self.types, "--") or _abbreviated(known, self.types)
+            raise UsageError(f"unknown option --{brief(name, 100)}{near}")
         return known
 
     def _take_values(self, name: str, tokens: list[str]) -> list[str]:
@@ -140,6 +153,105 @@ class CommandLine:
         if typing.get_origin(kind) is dict:
             values = [_mapping(name, values[0])]
         self.given[name] = _spelled(kind, values[0])
+
+
+def _description(command: Callable[..., Any]) -> str:
+    """Return what a docstring says before its arguments, wrapped for the terminal, which the parser does not do.
+
+    It would also join lines of a paragraph again, but for those that begin with a space.
+    """
+    paragraphs = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0].split("\n\n")
+    width = shutil.get_terminal_size().columns
+    return "\n\n".join(textwrap.fill(" ".join(each.split()), width, subsequent_indent="  ") for each in paragraphs)
+
+
+def _abbreviated(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" for the names whose last words begin with these letters, as in lr; or nothing."""
+    initials = {other: "".join(word[0] for word in other.split("_") if word) for other in known}
+    found = [f"--{other}" for other, letters in initials.items() if len(name) > 1 and letters.endswith(name)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _parsing_rules() -> Any:
+    """Return the parser's rules for our types: help shows what is really typed, and messages are in plain words."""
+    from tyro import constructors
+
+    registry = constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec[Any] | None:
+        metavar = _metavar(info.type)
+        if metavar is None:
+            return None
+        return constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=metavar,
+            instance_from_str=lambda texts: _value(info.type, texts[0]),
+            is_instance=lambda _: True,
+            str_from_instance=_shown,
+        )
+
+    return registry
+
+
+_METAVARS = {bool: "[True|False]", int: "INT", float: "NUMBER", str: "TEXT"}
+_MEANINGS = {bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def _metavar(kind: Any) -> str | None:
+    """Return what help shows behind an option; None for a type that is not ours."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in arguments:
+        return _metavar(arguments[0])
+    if origin is typing.Literal:
+        return "{" + ",".join(map(str, arguments)) + "}"
+    if origin is list:
+        inner = _METAVARS[arguments[0]]
+        return f"{inner} [{inner} ...]"
+    return "JSON" if origin is dict else _METAVARS.get(kind)
+
+
+def _value(kind: Any, text: str) -> Any:
+    """Return the value of one type that a text of :class:`CommandLine` spells; a ValueError says what it must be."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in arguments:
+        return None if text == "None" else _value(arguments[0], text)
+    if origin is typing.Literal:
+        if text not in arguments:
+            raise ValueError(f"{quoted(text)} is not one of {', '.join(map(str, arguments))}")
+        return text
+    if origin in (list, dict):
+        return _collection(origin, arguments, text)
+    if kind is bool and text not in ("True", "False"):
+        raise ValueError(f"{quoted(text)} is not True or False")
+    try:
+        return text == "True" if kind is bool else kind(text)
+    except ValueError:
+        raise ValueError(f"{quoted(text)} is not {_MEANINGS[kind]}") from None
+
+
+def _collection(origin: Any, arguments: tuple[Any, ...], text: str) -> Any:
+    """Return the list, or the names with lists, that a text spells in Python."""
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = None
+    if origin is dict and not isinstance(found, dict):
+        raise ValueError(f"{quoted(text)} does not hold names with lists of numbers")
+    if not isinstance(found, origin):
+        # Not everything between brackets is a literal: a, b of [a, b] is no text.
+        entries = [entry.strip() for entry in text.strip("[]").split(",")]
+        return [_value(arguments[0], entry) for entry in entries]
+    if origin is list:
+        return [_value(arguments[0], str(entry)) for entry in found]
+    if odd := [name for name, values in found.items() if not isinstance(values, list)]:
+        raise ValueError(f"{quoted(found[odd[0]])} of {quoted(odd[0])} is not a list")
+    return found
+
+
+def _shown(value: Any) -> list[str]:
+    """Return a default as one types it."""
+    return list(map(str, value)) if isinstance(value, list) else [str(value)]
 
 
 def _spelled(kind: Any, text: str) -> str:
@@ -281,8 +393,18 @@ def read_settings(path: str | None, known: dict[str, Any]) -> dict[str, Any]:
     options = _options_of_a_run(path, values) if isinstance(values.get("dataset"), dict) else dict(values)
     for name in options:
         if name not in known:
-            raise UsageError(f"{path}: unknown option {str(name)!r}{named_inside(str(name), known)}")
+            raise UsageError(_unknown_in(path, str(name), values.get("algorithm"), known))
     return options
+
+
+def _unknown_in(path: str, name: str, algorithm: Any, known: Iterable[str]) -> str:
+    """Return what to say of an option of a file that is unknown; the file may be that of another algorithm's run."""
+    if isinstance(algorithm, str):
+        return (
+            f"{path} is the config.json of a run of {brief(algorithm, 100)}, whose {quoted(name)} is no option here;"
+            f" give it to offline-rl train {brief(algorithm, 100)}, or write what both share into a file of its own"
+        )
+    return f"{path}: unknown option {quoted(name)}{named_inside(name, known)}"
 
 
 def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:

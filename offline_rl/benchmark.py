@@ -8,6 +8,7 @@ disk, may run the same suite: each takes what no other is doing.
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.agent import find_algorithm, upgraded
+from offline_rl.analysis.comparison import compare as compare_results
 from offline_rl.analysis.groups import conditions, identity, varying
-from offline_rl.analysis.report import report, write_report
+from offline_rl.analysis.report import report as report_folder
+from offline_rl.analysis.report import write_report
 from offline_rl.analysis.results import Result, is_run, read_result, read_results, results_of
 from offline_rl.analysis.tables import table
 from offline_rl.data import d4rl
@@ -251,6 +254,45 @@ def collect(runs: Sequence[Path], *, out: Path, method: str | None = None, note:
     return list(found)
 
 
+def report(
+    *places: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    suite: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write tables, figures and one page of results or finished runs, as ``offline-rl report`` does.
+
+    Args:
+        *places: Folders of finished runs, and folders of result files.
+        out: Where to write; a single folder of results may do without, and gets the report itself.
+        suite: YAML file of the suite that made the results: its order of methods, its metrics as columns.
+
+    Returns:
+        The page, ``report.html``; the table and the figures are beside it.
+
+    Raises:
+        RunError: There are no results, a run has not finished, or it is not said where to write.
+    """
+    order = read_suite(Path(suite)) if suite is not None else None
+    columns = {"methods": list(order.methods), "metrics": order.metrics} if order else {}
+    return report_of([Path(place) for place in places], None if out is None else Path(out), **columns)
+
+
+def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> str:
+    """Say what differs between two runs or folders of results, and whether it is noise, as ``offline-rl compare`` does.
+
+    Args:
+        first: A folder of result files, or a finished run.
+        second: Another; differences are first less second.
+
+    Returns:
+        A Markdown table with Welch's 95 % intervals, and below it what changed.
+
+    Raises:
+        RunError: A folder holds no results, a run has not finished, or nothing is on both sides.
+    """
+    return compare_results(results_at(Path(first)), results_at(Path(second)))
+
+
 def report_of(
     places: Sequence[Path], out: Path | None = None, methods: Sequence[str] = (), metrics: Sequence[str] = ()
 ) -> Path:
@@ -266,7 +308,7 @@ def report_of(
         RunError: There are no results, a run has not finished, or it is not said where to write.
     """
     if len(places) == 1 and not is_run(places[0]):
-        return report(places[0], out, methods, metrics)
+        return report_folder(places[0], out, methods, metrics)
     if out is None:
         raise RunError("the report of runs, or of several folders, needs a folder of its own; name it with --out")
     results = [result for place in dict.fromkeys(places) for result in results_at(place)]

@@ -81,6 +81,7 @@ def named_inside(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return "; did you mean ...?" for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
+    """Return "; did you mean ...?" for the nearest known name, in lower or upper case, or nothing."""
+    spellings = {other.lower(): other for other in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), spellings, n=1)
+    return f"; did you mean {prefix}{spellings[near[0]]}?" if near else ""

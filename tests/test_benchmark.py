@@ -15,6 +15,7 @@ from helpers.records import made
 import offline_rl as orl
 from offline_rl.agent import find_algorithm
 from offline_rl.benchmark import check, missing, read_suite, result_paths, suite_table
+from offline_rl.cli.benchmark import _Watch
 from offline_rl.cli.main import main
 from offline_rl.files import sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
@@ -281,3 +282,36 @@ def test_a_method_may_be_for_some_of_the_datasets_alone(small):
     small.write_text(small.read_text().replace("[two.hdf5]}", "[tow.hdf5]}"))
     with pytest.raises(orl.RunError, match=r"datasets: 'tow.hdf5' is no dataset of the suite; did you mean two.hdf5"):
         read_suite(small)
+
+
+def test_a_report_and_a_comparison_are_functions_too(tmp_path):
+    """Broken by what the command alone can do."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, method, score in zip(folders, ("wide", "a narrow one"), (1.0, 9.0), strict=True):
+        folder.mkdir()
+        for result in made([score, score + 1]):
+            write_json(folder / f"{result['seed']}.json", sealed({**result, "method": method}))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SMALL)
+    page = orl.report(*map(str, folders), out=str(tmp_path / "page"), suite=suite)
+    assert page == tmp_path / "page" / "report.html"
+    rows = [line.split(" | ") for line in (page.parent / "table.md").read_text().splitlines() if line.startswith("| ")]
+    assert [row[1] for row in rows] == ["method", "wide", "a narrow one"]
+    assert rows[0][4] == "actor loss"
+    with pytest.raises(orl.RunError, match="name it with --out"):
+        orl.report(*folders)
+    text = orl.compare(str(folders[0]), folders[1])
+    assert "| wide less a narrow one | 1.5 ± 6.4 | 9.5 ± 6.4 | -8.0 ± 3.0 | more than noise" in text
+
+
+def test_the_end_of_each_run_elsewhere_is_told(capsys):
+    left = [("hopper-demo", "bc"), ("hopper-demo", "iql")]
+    watch = _Watch(lambda: list(left))
+    assert not watch()
+    left.pop()
+    assert not watch()
+    left.pop()
+    assert watch()
+    assert capsys.readouterr().err == (
+        "2 runs to do\n[1/2] finished: hopper-demo, iql\n[2/2] finished: hopper-demo, bc\n"
+    )

@@ -10,6 +10,8 @@ from offline_rl.analysis.statistics import Estimate
 
 MEAN_OF_DATA = "mean of the data"
 """In the place of a method, in the row that says what the data itself scores."""
+BAR = r"\|"
+"""How a bar within a cell is written."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
 
 
 def _targets(group: Group) -> list[str]:

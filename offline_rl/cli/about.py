@@ -1,14 +1,21 @@
 """``offline-rl algos`` and ``offline-rl datasets``."""
 
+import ast
+import dataclasses
 import inspect
+import itertools
+import shutil
 import sys
+import textwrap
 import typing
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from offline_rl.arguments import CommandLine, UsageError
 from offline_rl.errors import suggestion
-from offline_rl.settings import Setting
+
+if TYPE_CHECKING:
+    from offline_rl.agent import AgentConfig
 
 
 def algos_command(arguments: list[str]) -> None:
@@ -32,17 +39,36 @@ def algos_command(arguments: list[str]) -> None:
     algorithm = find_algorithm(name)
     print(_module_doc(algorithm))
     for chosen, variant in variants(name).items():
-        print(f"\n{inspect.cleandoc(variant.__doc__ or '')}\n\nSettings{f' with {chosen}' if chosen else ''}")
-        _print_settings(variant.config_class().table())
+        print(f"\n{inspect.cleandoc(variant.__doc__ or '')}\n\nHyperparameters{f' with {chosen}' if chosen else ''}")
+        _print_hyperparameters(variant.config_class())
     print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
     for task, values in algorithm.PRESETS.items():
         print(f"  {task:28} {values}")
 
 
-def _print_settings(table: Mapping[str, Setting]) -> None:
-    width = max(map(len, table))
-    for name, setting in table.items():
-        print(f"  {name:{width}} {setting.default!s:14} {setting.range}".rstrip())
+def _print_hyperparameters(config: "AgentConfig") -> None:
+    """Print each one's name, default and range, and the sentence below its field."""
+    said = _field_docstrings(type(config))
+    for name in [field.name for field in dataclasses.fields(config)]:
+        if dataclasses.is_dataclass(inside := getattr(config, name)):
+            said |= {f"{name}.{own}": sentence for own, sentence in _field_docstrings(type(inside)).items()}
+    width, indent = shutil.get_terminal_size().columns, " " * 6
+    for name, setting in config.table().items():
+        print(f"  {name} = {setting.default}" + (f"   ({setting.range})" if setting.range else ""))
+        print(textwrap.fill(said[name], width, initial_indent=indent, subsequent_indent=indent))
+
+
+def _field_docstrings(config_class: type) -> dict[str, str]:
+    """Return the docstrings that stand below the fields of a dataclass and of its bases."""
+    found = {}
+    for base in reversed([base for base in config_class.__mro__ if dataclasses.is_dataclass(base)]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in itertools.pairwise(definition.body):
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                found[ast.unparse(field.target)] = " ".join(str(text.value).split())
+    return found
 
 
 def _module_doc(algorithm: type) -> str:
@@ -51,18 +77,8 @@ def _module_doc(algorithm: type) -> str:
 
 def datasets_command(arguments: list[str]) -> None:
     """List, describe or download datasets."""
-    from offline_rl.data import d4rl, dataset_names, minari
-
     if arguments and arguments[0] == "download":
-        names = [name for name in arguments[1:] if not name.startswith("-")]
-        if not names or len(names) < len(arguments) - 1:
-            raise UsageError("usage: offline-rl datasets download NAME [NAME ...]")
-        for name in names:
-            if not d4rl.find_id(name) and not (minari.is_id(name) and "/" in name):
-                raise UsageError(f"{name!r} is no dataset of D4RL's or Minari's{suggestion(name, d4rl.DATASETS)}")
-        for name in names:
-            known = d4rl.find_id(name)
-            print(f"{known or name}: {d4rl.download(known) if known else minari.download(name)}")
+        _download(arguments[1:])
         return
 
     def command(name: str | None = None, mode: typing.Literal["d4rl", "exact"] | None = None) -> tuple[Any, Any]:
@@ -77,9 +93,52 @@ def datasets_command(arguments: list[str]) -> None:
     types = typing.get_type_hints(command)
     name, mode = CommandLine(arguments, types, positional=("name",)).parse(command, "offline-rl datasets")
     if name is None:
-        print("\n".join(dataset_names()))
+        _list_datasets()
         return
     describe_dataset(name, mode)
+
+
+def _download(arguments: list[str]) -> None:
+    from offline_rl.data import d4rl, minari
+
+    def command(names: list[str]) -> list[str]:
+        """Fetch datasets into D4RL's and Minari's own folders, for instance for a machine without network.
+
+        Args:
+            names: D4RL ids, such as hopper-medium-v2, and Minari ids, such as mujoco/hopper/medium-v0.
+        """
+        return names
+
+    line = CommandLine(arguments, typing.get_type_hints(command), positional=("names",))
+    names = line.parse(command, "offline-rl datasets download")
+    for name in names:
+        if not d4rl.find_id(name) and not (minari.is_id(name) and "/" in name):
+            raise UsageError(f"{name!r} is no dataset of D4RL's or Minari's{suggestion(name, d4rl.DATASETS)}")
+    for name in names:
+        known = d4rl.find_id(name)
+        print(f"{known or name}: {d4rl.download(known) if known else minari.download(name)}")
+
+
+def _list_datasets() -> None:
+    """Print each dataset that is known by name, whether it is here and how large, and whether it has no score."""
+    from offline_rl.data import DEMO, DEMO_FILE, d4rl, minari
+    from offline_rl.envs.tasks import find_task
+
+    files = {name: d4rl.cache_folder() / Path(path).name for name, path in d4rl.DATASETS.items()}
+    places = {DEMO: DEMO_FILE, **files, **{name: minari.folder_of(name) for name in minari.local_ids()}}
+    width = max(map(len, places))
+    for name, place in places.items():
+        scored = name not in files or find_task(name).robot.scored
+        print(f"{name:{width}}  {_size(place):>14}{'' if scored else '  no score'}")
+    print(f"\nD4RL's are kept in {d4rl.cache_folder()}, Minari's in {minari.folder_of()}.", file=sys.stderr)
+    print("Ant has no score, because today's Ant does not reproduce the simulator of its data.", file=sys.stderr)
+
+
+def _size(place: Path) -> str:
+    """Return how large what is here is."""
+    parts = [place] if place.is_file() else place.rglob("*")
+    size = sum(part.stat().st_size for part in parts if part.is_file())
+    return f"{size / 1e6:,.1f} MB" if size else "not here"
 
 
 def describe_dataset(name: str, mode: str | None) -> None:

@@ -2,10 +2,12 @@
 
 import sys
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError
+from offline_rl.cli.common import show
 from offline_rl.processes.cluster import Launcher
 
 
@@ -52,16 +54,38 @@ def benchmark_command(arguments: list[str]) -> None:
             workers=given["workers"],
             folder=runs / suite.name / "workers",
             options=elsewhere,
-            done=lambda: not missing(suite, results),
+            done=_Watch(lambda: missing(suite, results)),
         )
     text = suite_table(suite, run_suite(suite, data=data, results=results, runs=runs))
     write_table(results / "table.md", text)
-    print(text)
+    show(text)
+
+
+class _Watch:
+    """Says whether workers elsewhere have done all there was to do, and tells of each run that they have finished.
+
+    Args:
+        missing: Returns the datasets and methods that lack a result.
+    """
+
+    def __init__(self, missing: Callable[[], Sequence[tuple[str, str]]]) -> None:
+        self._missing, self._left = missing, list(missing())
+        self._total = len(self._left)
+        print(f"{self._total} runs to do", file=sys.stderr, flush=True)
+
+    def __call__(self) -> bool:
+        """Look at the results that are there."""
+        left = self._missing()
+        for dataset, method in [job for job in self._left if job not in left]:
+            self._left.remove((dataset, method))
+            done = self._total - len(self._left)
+            print(f"[{done}/{self._total}] finished: {dataset}, {method}", file=sys.stderr, flush=True)
+        return not left
 
 
 def report_command(arguments: list[str]) -> None:
     """Write tables, figures and one page of results or finished runs."""
-    from offline_rl.benchmark import read_suite, report_of
+    from offline_rl.benchmark import report
 
     def command(*, places: list[str], out: str | None = None, suite: str | None = None) -> dict[str, Any]:
         """Write table.md, report.md, .tex, .csv, .html, and curves and profiles as PNG and SVG; print the table.
@@ -75,11 +99,8 @@ def report_command(arguments: list[str]) -> None:
 
     line = CommandLine(arguments, typing.get_type_hints(command), positional=("places",))
     given = line.parse(command, "offline-rl report")
-    order = read_suite(Path(given["suite"])) if given["suite"] else None
-    places = [Path(place) for place in given["places"]]
-    columns = {"methods": list(order.methods), "metrics": order.metrics} if order else {}
-    page = report_of(places, Path(given["out"]) if given["out"] else None, **columns)
-    print((page.parent / "table.md").read_text(encoding="utf-8"), end="")
+    page = report(*given["places"], out=given["out"], suite=given["suite"])
+    show((page.parent / "table.md").read_text(encoding="utf-8").rstrip("\n"))
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
 
 
@@ -110,8 +131,7 @@ def results_command(arguments: list[str]) -> None:
 
 def compare_command(arguments: list[str]) -> None:
     """Say what differs between two runs or folders of results."""
-    from offline_rl.analysis.comparison import compare
-    from offline_rl.benchmark import results_at
+    from offline_rl.benchmark import compare
 
     def command(*, first: str, second: str) -> tuple[str, str]:
         """Print what changed, and whether scores differ by more than noise (Welch's t, 95 % interval).
@@ -124,4 +144,4 @@ def compare_command(arguments: list[str]) -> None:
 
     line = CommandLine(arguments, typing.get_type_hints(command), positional=("first", "second"))
     first, second = line.parse(command, "offline-rl compare")
-    print(compare(results_at(Path(first)), results_at(Path(second))))
+    show(compare(first, second))

@@ -64,8 +64,10 @@ def _evaluate(
     if figure:
         _draw_episode(found[0], task, dynamics, seed, Path(figure))
     results: list[dict[str, Any]] = []
+    configs = []
     for folder in found:
         agent = load_agent(folder)
+        configs.append(agent.config)
         filming: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
         result = evaluate(agent, task, dynamics=dynamics, episodes=episodes, seed=seed, **filming)
         played = {"task": result.task, "dynamics": result.dynamics, "episodes": episodes}
@@ -78,6 +80,8 @@ def _evaluate(
             _print_evaluation(results[-1])
     if json:
         print_json(results)
+    elif len(results) > 1 and all(config == configs[0] for config in configs):
+        _print_means_over_seeds(results)
     if video:
         print(f"video written to {video}", file=sys.stderr)
 
@@ -100,8 +104,21 @@ def _print_evaluation(result: dict[str, Any]) -> None:
         plus_minus = spread({**means, "episodes": result["episodes"]})
         print(
             f"{who}: return {means['return']:.1f} ± {plus_minus}, {score}"
-            f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']}{dynamics})"
+            f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']}{dynamics};"
+            " ± is their standard deviation)"
         )
+
+
+def _print_means_over_seeds(results: list[dict[str, Any]]) -> None:
+    """Print how far the mean of the agents of a run, which differ in their seeds alone, can be trusted."""
+    from offline_rl.analysis.statistics import Estimate
+
+    for asked in results[0].get("asked_for", {"": {}}):
+        means = [result.get("asked_for", {"": result})[asked] for result in results]
+        who = f"mean of {len(means)} seeds" + (f", asked for {asked}" if asked else "")
+        score = f", score {Estimate.of([own['score'] for own in means])}" if "score" in means[0] else ""
+        returns = Estimate.of([own["return"] for own in means])
+        print(f"{who}: return {returns}{score}  (95 % Student-t interval over the seeds)")
 
 
 def _draw_episode(folder: str | Path, task: str | None, dynamics: Dynamics | None, seed: int, figure: Path) -> None:

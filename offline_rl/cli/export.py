@@ -1,6 +1,7 @@
 """``offline-rl export``."""
 
 import typing
+from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError
@@ -10,7 +11,12 @@ def export_command(arguments: list[str]) -> None:
     """Write a policy for other programs."""
 
     def command(
-        *, path: str, out: str = "policy.onnx", seed: int | None = None, explore: bool = False
+        *,
+        path: str,
+        out: str = "policy.onnx",
+        seed: int | None = None,
+        explore: bool = False,
+        overwrite: bool = False,
     ) -> dict[str, Any]:
         """Write a saved agent's policy as one file: raw observations in, environment actions out.
 
@@ -19,6 +25,7 @@ def export_command(arguments: list[str]) -> None:
             out: The file: .onnx for ONNX, or .pt2 for a program that torch.export.load reads.
             seed: Which agent of a run with several.
             explore: Let the policy explore, with noise as one more input.
+            overwrite: Replace a file that exists.
         """
         return locals()
 
@@ -26,12 +33,14 @@ def export_command(arguments: list[str]) -> None:
     _export(**line.parse(command, "offline-rl export"))
 
 
-def _export(*, path: str, out: str, seed: int | None, explore: bool) -> None:
+def _export(*, path: str, out: str, seed: int | None, explore: bool, overwrite: bool) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.agent.folder import agent_folders
 
     if not out.endswith((".onnx", ".pt2")):
         raise UsageError(f"--out is {out}; its name must end with .onnx or .pt2")
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} exists; choose another --out, or replace it with --overwrite")
     found = agent_folders(path)
     if found:
         chosen = next(iter(found)) if seed is None and len(found) == 1 else seed

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError, training_types
+from offline_rl.cli.common import show
 from offline_rl.processes.cluster import Launcher
 
 
@@ -14,6 +15,7 @@ def sweep_command(arguments: list[str]) -> None:
 
     def command(
         *,
+        file: str,
         run_cap: int | None = None,
         out: str | None = None,
         members: int | None = None,
@@ -27,6 +29,8 @@ def sweep_command(arguments: list[str]) -> None:
         of what the file says. Trials log to W&B only if --wandb is given.
 
         Args:
+            file: YAML file in W&B's format: the command, the method, the metric and the parameters to search; see
+                benchmarks/sweeps/.
             run_cap: Number of trials; by default what the file says.
             out: Folder of the sweep; by default sweeps/ and the file's name.
             members: Trials that a worker runs at once; by default as many as its share of the cores allows.
@@ -39,7 +43,7 @@ def sweep_command(arguments: list[str]) -> None:
 
     own = typing.get_type_hints(command)
     if arguments and arguments[0] in ("-h", "--help"):
-        CommandLine(["--help"], own).parse(command, "offline-rl sweep FILE")
+        CommandLine(["--help"], own, positional=("file",)).parse(command, "offline-rl sweep")
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("name the file first: offline-rl sweep FILE.yaml")
     from offline_rl.sweep.file import algorithm_of
@@ -49,10 +53,11 @@ def sweep_command(arguments: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
     file = Path(arguments[0])
-    line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **own})
-    typed = CommandLine([f"--{name}={value}" for name, value in line.given.items() if name in own], own)
-    typed.help = line.help
-    given = typed.parse(command, "offline-rl sweep FILE")
+    options = {name: kind for name, kind in own.items() if name != "file"}
+    line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **options})
+    typed = [str(file), *(f"--{name}={value}" for name, value in line.given.items() if name in own)]
+    typed += ["--help"] if line.help else []
+    given = CommandLine(typed, own, positional=("file",)).parse(command, "offline-rl sweep")
     summary = run_sweep(
         file,
         out=Path(given["out"]) if given["out"] else None,
@@ -60,4 +65,5 @@ def sweep_command(arguments: list[str]) -> None:
         run_cap=given["run_cap"],
         place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
     )
-    print(f"\n{summary}")
+    print()
+    show(summary)

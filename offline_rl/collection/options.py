@@ -35,6 +35,8 @@ class CollectOptions:
         conform(self, RunError)
         if not self.out:
             raise RunError("no file to make; give --out, for instance --out hopper-random.hdf5")
+        if Path(self.out).suffix.lower() not in (".hdf5", ".h5"):
+            raise RunError(f"out is {quoted(self.out)}; the file is HDF5, so let its name end with .hdf5")
 
 
 @dataclass(frozen=True)

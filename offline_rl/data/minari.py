@@ -29,6 +29,13 @@ from offline_rl.files import TEMPORARY
 FOLDER_VARIABLE = "MINARI_DATASETS_PATH"
 """Environment variable that names the folder of local datasets, Minari's own."""
 
+REMOTE_VARIABLE = "MINARI_REMOTE"
+"""Environment variable that names where Minari downloads from, Minari's own; by default the Hugging Face Hub."""
+
+HUB = "https://huggingface.co"
+HOST_SECONDS = 10.0
+"""How long the Hub may take for its first answer."""
+
 CACHE = ".offline_rl.npz"
 CACHE_FORMAT = 2
 INSTALL = 'pip install "offline-rl-suite[minari]"'
@@ -107,6 +114,7 @@ def download(dataset_id: str) -> Path:
         return folder_of(dataset_id)
     minari = library(dataset_id)
     try:
+        _reach_host()
         minari.download_dataset(dataset_id)
     except Exception as error:  # Minari lets through whatever the host's own library raises
         raise DatasetError(
@@ -116,6 +124,26 @@ def download(dataset_id: str) -> Path:
     if not is_local(dataset_id):
         raise DatasetError(f"Minari has downloaded no '{dataset_id}' into {folder_of()}; check the name")
     return folder_of(dataset_id)
+
+
+def _reach_host() -> None:
+    """Ask the Hugging Face Hub for an answer; its own library tries for half a minute before it gives up.
+
+    Raises:
+        ConnectionError: It does not answer.
+    """
+    import requests
+
+    remote, offline = os.environ.get(REMOTE_VARIABLE, "hf://"), os.environ.get("HF_HUB_OFFLINE", "")
+    if not remote.startswith("hf://") or offline.upper() in ("1", "ON", "YES", "TRUE"):
+        return
+    address = os.environ.get("HF_ENDPOINT") or HUB
+    try:
+        requests.head(address, timeout=HOST_SECONDS)
+    except requests.exceptions.SSLError:
+        return  # it is there; which certificates to trust is for its own library to say
+    except (requests.ConnectionError, requests.Timeout):
+        raise ConnectionError(f"{address} cannot be reached") from None
 
 
 def library(dataset_id: str) -> Any:

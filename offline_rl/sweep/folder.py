@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def run_folder(path: Path, sweep: Sweep, point: dict[str, Any]) -> Path:
     return path / "runs" / f"{sweep.algorithm}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def command(sweep: Sweep, point: dict[str, Any], out: str) -> str:
-    """Return the command that makes a trial's run anew."""
-    return shlex.join(["offline-rl", "train", *sweep.arguments(point), f"--out={out}"])
+def command(sweep: Sweep, point: dict[str, Any], seeds: Sequence[int], out: str) -> str:
+    """Return the command that trains a trial's settings with these seeds."""
+    algorithm, *options = sweep.arguments({name: value for name, value in point.items() if name != "seeds"})
+    options = [option for option in options if not option.startswith("--seeds=")]
+    return shlex.join(["offline-rl", "train", algorithm, *options, "--seeds", *map(str, seeds), f"--out={out}"])

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a table while it runs; at the end the best trial, importance, a picture."""
+"""What a person sees of a sweep: a table while it runs; at the end the best trials, importance, a picture."""
 
 import logging
 import sys
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from offline_rl.analysis.tables import markdown
 from offline_rl.errors import RunError, brief
 from offline_rl.files import write_json
 from offline_rl.sweep.file import Sweep
@@ -18,6 +19,14 @@ from offline_rl.tracking.record import read_rows
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+TOP = 5
+"""Trials that the end of a sweep lists."""
+FIRST_NEW_SEED = 10
+NEW_SEEDS = 4
+"""Seeds of the command that trains the best settings anew."""
+IMPORTANCE_TRIALS = 10
+IMPORTANCE_TRIALS_EACH = 3
+"""Finished trials, in all and for each parameter, below which importance would be chance."""
 SHOWN = 20
 """Trials that the table shows: all that run, then the best."""
 REFRESH_SECONDS = 1.0
@@ -118,7 +127,7 @@ def ranked(sweep: Sweep, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def importance(search: Search, sweep: Sweep) -> dict[str, float] | None:
-    """Return how much of the metric's variation each parameter explains, by PED-ANOVA; None if trials are too few.
+    """Return how much of the metric's variation each parameter explains, by PED-ANOVA; None if that cannot be computed.
 
     Source: Watanabe et al., PED-ANOVA (https://arxiv.org/abs/2304.10255), as Optuna computes it.
     """
@@ -137,47 +146,111 @@ def importance(search: Search, sweep: Sweep) -> dict[str, float] | None:
 
 
 def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
-    """Write ``summary.json`` and ``sweep.png``; return in words what the sweep came to."""
+    """Write ``summary.json`` and ``sweep.png``; return in words and a Markdown table what the sweep came to."""
     trials = search.trials()
-    order = ranked(sweep, trials)
-    best = order[0] if order and order[0].state == "finished" else None
-    weights = importance(search, sweep)
-    write_json(folder / "summary.json", _summary(sweep, folder, trials, best, weights))
+    finished = [trial for trial in ranked(sweep, trials) if trial.state == "finished"]
+    seeds = used_seeds(sweep, trials)
+    weights = importance(search, sweep) if len(finished) >= needed_trials(sweep) else None
+    write_json(folder / "summary.json", _summary(sweep, folder, trials, finished, weights, seeds))
     draw(sweep, trials, folder / "sweep.png")
     counts = {state: sum(trial.state == state for trial in trials) for state in dict.fromkeys(t.state for t in trials)}
     said = [f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}"]
     said += [f"  trial {trial.number + 1} failed: {trial.error}" for trial in trials if trial.error]
-    if best is None:
-        said.append("no trial has finished")
-    else:
-        said.append(
-            f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}"
-        )
-        said += [f"  {name:20} {value}" for name, value in best.point.items()]
-        said.append(f"make it anew by\n  {command(sweep, best.point, _anew(sweep))}")
+    said += _on_the_best(sweep, folder, finished, seeds) if finished else ["no trial has finished"]
     if weights:
         said.append("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
+    elif sweep.parameters:
+        said.append(f"importance: {_no_importance(sweep, finished)}")
     return "\n".join([*said, f"saved in {folder}: summary.json, sweep.png, runs"])
 
 
-def _anew(sweep: Sweep) -> str:
-    return f"runs/{sweep.algorithm}-best"
+def _on_the_best(sweep: Sweep, folder: Path, finished: Sequence[Trial], seeds: Sequence[int]) -> list[str]:
+    """Return the lines on the best trials, of at least one, and on how to check the first of them."""
+    best = finished[0]
+    head = ["rank", "trial", sweep.metric.name, *sweep.parameters]
+    rows = [
+        [
+            str(rank),
+            str(trial.number + 1),
+            f"{trial.value:.4g}",
+            *(shown(trial.point[name]) for name in sweep.parameters),
+        ]
+        for rank, trial in enumerate(finished[:TOP], 1)
+    ]
+    return [
+        f"best: trial {best.number + 1}, {sweep.metric.name} {best.value:.4g}, {_name(folder, sweep, best)}",
+        "",
+        markdown(head, rows),
+        "",
+        _caution(sweep, finished, seeds),
+        f"train the best settings on new seeds by\n  {_command(sweep, best, seeds)}",
+    ]
+
+
+def _caution(sweep: Sweep, finished: Sequence[Trial], seeds: Sequence[int]) -> str:
+    """Say how far the best value can be trusted."""
+    end = "highest" if sweep.metric.maximize else "lowest"
+    on = f"seed {seeds[0]}, on which it was chosen" if len(seeds) == 1 else "the seeds on which it was chosen"
+    if len(finished) == 1:
+        return f"the value is that of a single trial, on {on}; new seeds show how far it can be trusted"
+    return f"the best value is optimistic: it is the {end} of {len(finished)} trials, on {on}"
+
+
+def used_seeds(sweep: Sweep, trials: Sequence[Trial]) -> list[int]:
+    """Return the seeds that trials are trained with; they may be among what is searched."""
+    points = {spelled(trial.point.get("seeds")): trial.point for trial in trials}
+    return sorted({seed for point in points.values() for seed in sweep.settings(point)[0].seeds})
+
+
+def new_seeds(used: Sequence[int]) -> list[int]:
+    """Return seeds that no trial has seen: 10, 11, 12 and 13, or those after the last one used."""
+    first = max(FIRST_NEW_SEED, max(used, default=0) + 1)
+    return list(range(first, first + NEW_SEEDS))
+
+
+def _command(sweep: Sweep, best: Trial, seeds: Sequence[int]) -> str:
+    return command(sweep, best.point, new_seeds(seeds), f"runs/{sweep.algorithm}-best")
+
+
+def needed_trials(sweep: Sweep) -> int:
+    """Return from how many finished trials on importance is told."""
+    return max(IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_EACH * len(sweep.parameters))
+
+
+def _no_importance(sweep: Sweep, finished: Sequence[Trial]) -> str:
+    if len(finished) >= needed_trials(sweep):
+        return "it cannot be computed from these trials"
+    return (
+        f"not told from {len(finished)} finished trials; it needs {needed_trials(sweep)}"
+        f" (at least {IMPORTANCE_TRIALS}, and {IMPORTANCE_TRIALS_EACH} for each parameter)"
+    )
 
 
 def _name(folder: Path, sweep: Sweep, trial: Trial) -> str:
     return str(folder / "runs" / run_folder(folder, sweep, trial.point).name)
 
 
-def _summary(
-    sweep: Sweep, folder: Path, trials: Sequence[Trial], best: Trial | None, weights: dict[str, float] | None
+def _summary(  # noqa: PLR0917
+    sweep: Sweep,
+    folder: Path,
+    trials: Sequence[Trial],
+    finished: Sequence[Trial],
+    weights: dict[str, float] | None,
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
+    best = finished[0] if finished else None
     return {
         "format": FORMAT,
         "algorithm": sweep.algorithm,
         "method": sweep.method,
         "metric": {"name": sweep.metric.name, "goal": "maximize" if sweep.metric.maximize else "minimize"},
-        "best": best and {**_entry(sweep, folder, best), "command": command(sweep, best.point, _anew(sweep))},
+        "best": best and {**_entry(sweep, folder, best), "command": _command(sweep, best, seeds)},
+        "caution": _caution(sweep, finished, seeds) if finished else None,
+        "seeds": seeds,
+        "new_seeds": new_seeds(seeds),
+        "top": [_entry(sweep, folder, trial) for trial in finished[:TOP]],
         "importance": weights,
+        "importance_needs_trials": needed_trials(sweep),
         "trials": [_entry(sweep, folder, trial) for trial in trials],
     }
 
@@ -213,7 +286,7 @@ def draw(sweep: Sweep, trials: Sequence[Trial], path: Path) -> None:
         parameter = sweep.parameters.get(name)
         if isinstance(parameter, Choice):
             axes.set_xticks(range(len(parameter.values)), [str(value) for value in parameter.values], fontsize=7)
-        elif parameter and _spans_decades(parameter.at(0.0), parameter.at(1 - 1e-9)):
+        elif parameter and parameter.log and all(_place(sweep, name, trial) > 0 for trial in known):
             axes.set_xscale("log")
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
@@ -231,7 +304,3 @@ def _place(sweep: Sweep, name: str, trial: Trial) -> float:
     if isinstance(parameter, Choice):
         return [spelled(choice) for choice in parameter.values].index(spelled(value))
     return float(value)
-
-
-def _spans_decades(low: float, high: float) -> bool:
-    return low > 0 and high / low > 30

@@ -74,7 +74,7 @@ def run_sweep(
         place: Where trials are run.
 
     Returns:
-        In words, what the sweep came to.
+        In words and a Markdown table, what the sweep came to.
 
     Raises:
         OfflineRLError: The sweep cannot be run.

@@ -49,11 +49,13 @@ class Range:
         at: The distribution's quantile function.
         count: How many values there are, if they can be counted.
         point: Returns one of them by its number, from 0.
+        log: Whether it is the number's logarithm that the distribution spreads, so that axes are logarithmic.
     """
 
     at: Callable[[float], float]
     count: int | None = None
     point: Callable[[int], float] | None = None
+    log: bool = False
 
 
 Parameter = Choice | Range
@@ -288,14 +290,14 @@ def _range(where: str, kind: str, entry: Entry) -> Range:
     if kind == "int_uniform":
         return Range(quantile, high - low + 1, lambda number: low + number)
     if not rounded:
-        return Range(quantile)
+        return Range(quantile, log="log" in kind)
     q = number(f"{where}.q", entry.get("q", 1.0))
     if q <= 0:
         raise SweepError(f"{where}.q is {q}; it must be above 0")
     if not math.isfinite(max(abs(low), abs(high)) / q):
         raise SweepError(f"{where}.q is {q}; it is too small for numbers up to {max(abs(low), abs(high))}")
     if kind != "q_uniform":
-        return Range(lambda u: _multiple(q, round(quantile(u) / q)))
+        return Range(lambda u: _multiple(q, round(quantile(u) / q)), log="log" in kind)
     first, last = round(low / q), round(high / q)
     return Range(
         lambda u: _multiple(q, round(quantile(u) / q)), last - first + 1, lambda number: _multiple(q, first + number)

@@ -1,5 +1,6 @@
 """What a run can be told, apart from the algorithm's own settings."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -23,7 +24,7 @@ class LoopOptions:
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of matrix products; "tf32" (on a GPU) and "bf16" (on a CPU with AMX) are faster, and change results."""
     out: str | None = None
-    """Folder of the run; by default a new one."""
+    """Folder of the run; by default runs/ALGORITHM-DATASET, or of a run that goes on online RUN-online."""
     resume: bool = False
     """Continue the run in --out from its last checkpoint; with more steps also a finished one that has no schedule."""
     eval_every: Annotated[int, AtLeast(0)] = 5000
@@ -62,6 +63,15 @@ class LoopOptions:
 
     def __post_init__(self) -> None:
         conform(self, RunError)
+
+
+def warn_of_ignored(options: LoopOptions) -> None:
+    """Warn of options that say how to log to W&B where nothing is logged there."""
+    given = [name for name in vars(options) if name.startswith("wandb_") and getattr(options, name)]
+    if given and not options.wandb:
+        verb = "is" if len(given) == 1 else "are"
+        text = f"{' and '.join(given)} {verb} ignored, because nothing is logged to W&B; add wandb"
+        warnings.warn(text, stacklevel=3)
 
 
 @dataclass(frozen=True)

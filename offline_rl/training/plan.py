@@ -37,6 +37,7 @@ from offline_rl.training.updates.compiled import obstacle
 
 FORMAT = 2
 """Of ``config.json``; since 2 it carries a checksum."""
+_UNEVALUATED = "train without evaluation, with eval_every 0 and final_episodes 0"
 WAYS = {"compile": "compiled", "cudagraph": "as CUDA graphs"}
 """Modes of making updates, in words."""
 
@@ -343,17 +344,17 @@ def load(dataset: str | Path, options: TrainOptions) -> Dataset:
         OfflineRLError: None is named, or it cannot be loaded.
     """
     if not dataset:
-        raise RunError("no dataset; give --dataset, for instance --dataset hopper-medium-v2 or --dataset hopper-demo")
+        raise RunError("no dataset; give --dataset hopper-demo, in Python dataset='hopper-demo', or another one's name")
     return load_dataset(dataset, options.data_mode)
 
 
 def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
     if (options.task or dataset.task) is None:
-        hint = f"dataset {dataset.name} names no task; give --task, for instance --task hopper"
+        hint = f"dataset {dataset.name} names no task; give one, for instance --task hopper, in Python task='hopper'"
         if options.online_steps:
             raise TaskError(hint)
         if options.evaluates:
-            raise TaskError(f"{hint}, or train without evaluation by --eval_every 0 --final_episodes 0")
+            raise TaskError(f"{hint}, or {_UNEVALUATED}")
         return None
     try:
         # The data's own task may be one that its name alone does not lead to.
@@ -368,7 +369,7 @@ def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
         try:
             normalized_score(task, 0.0)
         except OfflineRLError as error:
-            raise TaskError(f"{error}; train without evaluation by --eval_every 0 --final_episodes 0") from None
+            raise TaskError(f"{error}; {_UNEVALUATED}") from None
     if not task.robot.d4rl and (options.evaluates or options.online_steps):
         check_playable(task, dynamics_of(task, options.dynamics), online=options.online_steps > 0)
     return task

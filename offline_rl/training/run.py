@@ -24,7 +24,7 @@ from offline_rl.tracking.record import Record, read_metrics, rows_in
 from offline_rl.tracking.wandb import WandbCallback
 from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
-from offline_rl.training.options import TrainOptions
+from offline_rl.training.options import TrainOptions, warn_of_ignored
 from offline_rl.training.plan import FORMAT, Compute, Plan, differences, split_settings, upgraded_record
 from offline_rl.training.trainer import Stop, stopped_by_signals, train_plan
 from offline_rl.training.workers import WorkerPool
@@ -127,6 +127,7 @@ def train(
         raise RunError(f"give {sorted(run_settings)[0]} within options, or no options object")
     options = options or TrainOptions(**run_settings)
     check_callbacks(callbacks)
+    warn_of_ignored(options)
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(WorkerPool()) as pool:

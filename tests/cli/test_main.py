@@ -63,7 +63,21 @@ DEMO = ["train", "bc", "--dataset", "hopper-demo"]
         (["export", "nowhere", "--seed", "0"], "leave out --seed"),
         (["algos", "ppo"], "unknown algorithm 'ppo'"),
         (["datasets", "hopper-medum-v2"], "did you mean 'hopper-medium-v2'?"),
-        (["datasets", "download"], "usage: offline-rl datasets download"),
+        (["datasets", "download"], "missing argument NAMES"),
+        (["datasets", "Download"], "unknown dataset 'Download'"),
+        (["Train"], "did you mean train?"),
+        ([*DEMO, "--steps", "abc"], "--steps: 'abc' is not a whole number"),
+        ([*DEMO, "--learning_rate", "fast"], "--learning_rate: 'fast' is not a number"),
+        ([*DEMO, "--hidden_dims", "64", "x"], "--hidden_dims: 'x' is not a whole number"),
+        ([*DEMO, "--normalize=maybe"], "--normalize: 'maybe' is not True or False"),
+        ([*DEMO, "--mode", "quick"], "--mode: 'quick' is not one of auto, eager, compile, cudagraph"),
+        ([*DEMO, "--bs", "1"], "did you mean --batch_size?"),
+        (
+            ["train", "td3_bc", "--dataset", "hopper-demo", "--lr", "1"],
+            "did you mean --actor_learning_rate or --critic_learning_rate?",
+        ),
+        (["train", "bc", "--dataset", "/"], "'/' is a folder"),
+        (["collect", "random", "--task", "hopper", "--out", "x.txt"], "let its name end with .hdf5"),
         (["datasets", "download", "hoper-medium-v2"], "did you mean hopper-medium-v2?"),
         ([*DEMO, "--resume"], "name its folder with --out"),
         ([*DEMO, "--device", "mps"], "is not supported; use cpu, cuda or auto"),
@@ -142,7 +156,11 @@ def test_two_values_for_one_option_are_refused():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["datasets", "--help"]]
+    "command",
+    [
+        *([], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["datasets", "--help"]),
+        ["datasets", "download", "--help"],
+    ],
 )
 def test_help_is_everywhere(command):
     done = run(*command)
@@ -160,6 +178,36 @@ def test_help_shows_by_place_what_is_given_by_place(command, places, capsys):
     usage, _, rest = capsys.readouterr().out.partition("\n\n")
     assert f" {places}" in usage
     assert f"--{places.lower()}" not in rest
+
+
+def test_help_shows_what_is_typed(capsys):
+    """Broken by a parser that spells options as Python's types."""
+    with pytest.raises(SystemExit):
+        main(["train", "td3_bc", "--help"])
+    text = capsys.readouterr().out
+    for shown in ("--wandb [True|False]", "--seeds INT [INT ...]", "--out TEXT", "--data_mode {d4rl,exact}"):
+        assert shown in text
+    words = " ".join(text.replace("│", " ").split())
+    assert "One independent agent is trained for each seed. (default: 0)" in words
+    assert "(default: 256 256)" in words
+    assert "by default runs/ALGORITHM-DATASET" in words
+    assert "{None}" not in text
+
+
+@pytest.mark.parametrize("command", [["sweep", "--help"], ["datasets", "download", "--help"], ["benchmark", "--help"]])
+def test_help_fits_the_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(command)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_the_config_of_another_algorithms_run_is_known_as_such(trained, capsys):
+    folder, _ = trained
+    assert main(["train", "td3_bc", "--config", str(folder / "run" / "config.json"), "--out", str(folder / "no")]) == 2
+    said = capsys.readouterr().err
+    assert "config.json of a run of bc, whose 'top_fraction' is no option here" in said
+    assert "offline-rl train bc" in said
 
 
 def test_what_is_given_by_place_may_be_named(capsys):
@@ -227,6 +275,19 @@ def test_evaluate_scores_a_run_and_an_agent(trained):
     assert "D4RL" in run("evaluate", "--help").stdout
 
 
+def test_evaluate_says_how_far_the_mean_over_seeds_can_be_trusted(trained, capsys):
+    folder, _ = trained
+    assert main(["evaluate", str(folder / "run"), "--episodes", "2"]) == 0
+    *agents, mean = capsys.readouterr().out.splitlines()
+    scores = [evaluate(folder / "run" / "agents" / f"seed-{seed}", episodes=2).scores.mean() for seed in (0, 1)]
+    half = 12.706 * np.std(scores, ddof=1) / np.sqrt(2)  # t of one degree of freedom
+    assert f", score {np.mean(scores):.1f} ± {half:.1f}  (95 % Student-t interval over the seeds)" in mean
+    assert mean.startswith("mean of 2 seeds: return ")
+    assert all("± is their standard deviation" in line for line in agents)
+    assert main(["evaluate", str(folder / "run" / "agents" / "seed-1"), "--episodes", "1"]) == 0
+    assert "mean of" not in capsys.readouterr().out
+
+
 def test_export_writes_one_agents_policy(trained, capsys):
     folder, _ = trained
     done = run("export", "run", "--seed", "1", "--out", "policy.pt2", cwd=folder)
@@ -237,19 +298,35 @@ def test_export_writes_one_agents_policy(trained, capsys):
     observation = torch.linspace(-1, 1, 33).view(3, 11)
     expected = orl.load_agent(folder / "run" / "agents" / "seed-1").act(observation.numpy())
     assert np.allclose(module(observation=observation), expected, atol=1e-5)
+    again = ["export", str(folder / "run"), "--seed", "0", "--out", str(folder / "policy.pt2")]
+    before = (folder / "policy.pt2").read_bytes()
+    assert main(again) == 2
+    assert "policy.pt2 exists; choose another --out, or replace it with --overwrite" in capsys.readouterr().err
+    assert (folder / "policy.pt2").read_bytes() == before
+    assert main([*again, "--overwrite"]) == 0
+    assert (folder / "policy.pt2").read_bytes() != before
     assert main(["export", str(folder / "run")]) == 2
     assert "has agents of the seeds 0, 1; choose one with --seed" in capsys.readouterr().err
 
 
-def test_algos_and_datasets_describe(capsys):
+def test_algos_and_datasets_describe(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    (tmp_path / "hopper_medium-v2.hdf5").write_bytes(bytes(500_000))
     assert main(["--version"]) == 0
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
     assert main(["algos"]) == 0
     assert "td3_bc" in capsys.readouterr().out
     assert main(["algos", "td3_bc"]) == 0
-    assert "arXiv 2106.06860" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert "arXiv 2106.06860" in described
+    assert "  alpha = 2.5\n      Weight of the Q term against the behaviour-cloning term.\n" in described
+    assert "  batch_size = 256\n      Rows in a batch" in described
     assert main(["datasets"]) == 0
-    assert "walker2d-full-replay-v2" in capsys.readouterr().out
+    listed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert listed["walker2d-full-replay-v2"] == ["not", "here"]
+    assert listed["hopper-medium-v2"] == ["0.5", "MB"]
+    assert listed["hopper-demo"][1] == "MB"
+    assert listed["ant-medium-v2"][-2:] == ["no", "score"]
     assert main(["datasets", "hopper-demo"]) == 0
     assert "episode ends      as recorded" in capsys.readouterr().out
     assert main(["datasets", "hopper-demo"]) == 0

@@ -162,6 +162,12 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(folder, monkeypatch):
     monkeypatch.setenv("MINARI_REMOTE", "nowhere://nobody")
     with pytest.raises(DatasetError, match=r"cannot download 'mujoco/hopper/nice-v0' \(.*nowhere.*\); check the name"):
         load_dataset("mujoco/hopper/nice-v0")
+    monkeypatch.delenv("MINARI_REMOTE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(DatasetError, match=r"\(http://127.0.0.1:9 cannot be reached\); check the name"):
+        load_dataset("mujoco/hopper/nice-v0")
+    assert time.monotonic() - began < 5  # the Hub's own library would take 23 seconds
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(DatasetError, match=r'needs minari, .*; pip install "offline-rl-suite\[minari\]"'):
         load_dataset("mujoco/hopper/nice-v0")

@@ -40,9 +40,10 @@ def wait_until(condition, seconds=240):
 
 
 def reproduce(command, out):
-    """Run a printed command, but into another folder."""
+    """Run a printed command, but with the seed of the trials and into another folder."""
     words = [word for word in shlex.split(command)[1:] if not word.startswith("--out=")]
-    assert main([*words, f"--out={out}", "--quiet"]) == 0
+    assert words[-5:] == ["--seeds", "10", "11", "12", "13"]
+    assert main([*words[:-5], "--seeds=0", f"--out={out}", "--quiet"]) == 0
     return orl.Run(out)
 
 
@@ -62,7 +63,9 @@ def test_a_sweep_runs_its_trials_and_says_how_the_best_is_made(tmp_path, capsys,
         assert run.config["options"]["steps"] == 100
         assert run.config["dataset"]["source"] == "hopper-demo"
     assert best["command"] in printed.out
-    assert "importance: alpha 100%" in printed.out
+    assert "optimistic: it is the highest of 3 trials, on seed 0, on which it was chosen" in printed.out
+    assert summary["caution"] in printed.out
+    assert "importance: not told from 3 finished trials; it needs 10" in printed.out
     assert "trial 3/3  finished  score " in printed.err
     assert (tmp_path / "sweeps" / "try" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     again = reproduce(best["command"], tmp_path / "again")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -241,7 +242,7 @@ def test_a_task_is_needed_only_for_episodes(tmp_path, tiny):
     dataset = orl.Dataset.from_arrays(
         generator.standard_normal((60, 4)), generator.uniform(-1, 1, (60, 2)), np.zeros(60), np.zeros(60, bool)
     )
-    with pytest.raises(orl.TaskError, match="names no task; give --task"):
+    with pytest.raises(orl.TaskError, match="names no task; give one, for instance --task hopper, in Python task="):
         orl.train("bc", dataset, out=str(tmp_path / "a"), steps=10, **tiny)
     run = orl.train("bc", dataset, out=str(tmp_path / "b"), steps=10, eval_every=0, final_episodes=0, **tiny)
     assert run.agents[0].act(np.zeros(4)).shape == (2,)
@@ -331,7 +332,7 @@ def test_episodes_are_the_same_in_every_process_whatever_it_trains_with():
 def test_ant_trains_but_has_no_score(tmp_path, tiny):
     dataset = random_dataset(rows=60, observation_size=111, action_size=8)
     settings = {**tiny, "steps": 10, "task": "ant-medium-v2"}
-    with pytest.raises(orl.TaskError, match=r"ant has no normalised score: .* train without evaluation by"):
+    with pytest.raises(orl.TaskError, match=r"ant has no normalised score: .* train without evaluation, with"):
         orl.train("bc", dataset, out=str(tmp_path / "x"), **settings)
     run = orl.train("bc", dataset, out=str(tmp_path / "x"), eval_every=0, final_episodes=0, **settings)
     assert run.scores == {}
@@ -513,3 +514,13 @@ def test_rows_of_a_seed_that_the_run_does_not_name_are_refused(tmp_path):
     write_json(run.path / "config.json", sealed(config))
     with pytest.raises(RunError, match=r"rows of seed 0, which config\.json does not name"):
         print(run.rows)
+
+
+def test_options_of_wandb_that_nothing_uses_are_named(tmp_path):
+    said = "wandb_project and wandb_tags are ignored, because nothing is logged to W&B"
+    with pytest.warns(UserWarning, match=said), pytest.raises(orl.DatasetError):
+        orl.train("bc", "no-such.hdf5", wandb_project="mine", wandb_tags=["x"], out=str(tmp_path / "run"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(orl.DatasetError):
+            orl.train("bc", "no-such.hdf5", wandb=True, wandb_project="mine", out=str(tmp_path / "run"))

@@ -1,9 +1,6 @@
 """``offline-rl algos`` and ``offline-rl datasets``."""
 
-import ast
-import dataclasses
 import inspect
-import itertools
 import shutil
 import sys
 import textwrap
@@ -48,27 +45,10 @@ def algos_command(arguments: list[str]) -> None:
 
 def _print_hyperparameters(config: "AgentConfig") -> None:
     """Print each one's name, default and range, and the sentence below its field."""
-    said = _field_docstrings(type(config))
-    for name in [field.name for field in dataclasses.fields(config)]:
-        if dataclasses.is_dataclass(inside := getattr(config, name)):
-            said |= {f"{name}.{own}": sentence for own, sentence in _field_docstrings(type(inside)).items()}
     width, indent = shutil.get_terminal_size().columns, " " * 6
     for name, setting in config.table().items():
         print(f"  {name} = {setting.default}" + (f"   ({setting.range})" if setting.range else ""))
-        print(textwrap.fill(said[name], width, initial_indent=indent, subsequent_indent=indent))
-
-
-def _field_docstrings(config_class: type) -> dict[str, str]:
-    """Return the docstrings that stand below the fields of a dataclass and of its bases."""
-    found = {}
-    for base in reversed([base for base in config_class.__mro__ if dataclasses.is_dataclass(base)]):
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in itertools.pairwise(definition.body):
-            text = below.value if isinstance(below, ast.Expr) else None
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
-                found[ast.unparse(field.target)] = " ".join(str(text.value).split())
-    return found
+        print(textwrap.fill(setting.description, width, initial_indent=indent, subsequent_indent=indent))
 
 
 def _module_doc(algorithm: type) -> str:

@@ -417,7 +417,7 @@ class Agent:
         with replace_folder(path) as folder:
             write(folder, self.description(), self.acting_weights())
 
-    def export_onnx(self, path: str | Path, *, deterministic: bool = True) -> None:
+    def export_onnx(self, path: str | Path, *, deterministic: bool = True) -> float:
         """Write the policy to the file ``path`` as ONNX, which runs without PyTorch and without this package.
 
         Raw observations in, environment actions out, batches of any size. Its inputs, outputs and origin stand in the
@@ -428,6 +428,9 @@ class Agent:
             path: The file, for instance ``policy.onnx``; one that exists is replaced.
             deterministic: Act as well as possible; False explores, with the noise as an input.
 
+        Returns:
+            The largest difference between the file's actions and the agent's, in the environment's units.
+
         Raises:
             AgentError: The extra ``export`` is missing, the file cannot be written or does not act as the agent does,
                 or the agent does not explore.
@@ -436,9 +439,9 @@ class Agent:
         from offline_rl.agent.export import write_onnx
 
         self.refuse_divergence()
-        write_onnx(self.twin(), Path(path), deterministic=deterministic)
+        return write_onnx(self.twin(), Path(path), deterministic=deterministic)
 
-    def export_program(self, path: str | Path, *, deterministic: bool = True) -> None:
+    def export_program(self, path: str | Path, *, deterministic: bool = True) -> float:
         """Like :meth:`export_onnx`, as a program for ``torch.export.load``, which needs PyTorch only.
 
         Its inputs are given by name: ``torch.export.load("policy.pt2").module()(observation=...)``.
@@ -446,7 +449,7 @@ class Agent:
         from offline_rl.agent.export import write_program
 
         self.refuse_divergence()
-        write_program(self.twin(), Path(path), deterministic=deterministic)
+        return write_program(self.twin(), Path(path), deterministic=deterministic)
 
     def push_to_hub(
         self, name: str, *, evaluation: Any = None, private: bool = False, message: str = "Upload agent"

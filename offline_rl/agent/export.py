@@ -125,7 +125,7 @@ class WindowPolicy(Policy):
         return (self.to_environment(action),) if memory is None else (self.to_environment(action), following)
 
 
-def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> None:
+def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> float:
     """Write an agent's policy as one ONNX file, see :meth:`offline_rl.agent.Agent.export_onnx`."""
     try:
         import onnx
@@ -133,8 +133,8 @@ def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> None:
         import onnxscript  # noqa: F401 (the exporter needs it)
     except ModuleNotFoundError as error:
         raise AgentError(f'{error.name} is not installed; pip install "offline-rl-suite[export]"') from None
-    if path.suffix == ".pt2":
-        raise AgentError(f"{path} is a name for a program; export_program writes one, or end it with .onnx")
+    if path.suffix != ".onnx":
+        raise AgentError(f"{path} is no name for ONNX; end it with .onnx, or write a .pt2 file by export_program")
     program, outputs = _traced(agent, deterministic)
     with _quietly():
         exported = torch.onnx.export(
@@ -150,14 +150,15 @@ def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    _check(agent, lambda arrays: session.run(outputs, arrays), deterministic, "ONNX Runtime")
+    difference = _difference(agent, lambda arrays: session.run(outputs, arrays), deterministic, "ONNX Runtime")
     _write(path, content)
+    return difference
 
 
-def write_program(agent: Any, path: Path, *, deterministic: bool) -> None:
+def write_program(agent: Any, path: Path, *, deterministic: bool) -> float:
     """Write an agent's policy as a program of PyTorch's, see :meth:`offline_rl.agent.Agent.export_program`."""
-    if path.suffix == ".onnx":
-        raise AgentError(f"{path} is a name for ONNX; export_onnx writes it, or end it with .pt2")
+    if path.suffix != ".pt2":
+        raise AgentError(f"{path} is no name for a program; end it with .pt2, or write an .onnx file by export_onnx")
     program, _ = _traced(agent, deterministic)
     file = io.BytesIO()
     with _quietly():
@@ -168,8 +169,9 @@ def write_program(agent: Any, path: Path, *, deterministic: bool) -> None:
         output = module(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         return [tensor.numpy() for tensor in (output if isinstance(output, tuple) else (output,))]
 
-    _check(agent, run, deterministic, "the program read back")
+    difference = _difference(agent, run, deterministic, "the program read back")
     _write(path, file.getvalue())
+    return difference
 
 
 @torch.no_grad()
@@ -254,14 +256,15 @@ def _tidy(onnx: Any, model: Any) -> None:
             graph.input.append(onnx.helper.make_tensor_value_info(name, weight.data_type, list(weight.dims)))
 
 
-def _check(agent: Any, run: Run, deterministic: bool, reader: str) -> None:
-    """Refuse a file that does not act as the agent does."""
+def _difference(agent: Any, run: Run, deterministic: bool, reader: str) -> float:
+    """Return the largest difference between the actions of a file and of the agent; refuse a file that acts otherwise."""
     played = _play_windows if isinstance(agent, SequenceAgent) else _play_rows
     found, wanted = (np.concatenate(actions) for actions in zip(*played(agent, run, deterministic), strict=True))
     worst = float(np.abs(found - wanted).max(initial=0 if len(found) > CHECKED_ROWS // 2 else np.inf))
     preprocessing = agent.preprocessing
     if not worst <= TOLERANCE * float((preprocessing.action_high - preprocessing.action_low).max()):
         raise AgentError(f"{reader} gives actions that differ from the agent's by {worst:.2g}, so nothing was written")
+    return worst
 
 
 def _observations(agent: Any, generator: np.random.Generator, batch: int) -> np.ndarray:

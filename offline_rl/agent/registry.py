@@ -116,7 +116,7 @@ def upgraded(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _installed(name: str) -> type[Agent] | Variants:
     known = algorithms()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise AgentError(f"unknown algorithm {quoted(name)}; {hint}")
     found: type[Agent] | Variants = known[name].load()

@@ -51,5 +51,5 @@ def _export(*, path: str, out: str, seed: int | None, explore: bool, overwrite: 
         raise UsageError(f"{path} is no run with agents of several seeds; leave out --seed")
     agent = load_agent(path)
     write = agent.export_onnx if out.endswith(".onnx") else agent.export_program
-    write(out, deterministic=not explore)
-    print(f"{out}: {agent.name} of {path}, compared with the agent")
+    difference = write(out, deterministic=not explore)
+    print(f"{out}: {agent.name} of {path}; its actions differ from the agent's by at most {difference:.1e}")

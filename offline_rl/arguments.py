@@ -302,7 +302,8 @@ def options_class(table: Mapping[str, Setting]) -> type:
 
     fields: list[tuple[str, Any, Any]] = []
     for name, setting in table.items():
-        shown = f"(default: {setting.default}" + (f"; {setting.range})" if setting.range else ")")
+        default_text = " ".join(_shown(setting.default))
+        shown = f"(default: {default_text}" + (f"; {setting.range})" if setting.range else ")")
         marks = tyro.conf.arg(name=name, help=setting.description, help_behavior_hint=shown)
         default = dataclasses.field(default_factory=functools.partial(copy.copy, setting.default))
         fields.append((_field(name), typing.Annotated[setting.kind, marks], default))

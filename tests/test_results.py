@@ -214,7 +214,7 @@ def test_a_report_takes_runs_and_folders_of_results(run, other, tmp_path, capsys
     table = (tmp_path / "page" / "table.md").read_text()
     for label in ("bc, learning_rate 0.0003", "bc, learning_rate 1.0", "kept"):
         assert f"| hopper-demo | {label} |" in table
-    assert (tmp_path / "page" / "report.md").read_text().startswith("# page\n")
+    assert (tmp_path / "page" / "report.md").read_text().startswith("# Results: page\n")
     assert sorted(run.path.rglob("*")) == before
 
 

@@ -257,7 +257,7 @@ def _tidy(onnx: Any, model: Any) -> None:
 
 
 def _difference(agent: Any, run: Run, deterministic: bool, reader: str) -> float:
-    """Return the largest difference between the actions of a file and of the agent; refuse a file that acts otherwise."""
+    """Return the largest difference between a file's actions and the agent's; refuse a file that acts otherwise."""
     played = _play_windows if isinstance(agent, SequenceAgent) else _play_rows
     found, wanted = (np.concatenate(actions) for actions in zip(*played(agent, run, deterministic), strict=True))
     worst = float(np.abs(found - wanted).max(initial=0 if len(found) > CHECKED_ROWS // 2 else np.inf))

@@ -189,8 +189,8 @@ def test_help_shows_what_is_typed(capsys):
     for shown in ("--wandb [True|False]", "--seeds INT [INT ...]", "--out TEXT", "--data_mode {d4rl,exact}"):
         assert shown in text
     words = " ".join(text.replace("│", " ").split())
-    assert "One independent agent is trained for each seed. (default: 0)" in words
-    assert "(default: 256 256)" in words
+    assert "One independent agent is trained for each seed. (default: 0; at least 0)" in words
+    assert "(default: 256 256; at least 1)" in words
     assert "by default runs/ALGORITHM-DATASET" in words
     assert "{None}" not in text
 
@@ -321,8 +321,8 @@ def test_algos_and_datasets_describe(capsys, tmp_path, monkeypatch):
     assert main(["algos", "td3_bc"]) == 0
     described = capsys.readouterr().out
     assert "arXiv 2106.06860" in described
-    assert "  alpha = 2.5\n      Weight of the Q term against the behaviour-cloning term.\n" in described
-    assert "  batch_size = 256\n      Rows in a batch" in described
+    assert "  alpha = 2.5   (at least 0)\n      Weight of the Q term against the behaviour-cloning term.\n" in described
+    assert "  batch_size = 256   (at least 1)\n      Rows in a batch" in described
     assert main(["datasets"]) == 0
     listed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     assert listed["walker2d-full-replay-v2"] == ["not", "here"]

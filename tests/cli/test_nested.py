@@ -58,12 +58,12 @@ def test_help_and_the_list_of_settings_show_limits(capsys):
     with pytest.raises(SystemExit):
         main(["train", "parl", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--lower.beta FLOAT" in text and "(default: 3.0; at least 0)" in text
+    assert "--lower.beta NUMBER" in text and "(default: 3.0; at least 0)" in text
     assert "(default: 1000000; at least 1)" in text
     assert main(["algos", "famo2o"]) == 0
     listed = capsys.readouterr().out
-    assert "Settings with base iql" in listed and "Settings with base cql" in listed
-    assert "weight_limit              100.0          above 0" in listed
+    assert "Hyperparameters with base iql" in listed and "Hyperparameters with base cql" in listed
+    assert "  weight_limit = 100.0   (above 0)\n" in listed
 
 
 def test_a_sweep_searches_them(tmp_path):

@@ -142,12 +142,15 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     assert without_timings(run.rows) == without_timings(straight.rows)
 
 
-def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, caplog):
+def test_a_profiled_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, caplog):
     caplog.set_level(logging.INFO, "offline_rl")
-    settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10}
+    settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10, "profile": True}
     run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
     said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", caplog.text)
     assert int(said[1]) <= int(said[2])
+    (place,) = (number for number, message in enumerate(caplog.messages) if "profile: writing" in message)
+    assert "where the time of" in caplog.messages[-1]
+    assert place < len(caplog.messages) - 1
     assert 0 < Checkpoint.load(run.path).waited <= Checkpoint.load(run.path).seconds
 
 

@@ -19,6 +19,7 @@ from offline_rl.documents import read_bytes, said
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, read_record, sealed, write_json, writing
 from offline_rl.folders import owned_folder
+from offline_rl.origin import begun
 from offline_rl.tracking.callbacks import Callback, Row, TensorBoardCallback, check_callbacks
 from offline_rl.tracking.record import Record, read_metrics, rows_in
 from offline_rl.tracking.wandb import WandbCallback
@@ -196,7 +197,7 @@ def _opened(
 
 def _check_folder(out: Path, resume: bool) -> None:
     if not resume:
-        raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
+        raise RunError(f"{out} exists; choose another --out, or continue it by offline-rl resume {out}")
     if not (out / "config.json").is_file():
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
@@ -206,13 +207,15 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[Checkpoin
     old = _read_config(out) if config.is_file() else None
     different, other_lengths = (differences(old, plan), changed_lengths(old, plan)) if old else ([], [])
     if len(different) > len(other_lengths):
-        raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
+        raise RunError(
+            f"{out} was made with other settings: {'; '.join(different)}; offline-rl resume {out} goes on with its own"
+        )
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:
         if plan.options.resume:
             say(f"no checkpoint in {out}; starting anew")
         with writing(config, "choose another --out"):
-            write_json(config, sealed(plan.record()))
+            write_json(config, sealed(plan.record() | begun()))
         return None, plan.compute
     if old and (longer := made_longer(checkpoint, old, plan, out)):
         # The checkpoint first: with it alone, the same command does the rest.

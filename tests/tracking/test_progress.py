@@ -74,10 +74,8 @@ def test_a_short_run_has_a_line_for_each_evaluation_and_one_at_its_end(clock, li
     for step in (0, 250, 500, 750):
         run(shown, clock, step, step + 250, speed=100)
         shown.score(step, [1.0, 3.0])
-    assert [message.split()[0] for message in lines.messages] == ["evaluated:", "evaluated:", "evaluated:"] + [
-        "step",
-        "evaluated:",
-    ]
+    kinds = [message.split()[0] for message in lines.messages]
+    assert kinds == ["evaluated:", "evaluated:", "evaluated:", "step", "evaluated:"]
 
 
 SCORES = [6.3, 11.7, 7.6, 7.5, 4.6, 9.9]

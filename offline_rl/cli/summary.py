@@ -45,7 +45,7 @@ def _next_commands(path: Path, config: Row, *, scored: bool) -> list[str]:
     commands = [
         *([f"offline-rl evaluate {run}"] if config["task"] else []),
         f"offline-rl export {run}{one} --out policy.onnx",
-        *([f"offline-rl compare {run} OTHER, or report {run} OTHER --out report"] if scored else []),
+        *([f"offline-rl report {run} --out report, or compare RUN RUN"] if scored else []),
     ]
     return [f"{'' if number else 'next':6}{command}" for number, command in enumerate(commands)]
 
@@ -54,11 +54,11 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     final = [row for row in rows if row["kind"] == "final"]
     data, steps, online_steps = config["dataset"], config["options"]["steps"], config["options"]["online_steps"]
     online = f" and {online_steps:,} online" if online_steps else ""
-    lines = [f"{config['algorithm']} on {data['name']}, {steps:,} updates{online}"]
+    lines = [f"{config['algorithm']} on {data['name']}, {steps:,} updates{online}, {config['dynamics']} dynamics"]
     if not final:
         return lines
     reference = data.get("reference") or {"score_name": "normalised score", "returns": "D4RL's"}
-    lines.append(f"  {'':24}{'return':>18}  {reference['score_name']:>17}   ({config['dynamics']} dynamics)")
+    lines.append(f"  {'':24}{'return':>18}  {reference['score_name']:>17}")
     for step in sorted({row["step"] for row in final}):
         if online_steps:
             lines.append("  after the offline phase" if step == steps else "  after the online phase")

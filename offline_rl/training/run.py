@@ -131,7 +131,7 @@ def train(
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(WorkerPool()) as pool:
-        return carry_out(plan, out, pool, callbacks=callbacks, about=[] if options.quiet else plan.sentences())
+        return carry_out(plan, out, pool, callbacks=callbacks)
 
 
 def carry_out(
@@ -142,7 +142,6 @@ def carry_out(
     callbacks: Sequence[Callback] = (),
     stop: Stop | None = None,
     say: Callable[[str], None] | None = None,
-    about: Sequence[str] = (),
 ) -> Run:
     """Do what is planned, in a run folder; several plans may be carried out at once by threads of one process.
 
@@ -153,7 +152,6 @@ def carry_out(
         callbacks: What is called with each row, before the callbacks that the plan's options ask for.
         stop: Lets the caller ask to stop.
         say: What to do with a sentence on where the run begins; by default it is logged, unless the plan is quiet.
-        about: What to log of the plan once the folder is open.
 
     Returns:
         The finished run.
@@ -168,8 +166,6 @@ def carry_out(
     with contextlib.ExitStack() as signals:
         signals.enter_context(stopped_by_signals(stop))
         with _opened(out, plan, say) as (path, checkpoint, compute):
-            for sentence in about:
-                _log(sentence)
             if checkpoint is not None and checkpoint.finished:
                 say(f"{path} is finished ({checkpoint.step:,} updates); nothing to do")
                 if not (path / "curve.png").exists():

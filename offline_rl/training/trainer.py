@@ -41,6 +41,7 @@ from offline_rl.tracking.progress import Progress
 from offline_rl.tracking.record import Record
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_target_return
+from offline_rl.training.introduction import introduction
 from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Compute, Plan
 from offline_rl.training.workers import (
@@ -132,7 +133,8 @@ def train_plan(
         if options.workers == 0:
             pool = stack.enter_context(CallingProcess())
         if not options.quiet:
-            logger.info("%s", memory)
+            for line in introduction(plan, compute, out, memory, resumed=checkpoint is not None):
+                logger.info("%s", line)
         # Evaluators first: then all processes start side by side.
         evaluators = take_evaluators(plan, pool)
         stack.callback(pool.give_back, evaluators)

@@ -134,7 +134,7 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     assert process.returncode == 128 + number
     stopped = Checkpoint.load(out).step
     assert 0 < stopped < STEPS
-    assert f"stopped at step {stopped}" in errors
+    assert f"stopped at step {stopped}; offline-rl resume " in errors
     resumed = subprocess.run([*start, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
     assert f"resumed at step {stopped}" in resumed.stderr
     run = orl.Run(out)
@@ -178,12 +178,12 @@ def test_resuming_a_finished_run_does_nothing(straight, tiny, caplog):
 
 def test_resuming_with_other_settings_names_them(straight, tiny):
     settings = {**SCHEDULE, **tiny, "steps": 500}
-    with pytest.raises(orl.RunError, match=r"alpha was 2.5, now 9.0; steps was 400, now 500"):
+    with pytest.raises(orl.RunError, match=r"alpha was 2.5, now 9.0; steps was 400, now 500; .* resume"):
         orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, alpha=9.0, **settings)
 
 
 def test_an_existing_folder_is_left_alone(straight, tmp_path, tiny):
-    with pytest.raises(orl.RunError, match="exists; choose another --out, or continue it with --resume"):
+    with pytest.raises(orl.RunError, match="exists; choose another --out, or continue it by offline-rl resume"):
         orl.train("td3_bc", "hopper-demo", out=str(straight.path), **tiny)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(orl.RunError, match="is no run folder"):

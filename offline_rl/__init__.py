@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
     from offline_rl.training.evaluation import evaluate
     from offline_rl.training.finetune import finetune
+    from offline_rl.training.resume import resume
     from offline_rl.training.run import Run, train
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "make_env",
     "normalized_score",
     "report",
+    "resume",
     "train",
 ]
 
@@ -57,6 +59,7 @@ _HOMES = {
     "collect": "collection.collect",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
+    "resume": "training.resume",
     "Run": "training.run",
     "train": "training.run",
     **dict.fromkeys(("AgentError", "DatasetError", "OfflineRLError", "RunError", "TaskError"), "errors"),

@@ -410,19 +410,10 @@ def _unknown_in(path: str, name: str, algorithm: Any, known: Iterable[str]) -> s
 
 def _options_of_a_run(path: str, config: Any) -> dict[str, Any]:
     """Return the options that repeat the run of a ``config.json``."""
-    from offline_rl.agent import find_algorithm
-    from offline_rl.training.plan import upgraded_record
-    from offline_rl.training.preset import recorded_preset
+    from offline_rl.training.plan import options_of, upgraded_record
 
     try:
         check(config, RUN)
-        config = upgraded_record(config)
+        return options_of(upgraded_record(config))
     except ValueError as error:
         raise UsageError(f"{path} is no whole config.json of a run: {error}") from None
-    dataset = config["dataset"]
-    data = {"dataset": dataset["source"], "data_mode": dataset["mode"]}
-    task = {"task": config["task"], "dynamics": config["dynamics"]}
-    differing = config["options"].get("each", {})
-    settings = {name: value for name, value in config["config"].items() if name not in differing}
-    preset = recorded_preset(find_algorithm(config["algorithm"], config["config"]), config.get("preset"))
-    return {**settings, **config["options"], **data, **task, **({"preset": preset} if preset else {})}

@@ -5,6 +5,7 @@ traceback and exits with status 2.
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -51,9 +52,12 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         signal: The signal's number.
     """
 
+    remedy = "offline-rl resume {out}"
+    """What goes on from there."""
+
     def __init__(self, step: int, number: int, out: object) -> None:
         if step:
-            said = f"stopped at step {step}; the same command with --out {out} --resume goes on from there"
+            said = f"stopped at step {step}; {self.remedy.format(out=shlex.quote(str(out)))} goes on from there"
         else:
             said = "stopped before the first step was saved; the same command begins anew"
         super().__init__(said)

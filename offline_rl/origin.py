@@ -1,10 +1,17 @@
-"""Where a number comes from: the versions, the commit and the processor that made it."""
+"""Where a number comes from: the versions, the commit and the processor that made it, and by which command."""
 
+import contextlib
+import contextvars
+import datetime
 import functools
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+_command: contextvars.ContextVar[str | None] = contextvars.ContextVar("command", default=None)
 
 
 def versions() -> dict[str, str]:
@@ -16,6 +23,22 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+@contextlib.contextmanager
+def run_by(arguments: Sequence[str]) -> Iterator[None]:
+    """Remember the command line while the command runs: what stands after ``offline-rl``."""
+    token = _command.set(shlex.join(["offline-rl", *arguments]))
+    try:
+        yield
+    finally:
+        _command.reset(token)
+
+
+def begun() -> dict[str, str | None]:
+    """Return when a run that begins now was started, in UTC, and by which command; None if by no command of ours."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {"started": now.isoformat(timespec="seconds"), "command": _command.get()}
 
 
 @functools.cache

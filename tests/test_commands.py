@@ -79,7 +79,7 @@ def smaller(words):
     words = [found for word in words for found in (runs if word == "runs/*" else [word])]
     for name, value in (("--steps", "24"), ("--online_steps", "6")):
         if name in words:
-            words[words.index(name) + 1] = "30" if "--resume" in words else value
+            words[words.index(name) + 1] = "30" if {"resume", "--resume"} & set(words) else value
     if "--seeds" in words and "--each" not in words:
         first = words.index("--seeds") + 1
         last = next((place for place in range(first, len(words)) if not words[place].isdigit()), len(words))
@@ -91,6 +91,8 @@ def smaller(words):
         return [*words, *missing, *TRAIN, *MORE.get(words[1], [])]
     if kind == "finetune":
         return [*words, "--final_episodes", "1", "--quiet", "True"]
+    if kind == "resume":
+        return [*words, "--quiet", "True", "--workers", "1"]
     if kind == "evaluate":
         return [*words, "--episodes", "2"]
     if kind == "sweep":

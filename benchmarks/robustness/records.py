@@ -199,7 +199,7 @@ def _compare(run: Path) -> Any:
 
 
 def _print(run: Path) -> Any:
-    from offline_rl.cli.train import print_report
+    from offline_rl.cli.summary import print_report
 
     with contextlib.redirect_stdout(io.StringIO()) as said:
         print_report(orl.Run(run))

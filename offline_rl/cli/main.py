@@ -17,8 +17,9 @@ from offline_rl.cli.evaluate import evaluate_command
 from offline_rl.cli.export import export_command
 from offline_rl.cli.sweep import sweep_command
 from offline_rl.cli.terminal import shown_on_terminal
-from offline_rl.cli.train import finetune_command, train_command
+from offline_rl.cli.train import finetune_command, resume_command, train_command
 from offline_rl.errors import Interrupted, OfflineRLError, brief, quoted, suggestion
+from offline_rl.origin import run_by
 from offline_rl.processes.interpreter import stop_with_parent
 
 TRACEBACK = "OFFLINE_RL_TRACEBACK"
@@ -29,6 +30,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
 
   offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
   offline-rl finetune RUN --steps N       go on online with the agents of a finished run
+  offline-rl resume RUN                   go on with a run that was stopped; --steps N goes on longer
   offline-rl evaluate RUN_OR_AGENT        score saved agents
   offline-rl export RUN_OR_AGENT          write a policy as ONNX, to act without this package
   offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
@@ -45,12 +47,16 @@ Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, 2 for a mistake of the user's or ours, 128 + signal when stopped.
+    """Run one command; return the exit status.
+
+    It is 0; 1 for a run of which all agents have diverged; 2 for a mistake of the user's or ours; 128 + signal when
+    stopped.
 
     What no reader has foreseen ends in one sentence, too; with ``OFFLINE_RL_TRACEBACK`` set it keeps its traceback.
     """
-    with shown_on_terminal():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with shown_on_terminal(), run_by(arguments):
+        return _main(arguments)
 
 
 def _main(arguments: list[str]) -> int:
@@ -66,7 +72,7 @@ def _main(arguments: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise UsageError(f"unknown command {quoted(name)}{suggestion(name, COMMANDS)}")
-        COMMANDS[name](rest)
+        status = COMMANDS[name](rest)
         sys.stdout.flush()
     except OfflineRLError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,7 +85,7 @@ def _main(arguments: list[str]) -> int:
         return 130
     except Exception as error:
         return _unforeseen(error)
-    return 0
+    return status or 0
 
 
 def _unforeseen(error: Exception) -> int:
@@ -117,9 +123,10 @@ def _hear_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train_command,
     "finetune": finetune_command,
+    "resume": resume_command,
     "evaluate": evaluate_command,
     "export": export_command,
     "sweep": sweep_command,

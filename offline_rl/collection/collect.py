@@ -39,6 +39,12 @@ LOOK_SECONDS = 0.25
 """How often the loop looks up from collecting: a signal is answered after about so long."""
 
 
+class CollectionInterrupted(Interrupted):
+    """The same for a collection, which goes on by its own command."""
+
+    remedy = "the same command with --out {out} --resume"
+
+
 def collect(kind: str, *, options: CollectOptions | None = None, **settings: Any) -> Path:
     """Make a dataset in D4RL's layout by playing a task.
 
@@ -215,7 +221,7 @@ class Collection:
                     self._save(step, behavior, recorder, stored)
                     saved = now
                 if stop.signal and step < self._options.steps:
-                    raise Interrupted(step, stop.signal, self._out)
+                    raise CollectionInterrupted(step, stop.signal, self._out)
         self._write(recorder)
 
     def _behavior(self, environment: OnlineEnvironment, recorder: Recorder) -> Behavior:

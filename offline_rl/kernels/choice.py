@@ -14,7 +14,7 @@ number, and stays one; a loss that has come to its end has nothing but such grad
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -22,6 +22,9 @@ from offline_rl.kernels import native
 
 Kernel = Literal["default", "onednn", "native", "native+onednn", "bf16", "tf32"]
 """PyTorch's matrix product, oneDNN's, our own kernel for perceptrons with either for the rest; less precise ones."""
+
+Precision = Literal["float32", "tf32", "bf16"]
+"""Of matrix products."""
 
 _TOLERANCE = 1e-5
 """Largest error of a float32 product, relative to the sum of the terms' magnitudes; true bfloat16 is off by 1e-4."""
@@ -39,6 +42,23 @@ def choose_kernel(threads: int = 1, *, built: bool = True) -> Kernel:
     if built and threads == 1 and native.available():
         return "native+onednn" if onednn else "native"
     return "onednn" if onednn else "default"
+
+
+def kernel_in_words(kernel: Kernel, threads: int = 1) -> str:
+    """Say which kernel computes on a CPU, and why that one."""
+    if precision_of(kernel) != "float32":
+        return f"{kernel} products, as asked for"
+    products = "oneDNN's products (AMD Zen 5 or later)" if "onednn" in kernel else "PyTorch's products"
+    if "native" in kernel:
+        return f"native kernel for MLPs (AVX-512, a C++ compiler) with {products}"
+    if threads > 1:
+        return f"{products}, because the native kernel takes one thread, not {threads}"
+    return f"{products}, because {native.obstacle() or 'the run began with them'}"
+
+
+def precision_of(kernel: str) -> Precision:
+    """Return the precision of a kernel's matrix products."""
+    return cast(Precision, kernel) if kernel in ("tf32", "bf16") else "float32"
 
 
 def use_kernel(kernel: Kernel, threads: int) -> None:

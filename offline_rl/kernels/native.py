@@ -69,6 +69,12 @@ def available() -> bool:
     return isinstance(_attempt(), _Library)
 
 
+def obstacle() -> str | None:
+    """Say why the kernel cannot be used here; None if it can."""
+    found = _attempt()
+    return str(found) if isinstance(found, NativeError) else None
+
+
 def serves(x: Tensor, layers: Sequence[Tensor]) -> bool:
     """Return whether the active kernel takes these: float32 on the CPU, of sizes that fit; it checks nothing itself."""
     return (

@@ -10,6 +10,7 @@ from offline_rl.agent import find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.errors import RunError
 from offline_rl.files import replace_folder, sealed, write_json
+from offline_rl.origin import begun
 from offline_rl.tracking.callbacks import Callback, check_callbacks
 from offline_rl.training.checkpoint import Checkpoint
 from offline_rl.training.options import FinetuneOptions, LoopOptions, TrainOptions
@@ -96,7 +97,7 @@ def _source(config: dict[str, Any], options: FinetuneOptions) -> str:
 def _begin(old: Run, out: Path, plan: Plan) -> None:
     """Make the new folder: the old run's record and checkpoint, with a step count that is no longer the end."""
     if out.exists():
-        raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
+        raise RunError(f"{out} exists; choose another --out, or continue it by offline-rl resume {out}")
     config = old.config
     if plan.dataset.fingerprint != config["dataset"]["fingerprint"]:
         raise RunError(f"{plan.dataset.name} is not the data that {old.path} was trained on; give that with --dataset")
@@ -111,14 +112,14 @@ def _begin(old: Run, out: Path, plan: Plan) -> None:
         raise RunError(f"{old.path} has an online phase already; start from the offline run before it")
     checkpoint = Checkpoint.load(old.path)
     if checkpoint is None or not checkpoint.finished:
-        raise RunError(f"{old.path} is not finished; continue it first with --resume")
+        raise RunError(f"{old.path} is not finished; continue it first by offline-rl resume {old.path}")
     going_on = dataclasses.replace(checkpoint, finished=False, total=plan.options.total_steps)
     try:
         with replace_folder(out, new=True) as folder:
             shutil.copyfile(old.path / "metrics.jsonl", folder / "metrics.jsonl")
-            write_json(folder / "config.json", sealed(plan.record() | {"offline": config}))
+            write_json(folder / "config.json", sealed(plan.record() | begun() | {"offline": config}))
             going_on.save(folder)
     except FileExistsError:
-        raise RunError(f"{out} exists; choose another --out, or continue it with --resume") from None
+        raise RunError(f"{out} exists; choose another --out, or continue it by offline-rl resume {out}") from None
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error}); choose another --out") from error

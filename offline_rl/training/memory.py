@@ -47,11 +47,16 @@ class Memory:
         """All together."""
         return self.dataset + self.replicas * self.replica
 
-    def __str__(self) -> str:
-        """Say it in one line."""
-        parts = f"dataset {_size(self.dataset)}, {self.replicas} x {_size(self.replica)} for agents"
+    @property
+    def in_words(self) -> str:
+        """What is needed, and what there is."""
         free = "" if self.free is None else f" of {_size(self.free)} free"
-        return f"memory: at least {_size(self.needed)}{free} on {self.device} ({parts})"
+        return f"at least {_size(self.needed)}{free} on {self.device}"
+
+    def __str__(self) -> str:
+        """Say it in one line, with its parts."""
+        parts = f"dataset {_size(self.dataset)}, {self.replicas} x {_size(self.replica)} for agents"
+        return f"memory: {self.in_words} ({parts})"
 
     def check(self) -> None:
         """Refuse what cannot fit.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from offline_rl.errors import RunError, quoted
+from offline_rl.kernels.choice import Precision
 from offline_rl.settings import AtLeast, Count, NonNegative, conform
 
 Mode = Literal["eager", "compile", "cudagraph"]
@@ -21,7 +22,7 @@ class LoopOptions:
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
     mode: Literal["auto", "eager", "compile", "cudagraph"] = "auto"
     """How updates are made; "compile" pays in long runs on a CPU, "auto" is "eager" there and "cudagraph" on a GPU."""
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Precision = "float32"
     """Of matrix products; "tf32" (on a GPU) and "bf16" (on a CPU with AMX) are faster, and change results."""
     out: str | None = None
     """Folder of the run; by default runs/ALGORITHM-DATASET, or of a run that goes on online RUN-online."""
@@ -152,3 +153,18 @@ RESULT_OPTIONS = (
     "threads",
 )
 """Options that change what a run records; a resumed run must have the same."""
+
+FREE_OPTIONS = (
+    "workers",
+    "checkpoint_seconds",
+    "profile",
+    "wandb",
+    "wandb_project",
+    "wandb_entity",
+    "wandb_group",
+    "wandb_tags",
+    "wandb_artifact",
+    "tensorboard",
+    "quiet",
+)
+"""Options that change nothing of a run's results; each time that it goes on it may be given others."""

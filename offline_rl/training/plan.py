@@ -28,11 +28,11 @@ from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_inside
-from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel
+from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel, precision_of
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
 from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
-from offline_rl.training.preset import Preset, find_preset
+from offline_rl.training.preset import Preset, find_preset, recorded_preset
 from offline_rl.training.updates.compiled import obstacle
 
 FORMAT = 2
@@ -282,6 +282,23 @@ def upgraded_record(record: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
+def options_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the options and settings that repeat the run of a ``config.json``, by name."""
+    dataset = record["dataset"]
+    differing = record["options"].get("each", {})
+    settings = {name: value for name, value in record["config"].items() if name not in differing}
+    preset = recorded_preset(find_algorithm(record["algorithm"], record["config"]), record.get("preset"))
+    return {
+        **settings,
+        **record["options"],
+        "dataset": dataset["source"],
+        "data_mode": dataset["mode"],
+        "task": record["task"],
+        "dynamics": record["dynamics"],
+        **({"preset": preset} if preset else {}),
+    }
+
+
 def names_of(dataset: Dataset) -> dict[str, list[str] | None]:
     """Return the names of a dataset's columns, which are part of its agents; runs of older versions recorded none."""
     return {key_of(field): dataset.names.get(key_of(field)) for field in FIELDS}
@@ -299,8 +316,7 @@ def differences(old: dict[str, Any], plan: Plan) -> list[str]:
     pairs.append(("normalisation", normalisation(old), normalisation(new)))
     pairs.append(("device", old["compute"]["device"], new["compute"]["device"]))
     kernels = [record["compute"]["kernel"] for record in (old, new)]
-    precisions = [kernel if kernel in ("tf32", "bf16") else "float32" for kernel in kernels]
-    pairs.append(("precision", precisions[0], precisions[1]))
+    pairs.append(("precision", precision_of(kernels[0]), precision_of(kernels[1])))
     if plan.options.mode != "auto":
         pairs.append(("mode", old["compute"].get("mode", "eager"), new["compute"]["mode"]))
     for section in ("config", "options"):
@@ -343,6 +359,8 @@ def load(dataset: str | Path, options: TrainOptions) -> Dataset:
     Raises:
         OfflineRLError: None is named, or it cannot be loaded.
     """
+    if not dataset and options.resume:
+        raise RunError(f"no dataset; offline-rl resume {options.out} takes that of the run, and all its other options")
     if not dataset:
         raise RunError("no dataset; give --dataset hopper-demo, in Python dataset='hopper-demo', or another one's name")
     return load_dataset(dataset, options.data_mode)

@@ -19,6 +19,7 @@ from offline_rl.documents import read_bytes, said
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, read_record, sealed, write_json, writing
 from offline_rl.folders import owned_folder
+from offline_rl.origin import begun
 from offline_rl.tracking.callbacks import Callback, Row, TensorBoardCallback, check_callbacks
 from offline_rl.tracking.record import Record, read_metrics, rows_in
 from offline_rl.tracking.wandb import WandbCallback
@@ -131,7 +132,7 @@ def train(
     plan = Plan.make(algorithm, dataset, options, agent_settings)
     out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
     with contextlib.closing(WorkerPool()) as pool:
-        return carry_out(plan, out, pool, callbacks=callbacks, about=[] if options.quiet else plan.sentences())
+        return carry_out(plan, out, pool, callbacks=callbacks)
 
 
 def carry_out(
@@ -142,7 +143,6 @@ def carry_out(
     callbacks: Sequence[Callback] = (),
     stop: Stop | None = None,
     say: Callable[[str], None] | None = None,
-    about: Sequence[str] = (),
 ) -> Run:
     """Do what is planned, in a run folder; several plans may be carried out at once by threads of one process.
 
@@ -153,7 +153,6 @@ def carry_out(
         callbacks: What is called with each row, before the callbacks that the plan's options ask for.
         stop: Lets the caller ask to stop.
         say: What to do with a sentence on where the run begins; by default it is logged, unless the plan is quiet.
-        about: What to log of the plan once the folder is open.
 
     Returns:
         The finished run.
@@ -168,8 +167,6 @@ def carry_out(
     with contextlib.ExitStack() as signals:
         signals.enter_context(stopped_by_signals(stop))
         with _opened(out, plan, say) as (path, checkpoint, compute):
-            for sentence in about:
-                _log(sentence)
             if checkpoint is not None and checkpoint.finished:
                 say(f"{path} is finished ({checkpoint.step:,} updates); nothing to do")
                 if not (path / "curve.png").exists():
@@ -197,7 +194,7 @@ def _opened(
 
 def _check_folder(out: Path, resume: bool) -> None:
     if not resume:
-        raise RunError(f"{out} exists; choose another --out, or continue it with --resume")
+        raise RunError(f"{out} exists; choose another --out, or continue it by offline-rl resume {out}")
     if not (out / "config.json").is_file():
         raise RunError(f"{out} is no run folder (it holds no config.json); choose another --out")
 
@@ -207,13 +204,15 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[Checkpoin
     old = _read_config(out) if config.is_file() else None
     different, other_lengths = (differences(old, plan), changed_lengths(old, plan)) if old else ([], [])
     if len(different) > len(other_lengths):
-        raise RunError(f"{out} was made with other settings: {'; '.join(different)}")
+        raise RunError(
+            f"{out} was made with other settings: {'; '.join(different)}; offline-rl resume {out} goes on with its own"
+        )
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:
         if plan.options.resume:
             say(f"no checkpoint in {out}; starting anew")
         with writing(config, "choose another --out"):
-            write_json(config, sealed(plan.record()))
+            write_json(config, sealed(plan.record() | begun()))
         return None, plan.compute
     if old and (longer := made_longer(checkpoint, old, plan, out)):
         # The checkpoint first: with it alone, the same command does the rest.

@@ -41,6 +41,7 @@ from offline_rl.tracking.progress import Progress
 from offline_rl.tracking.record import Record
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_target_return
+from offline_rl.training.introduction import introduction
 from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Compute, Plan
 from offline_rl.training.workers import (
@@ -132,7 +133,8 @@ def train_plan(
         if options.workers == 0:
             pool = stack.enter_context(CallingProcess())
         if not options.quiet:
-            logger.info("%s", memory)
+            for line in introduction(plan, compute, out, memory, resumed=checkpoint is not None):
+                logger.info("%s", line)
         # Evaluators first: then all processes start side by side.
         evaluators = take_evaluators(plan, pool)
         stack.callback(pool.give_back, evaluators)
@@ -144,6 +146,7 @@ def train_plan(
             step,
             options.quiet,
             score_name=plan.score_name,
+            alike=not options.each,
             bar=options.workers != 0,  # it would draw over a debugger
         )
         stack.callback(progress.close)
@@ -231,11 +234,13 @@ class Trainer:
         self._finish()
 
     def report(self) -> None:
-        """Say what the run's time was spent on."""
+        """Say what the run's time was spent on, if that was measured."""
+        if not self._options.profile:
+            return
         if self._options.evaluates:
             share = f"{self._waited:.0f} of {self._seconds():.0f} seconds"
             logger.info("evaluation: nothing was trained for %s, while episodes were played", share)
-        if self._profiled and (self._out / "profile.txt").exists():
+        if (self._out / "profile.txt").exists():
             logger.info("\n%s", (self._out / "profile.txt").read_text(encoding="utf-8"))
 
     def _restore(self) -> None:
@@ -289,7 +294,8 @@ class Trainer:
         weights = self._workers.weights()
         self._evaluator.help(self._workers.clients)
         if self._options.final_episodes:
-            self._progress.note(f"playing {self._options.final_episodes} final episodes for each seed")
+            episodes = self._options.final_episodes
+            self._progress.note(f"playing {episodes} final episode{'s' * (episodes > 1)} for each seed")
             self._evaluate("final", self._options.final_episodes, weights)
         while self._evaluator.pending:
             self._collect(wait=True)
@@ -365,7 +371,7 @@ class Trainer:
             for seed in self._options.seeds
         ]
         self._record.add(rows)
-        self._progress.losses(metrics[self._workers.names[0]])
+        self._progress.losses(self._step, list(metrics.values()))
         self._warn_of_divergence(metrics)
 
     def _warn_of_divergence(self, metrics: dict[str, dict[str, float]]) -> None:
@@ -399,6 +405,8 @@ class Trainer:
         ).save(self._out)
 
     def _write_profile(self) -> None:
+        if not self._options.quiet:
+            logger.info("profile: writing profile.txt and a trace of these updates, which can take minutes")
         text, trace = self._workers.stop_profile()
         with writing(self._out / "profile.txt", MAKE_ROOM):
             write_bytes(self._out / "profile.txt", text.encode())

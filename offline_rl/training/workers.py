@@ -3,6 +3,7 @@
 They are child processes from a pool; with ``--workers 0`` all of them are the calling process.
 """
 
+import itertools
 import json
 import tempfile
 import threading
@@ -294,14 +295,17 @@ class Evaluator:
         self._dispatch()
 
     def collect(self, patience: float = 0.0) -> list[PendingEvaluation]:
-        """Return the evaluations that have ended, in order, after waiting so many seconds at most for some progress."""
+        """Return the evaluations that have ended, after waiting so many seconds at most for some progress.
+
+        They come in the order in which they began: one that has ended waits for those before it.
+        """
         for client in ready(list(self._busy), patience):
             evaluation, job = self._busy.pop(client)
             evaluation.returns[job], evaluation.lengths[job] = client.answer()
             self._idle.append(client)
         self._dispatch()
-        done = [evaluation for evaluation in self.pending if evaluation.done()]
-        self.pending = [evaluation for evaluation in self.pending if not evaluation.done()]
+        done = list(itertools.takewhile(PendingEvaluation.done, self.pending))
+        del self.pending[: len(done)]
         return done
 
     def _dispatch(self) -> None:

@@ -81,6 +81,13 @@ DEMO = ["train", "bc", "--dataset", "hopper-demo"]
         (["collect", "random", "--task", "hopper", "--out", "x.txt"], "let its name end with .hdf5"),
         (["datasets", "download", "hoper-medium-v2"], "did you mean hopper-medium-v2?"),
         ([*DEMO, "--resume"], "name its folder with --out"),
+        (
+            ["train", "bc", "--resume", "--out", "nowhere"],
+            "no dataset; offline-rl resume nowhere takes that of the run",
+        ),
+        (["resume"], "missing argument RUN"),
+        (["resume", "nowhere"], "nowhere/config.json cannot be read"),
+        (["resume", "nowhere", "--alpha", "3"], "unknown option --alpha"),
         ([*DEMO, "--device", "mps"], "is not supported; use cpu, cuda or auto"),
         ([*DEMO, "--device", "cuda:99"], "is not there"),
         ([*DEMO, "--batch_size", "0"], "batch_size is 0; it must be at least 1"),
@@ -244,7 +251,7 @@ def test_training_prints_a_table(trained):
     _, done = trained
     assert done.returncode == 0, done.stderr
     assert "bc on hopper-demo, 30 updates" in done.stdout
-    for line in ("seed 0, 2 episodes", "seed 1, 2 episodes", "mean of seeds", "mean of the data"):
+    for line in ("seed 0, 2 episodes", "seed 1, 2 episodes", "mean of 2 seeds", "mean of the data"):
         assert line in done.stdout
     assert "step 30/30" in done.stderr
 

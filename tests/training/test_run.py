@@ -135,7 +135,7 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     assert process.returncode == 128 + number
     stopped = Checkpoint.load(out).step
     assert 0 < stopped < STEPS
-    assert f"stopped at step {stopped}" in errors
+    assert f"stopped at step {stopped}; offline-rl resume " in errors
     resumed = subprocess.run([*start, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
     assert f"resumed at step {stopped}" in resumed.stderr
     run = orl.Run(out)
@@ -143,12 +143,15 @@ def test_a_signal_stops_at_a_checkpoint_and_resume_ends_in_the_same_bytes(straig
     assert without_timings(run.rows) == without_timings(straight.rows)
 
 
-def test_a_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, caplog):
+def test_a_profiled_run_says_how_long_evaluation_held_it_up(tmp_path, tiny, caplog):
     caplog.set_level(logging.INFO, "offline_rl")
-    settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10}
+    settings = {**tiny, "quiet": False, "steps": 20, "eval_every": 0, "final_episodes": 10, "profile": True}
     run = orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **settings)
     said = re.search(r"evaluation: nothing was trained for (\d+) of (\d+) seconds", caplog.text)
     assert int(said[1]) <= int(said[2])
+    (place,) = (number for number, message in enumerate(caplog.messages) if "profile: writing" in message)
+    assert "where the time of" in caplog.messages[-1]
+    assert place < len(caplog.messages) - 1
     assert 0 < Checkpoint.load(run.path).waited <= Checkpoint.load(run.path).seconds
 
 
@@ -176,12 +179,12 @@ def test_resuming_a_finished_run_does_nothing(straight, tiny, caplog):
 
 def test_resuming_with_other_settings_names_them(straight, tiny):
     settings = {**SCHEDULE, **tiny, "steps": 500}
-    with pytest.raises(orl.RunError, match=r"alpha was 2.5, now 9.0; steps was 400, now 500"):
+    with pytest.raises(orl.RunError, match=r"alpha was 2.5, now 9.0; steps was 400, now 500; .* resume"):
         orl.train("td3_bc", "hopper-demo", seeds=[0, 1, 2], out=str(straight.path), resume=True, alpha=9.0, **settings)
 
 
 def test_an_existing_folder_is_left_alone(straight, tmp_path, tiny):
-    with pytest.raises(orl.RunError, match="exists; choose another --out, or continue it with --resume"):
+    with pytest.raises(orl.RunError, match="exists; choose another --out, or continue it by offline-rl resume"):
         orl.train("td3_bc", "hopper-demo", out=str(straight.path), **tiny)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(orl.RunError, match="is no run folder"):

@@ -30,7 +30,14 @@ ELSEWHERE = {
 }
 """Parts of commands that are not run here, and what they would need."""
 NETWORKS = ["--hidden_dims", "8", "--batch_size", "8"]
-TRAIN = ["--quiet", "True", "--workers", "1", *NETWORKS]
+TRAIN = ["--quiet", "True", "--workers", "0", *NETWORKS]
+ADDED = {
+    "finetune": ["--final_episodes", "1", "--quiet", "True"],
+    "resume": ["--quiet", "True", "--workers", "0"],
+    "evaluate": ["--episodes", "2"],
+    "sweep": ["--run_cap", "1", "--steps", "20", "--eval_every", "10", "--final_episodes", "1", *NETWORKS],
+}
+"""What is added to commands of these kinds, so that they take seconds."""
 WINDOWS = ["--width", "8", "--layers", "1", "--warmup", "0.5"]
 MORE = {
     "a2pr": ["--actor_hidden_dims", "8", "--vae_hidden_dims", "8"],
@@ -89,21 +96,13 @@ def smaller(words):
         usual = {"--steps": "24", "--eval_every": "0", "--final_episodes": "1"}
         missing = [part for name, value in usual.items() if name not in words for part in (name, value)]
         return [*words, *missing, *TRAIN, *MORE.get(words[1], [])]
-    if kind == "finetune":
-        return [*words, "--final_episodes", "1", "--quiet", "True"]
-    if kind == "resume":
-        return [*words, "--quiet", "True", "--workers", "1"]
-    if kind == "evaluate":
-        return [*words, "--episodes", "2"]
-    if kind == "sweep":
-        return [*words, "--run_cap", "1", "--steps", "20", "--eval_every", "10", "--final_episodes", "1", *NETWORKS]
     if kind == "collect":
         words = [
             {"100000": "100", "200000": "200"}.get(word, word).replace("step-100000", "step-100") for word in words
         ]
         words[words.index("--steps") + 1] = "200"
         return [*words, "--quiet", "True", *(["--random_steps", "50", *NETWORKS] if words[1] == "sac" else [])]
-    return words
+    return [*words, *ADDED.get(kind, [])]
 
 
 @pytest.fixture(scope="module")

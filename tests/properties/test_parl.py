@@ -1,5 +1,6 @@
 """Properties of O-PARL that hold whatever the data; each names the mistake that breaks it."""
 
+import dataclasses
 import itertools
 import math
 
@@ -485,7 +486,7 @@ def test_a_lower_level_has_its_own_settings_and_those_of_the_whole_agent(name, m
     assert agent.lower.config is agent.config.lower
     given = {"hidden_dims": [7], "batch_size": 5, "normalize": True, "discount": 0.5}
     decided = {"scale_rewards": False, "exploration_noise": 0.0} if name == "iql" else {"exploration_noise": 0.0}
-    assert vars(agent.lower.config) == {**vars(module.Config()), **decided, **given}
+    assert dataclasses.asdict(agent.lower.config) == {**dataclasses.asdict(module.Config()), **decided, **given}
     assert agent.config.settings()["lower.discount"] == 0.5
 
 

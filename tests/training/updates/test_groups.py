@@ -5,6 +5,7 @@ import torch
 from helpers.members import STEPS, members
 
 from offline_rl.agent import Adam, ParameterGroup, find_algorithm
+from offline_rl.training.loop import make_updates
 from offline_rl.training.updates import compiled
 from offline_rl.training.updates.cuda_graph import CapturedUpdates
 
@@ -19,7 +20,7 @@ class Loop:
 
     def run(self, first, last):
         for member in self.trained:
-            member.run(first, last)
+            make_updates(member, first, last)
 
 
 @pytest.mark.parametrize(("name", "group"), [("bc", "actor"), ("td3_bc", "critic"), ("dt", "model")])

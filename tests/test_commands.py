@@ -89,10 +89,8 @@ def smaller(words):
         usual = {"--steps": "24", "--eval_every": "0", "--final_episodes": "1"}
         missing = [part for name, value in usual.items() if name not in words for part in (name, value)]
         return [*words, *missing, *TRAIN, *MORE.get(words[1], [])]
-    if kind == "finetune":
-        return [*words, "--final_episodes", "1", "--quiet", "True"]
-    if kind == "resume":
-        return [*words, "--quiet", "True", "--workers", "1"]
+    if kind in ("finetune", "resume"):
+        return [*words, *(["--final_episodes", "1"] if kind == "finetune" else []), "--quiet", "True"]
     if kind == "evaluate":
         return [*words, "--episodes", "2"]
     if kind == "sweep":

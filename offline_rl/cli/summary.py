@@ -45,7 +45,7 @@ def _next_commands(path: Path, config: Row, *, scored: bool) -> list[str]:
     commands = [
         *([f"offline-rl evaluate {run}"] if config["task"] else []),
         f"offline-rl export {run}{one} --out policy.onnx",
-        *([f"offline-rl report {run} --out report, or compare RUN RUN"] if scored else []),
+        *([f"offline-rl report {run} --out report"] if scored else []),
     ]
     return [f"{'' if number else 'next':6}{command}" for number, command in enumerate(commands)]
 
@@ -74,7 +74,7 @@ def _remarks(final: Sequence[Row], config: Row, reference: Row) -> list[str]:
     seeds, several = config["options"]["seeds"], final[0]["episodes"] > 1
     remarks = ["± of an agent is the standard deviation over its episodes"] if several else []
     if _mean_of_seeds(final, config):
-        remarks.append("± of the mean of seeds is its 95 % t interval")
+        remarks.append("± of the mean of seeds is its 95 % t interval (see offline-rl compare)")
     if len(seeds) == 1:
         remarks.append("one seed is no result; train several: --seeds 0 1 2 3 4")
     if not reference["returns"].startswith("D4RL's"):

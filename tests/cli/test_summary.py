@@ -1,5 +1,7 @@
 """What a run's last lines say, of rows and settings that are written out here."""
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,8 @@ def final(seed, mean, *, std=4.0, episodes=5):
 def printed(run, capsys):
     status = print_report(run)
     out, err = capsys.readouterr()
-    assert all(len(line) <= 80 for line in out.replace(str(run.path), "runs/td3_bc-hopper-medium-v2").splitlines())
+    usual = out.replace(shlex.quote(str(run.path)), "runs/td3_bc-hopper-medium-v2")
+    assert all(len(line) <= 80 for line in usual.splitlines() if str(run.path) not in line)
     return status, [" ".join(line.split()) for line in out.splitlines()], err
 
 
@@ -54,7 +57,7 @@ def test_the_mean_of_seeds_has_the_interval_that_compare_takes(tmp_path, capsys)
     half = 4.302653 * np.std(returns, ddof=1) / np.sqrt(3)  # t of two degrees of freedom
     assert f"mean of 3 seeds 539.3 ± {half:.1f} 279.6 ± {half / 2:.1f}" in lines
     assert str(Estimate.of([mean / 2 + 10 for mean in returns])) == f"279.6 ± {half / 2:.1f}"
-    assert "± of the mean of seeds is its 95 % t interval" in lines
+    assert "± of the mean of seeds is its 95 % t interval (see offline-rl compare)" in lines
     assert not any("one seed" in line for line in lines)
 
 
@@ -104,7 +107,7 @@ def test_what_one_would_type_next_can_be_typed(tmp_path, capsys):
     assert lines[start:] == [
         f"next offline-rl evaluate {place}",
         f"offline-rl export {place} --seed 3 --out policy.onnx",
-        f"offline-rl report {place} --out report, or compare RUN RUN",
+        f"offline-rl report {place} --out report",
     ]
 
 

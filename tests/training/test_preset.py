@@ -16,6 +16,7 @@ from offline_rl.algos.iql import IQL
 from offline_rl.algos.prdc import PRDC
 from offline_rl.algos.td3_bc import TD3BC
 from offline_rl.arguments import train_settings
+from offline_rl.cli.terminal import shown_on_terminal
 from offline_rl.data import Dataset
 from offline_rl.envs.tasks import find_task
 from offline_rl.training.options import FinetuneOptions, TrainOptions
@@ -194,7 +195,7 @@ def weighted(tmp_path_factory):
     """Give a run of IQL with a preset that its data would not get."""
     folder = tmp_path_factory.mktemp("weighted")
     settings = {"preset": "hopper-medium-expert-v2", "beta": 5.0}
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as said, shown_on_terminal():
         run = orl.train(
             "iql", data(), out=str(folder / "run"), steps=2, **settings, **NO_PLAY, **{**TINY, "quiet": False}
         )

@@ -67,7 +67,7 @@ def test_a_run_of_a_dataset_in_memory_is_given_it_again(tmp_path):
     run = orl.train("bc", data, out=str(tmp_path / "run"), **settings)
     with pytest.raises(orl.RunError, match="was trained on a dataset in memory; give it again with dataset="):
         orl.resume(run)
-    assert orl.resume(run, dataset=data, steps=30, quiet=True).rows[0]["step"] <= 30
+    orl.resume(run, dataset=data, steps=30, quiet=True)
     assert Checkpoint.load(run.path).step == 30
 
 

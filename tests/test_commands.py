@@ -145,6 +145,7 @@ def here(workplace, tmp_path, monkeypatch):
     shutil.copytree(workplace, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "here" / "d4rl"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     return tmp_path / "here"
 
 

@@ -329,7 +329,9 @@ def test_mistakes_are_one_sentence_and_write_nothing(arguments, message, folder,
 def start(out, *more):
     flags = ["--task=hopper", "--steps=1500", "--random_steps=300", "--hidden_dims=16", "--batch_size=16"]
     command = [sys.executable, "-m", "offline_rl", "collect", "sac", *flags, "--checkpoint_seconds=0.3"]
-    return subprocess.Popen([*command, f"--out={out}", *more], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*command, f"--out={out}", *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.slow

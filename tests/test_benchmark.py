@@ -63,7 +63,7 @@ def test_a_suite_is_run_once_and_its_table_names_methods_in_their_order(small, b
     results = small.parent / "results"
     table = (results / "table.md").read_text()
     assert done.stdout.endswith(table)
-    assert [line.split(" | ")[1] for line in table.splitlines()[2:4]] == ["wide", "a narrow one"]
+    assert [line.split(" | ")[1] for line in table.splitlines()[3:5]] == ["wide", "a narrow one"]
     assert table.splitlines()[0] == (
         "| dataset | method | score | return | actor loss | seeds | updates/s | hours | mean of last 10"
         " | best (oracle) | final episodes |"
@@ -296,7 +296,7 @@ def test_a_report_and_a_comparison_are_functions_too(tmp_path):
     page = orl.report(*map(str, folders), out=str(tmp_path / "page"), suite=suite)
     assert page == tmp_path / "page" / "report.html"
     rows = [line.split(" | ") for line in (page.parent / "table.md").read_text().splitlines() if line.startswith("| ")]
-    assert [row[1] for row in rows] == ["method", "wide", "a narrow one"]
+    assert [row[1] for row in rows] == ["method", "mean of the data", "wide", "a narrow one"]
     assert rows[0][4] == "actor loss"
     with pytest.raises(orl.RunError, match="name it with --out"):
         orl.report(*folders)

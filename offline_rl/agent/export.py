@@ -23,6 +23,7 @@ from offline_rl.agent.sequence import SequenceAgent
 from offline_rl.data.windows import Steps
 from offline_rl.errors import AgentError
 from offline_rl.files import write_bytes
+from offline_rl.kernels import native
 
 OPSET = 18
 """Version of ONNX's operators; ONNX Runtime has known it since 1.14 (February 2023)."""
@@ -174,6 +175,7 @@ def write_program(agent: Any, path: Path, *, deterministic: bool) -> float:
     return difference
 
 
+@native.paused()
 @torch.no_grad()
 def _traced(agent: Any, deterministic: bool) -> tuple[torch.export.ExportedProgram, list[str]]:
     """Return the policy as a graph for batches of any size, and what its outputs are called."""

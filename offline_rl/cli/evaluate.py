@@ -101,12 +101,10 @@ def _print_evaluation(result: dict[str, Any]) -> None:
         who = f"{result['agent']}, asked for {asked}" if asked else result["agent"]
         score = result.get("score_is", "score") + (f" {means['score']:.1f}" if "score" in means else "")
         dynamics = f", {result['dynamics']} dynamics" if result["dynamics"] else ""
-        plus_minus = spread({**means, "episodes": result["episodes"]})
-        print(
-            f"{who}: return {means['return']:.1f} ± {plus_minus}, {score}"
-            f"  ({result['episodes']} episodes of {means['length']:.0f} steps on {result['task']}{dynamics};"
-            " ± is their standard deviation)"
-        )
+        plus_minus, episodes = spread({**means, "episodes": result["episodes"]}), result["episodes"]
+        about = "; ± is their standard deviation" if episodes > 1 else ""
+        played = f"{episodes} episode{'s' * (episodes > 1)} of {means['length']:.0f} steps on {result['task']}"
+        print(f"{who}: return {means['return']:.1f} ± {plus_minus}, {score}  ({played}{dynamics}{about})")
 
 
 def _print_means_over_seeds(results: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ fast. The build is kept in the cache folder, under a name made of everything tha
 others wait for it. It knows nothing of PyTorch, so it takes a second to build and serves every version.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def activate(*, active: bool) -> None:
     """
     global _active  # noqa: PLW0603 (like PyTorch's own choice of a matrix product)
     _active = _library() if active else None
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Compute with PyTorch's own operations in this block, which is what a traced program can hold."""
+    global _active  # noqa: PLW0603 (as above)
+    before, _active = _active, None
+    try:
+        yield
+    finally:
+        _active = before
 
 
 def available() -> bool:

@@ -14,6 +14,7 @@ from helpers.agents import agent_of
 import offline_rl as orl
 from offline_rl.agent import SequenceAgent, algorithms, export, find_algorithm
 from offline_rl.data.preprocessing import Preprocessing
+from offline_rl.kernels import native
 
 PREPROCESSING = Preprocessing(
     observation_mean=np.array([1, 2, 3], np.float32),
@@ -271,3 +272,17 @@ def test_a_policy_runs_in_a_fresh_environment_with_numpy_and_onnxruntime_only(td
     )
     assert done.stdout == "[]\n"
     assert np.allclose(np.load(tmp_path / "actions.npy"), agent.act(observations(100)), atol=1e-5)
+
+
+def test_a_process_that_uses_the_native_kernel_exports_as_others_do(tmp_path):
+    """Broken by a kernel of our own in a traced program: its sizes are no symbols."""
+    if not native.available():
+        pytest.skip("the native kernel cannot be built here")
+    agent = agent_of("td3_bc", {"hidden_dims": [8]}, 3, 2)
+    native.activate(active=True)
+    try:
+        agent.export_program(tmp_path / "policy.pt2")
+        assert native._active is not None
+    finally:
+        native.activate(active=False)
+    assert (tmp_path / "policy.pt2").exists()

@@ -101,7 +101,7 @@ def test_a_mistake_ends_the_launcher_with_a_sentence(tmp_path):
     process = start(suite, "--workers", "2")
     assert process.wait(timeout=100) == 2
     message = (tmp_path / "launcher.log").read_text()
-    assert message.startswith("error: all 2 workers have ended, with 2, 2, and work is left; their messages are in ")
+    assert "\nerror: all 2 workers have ended, with 2, 2, and work is left; their messages are in " in message
     assert "missing.hdf5" in (tmp_path / "runs" / "suite" / "workers" / "worker-0.log").read_text()
 
 

@@ -37,7 +37,7 @@ def content(run):
     seeds = run.config["options"]["seeds"]
     folders = [run.path / "agents" / f"seed-{seed}" for seed in seeds]
     files = [(folder / name).read_bytes() for folder in folders for name in ("weights.safetensors", "agent.json")]
-    config = {name: value for name, value in run.config.items() if name != "offline"}
+    config = {name: value for name, value in run.config.items() if name not in ("offline", "started", "command")}
     return files, without_timings(run.rows), config, Checkpoint.load(run.path).step
 
 

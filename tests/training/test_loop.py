@@ -35,7 +35,8 @@ def content(run):
     tensors = {name: tensor.numpy().tobytes() for name, tensor in checkpoint.tensors.items()}
     replays = [path.read_bytes() for path in sorted((run.path / "checkpoint").glob("replay-*"))]
     rest = checkpoint.step, checkpoint.pending, checkpoint.lengths, checkpoint.total, checkpoint.finished
-    return agents, without_timings(run.rows), tensors, replays, rest, run.config
+    config = {name: value for name, value in run.config.items() if name not in ("started", "command")}
+    return agents, without_timings(run.rows), tensors, replays, rest, config
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from offline_rl.analysis.results import CONFIG
 from offline_rl.data import Dataset
 from offline_rl.data.kinds import stem
 from offline_rl.documents import read_bytes, said
-from offline_rl.errors import RunError
+from offline_rl.errors import RunError, suggestion
 from offline_rl.files import MAKE_ROOM, read_record, sealed, write_json, writing
 from offline_rl.folders import owned_folder
 from offline_rl.origin import begun
@@ -268,6 +268,9 @@ def _draw(out: Path) -> None:
 
 def _read_config(out: Path) -> dict[str, Any]:
     path, remedy = out / "config.json", "give the folder of a run, or copy the run again"
+    if not out.exists():
+        beside = [other.name for other in out.parent.iterdir()] if out.parent.is_dir() else []
+        raise RunError(f"there is no folder {out}{suggestion(out.name, beside) or '; check the path'}")
     try:
         content = read_bytes(path)
     except (OSError, ValueError) as error:

@@ -115,3 +115,9 @@ def test_a_run_records_when_and_by_which_command_it_began(straight, tmp_path):
     assert main([*arguments, "--resume"]) == 0
     assert json.loads((path / "config.json").read_text()) == before
     assert straight.config["command"] is None
+
+
+def test_a_folder_that_is_not_there_gets_the_nearest_name(tmp_path, capsys):
+    (tmp_path / "bc-hopper-demo").mkdir()
+    assert main(["resume", str(tmp_path / "bc-hopper-dem")]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean bc-hopper-demo?\n")

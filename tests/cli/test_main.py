@@ -86,7 +86,7 @@ DEMO = ["train", "bc", "--dataset", "hopper-demo"]
             "no dataset; offline-rl resume nowhere takes that of the run",
         ),
         (["resume"], "missing argument RUN"),
-        (["resume", "nowhere"], "nowhere/config.json cannot be read"),
+        (["resume", "nowhere"], "there is no folder nowhere"),
         (["resume", "nowhere", "--alpha", "3"], "unknown option --alpha"),
         ([*DEMO, "--device", "mps"], "is not supported; use cpu, cuda or auto"),
         ([*DEMO, "--device", "cuda:99"], "is not there"),

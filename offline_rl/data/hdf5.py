@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,8 @@ COUNTED_ENDS = f"counted, every {TIME_LIMIT:,} steps"
 
 MEMORY_LIMIT = 4 << 30
 """Address space of the child; the arrays do not count, they pass through it in blocks."""
+PATIENCE = 5
+"""How many seconds the child may take for each second of processor time that it may use."""
 
 SIZE_LIMIT = 16 << 30
 """Bytes that the arrays of one file may have."""
@@ -205,7 +208,8 @@ def read(path: Path, keys: Sequence[str], seconds: int | None = None) -> Content
     Args:
         path: The file.
         keys: Names of the arrays in the file's root; those it lacks are left out.
-        seconds: Time for the child, by default a minute and a second more for each MB of the file.
+        seconds: Processor time for the child, by default a minute and a second more for each MB of the file. On a busy
+            machine that may take PATIENCE times as long.
 
     Returns:
         The arrays, and the attributes of the root.
@@ -239,10 +243,12 @@ def _ask_child(path: Path, keys: Sequence[str], seconds: int, handover: BinaryIO
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=seconds,
+            timeout=PATIENCE * seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
+        return {"fault": f"was not read in {PATIENCE * seconds} s; try again when the disk and the machine are less busy"}
+    if child.returncode == -signal.SIGXCPU:
         return {"fault": f"took more than {seconds} s to read; it is damaged or malicious, get it from a trusted place"}
     if child.returncode < 0:
         return {"fault": f"crashed the HDF5 library (signal {-child.returncode}); it is damaged, get it again"}
@@ -293,13 +299,13 @@ def _damage(error: Exception) -> str:
 def _limit_resources(seconds: int) -> None:
     import resource
 
-    for kind, limit in (
-        (resource.RLIMIT_AS, MEMORY_LIMIT),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_CORE, 0),
+    for kind, soft, hard in (
+        (resource.RLIMIT_AS, MEMORY_LIMIT, MEMORY_LIMIT),
+        (resource.RLIMIT_CPU, seconds, seconds + 1),  # at the soft one the signal says why, at the hard one it does not
+        (resource.RLIMIT_CORE, 0, 0),
     ):
         with contextlib.suppress(ValueError, OSError):  # a lower limit may be in force already
-            resource.setrlimit(kind, (limit, limit))
+            resource.setrlimit(kind, (soft, hard))
 
 
 def _extract(path: str, keys: Sequence[str], handover: BinaryIO) -> dict[str, Any]:

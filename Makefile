@@ -43,6 +43,7 @@ report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.robustness show
 	$(BIN)/python -m benchmarks.results pages
+	$(BIN)/python -m benchmarks.algorithms
 
 scores: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.results table results/comparison

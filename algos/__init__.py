@@ -1,1 +1,1 @@
-"""One file per algorithm; each is found through the entry-point group ``offline_rl.algos``."""
+"""One file or folder per algorithm; its name is the algorithm's name."""

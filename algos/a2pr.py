@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Metrics, Normal
+from offline_rl.agent import About, Agent, Batch, Metrics, Normal
 from offline_rl.algos import td3_bc
 from offline_rl.networks import MLP, ConditionalVAE, Critic, DeterministicActor
 from offline_rl.networks.vae import kl_divergence
@@ -97,6 +97,11 @@ class A2PR(Agent):
     """
 
     name = "a2pr"
+    about = About(
+        method="TD3+BC, pulled to the better of a VAE's and the dataset's action",
+        use_when="if TD3+BC works, but many actions of the data are bad",
+        paper="Liu et al. 2024, arXiv 2405.19909",
+    )
     config_class = Config
     stackable = True
     stackable_settings = (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics
+from offline_rl.agent import About, Agent, AgentConfig, Batch, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.networks import DeterministicActor
 from offline_rl.settings import Above, AtMost, Positive
@@ -34,6 +34,11 @@ class BC(Agent):
     r"""min_π  E[(π(s) - a)²], the mean over rows and action entries."""
 
     name = "bc"
+    about = About(
+        method="behaviour cloning: imitates the data, or its best episodes",
+        use_when="always, as the baseline: alone, and with --top_fraction 0.1",
+        needs="rewards for --top_fraction only",
+    )
     config_class = Config
     cycle = 1
     stackable = True

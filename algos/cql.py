@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform
+from offline_rl.agent import About, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Uniform
 from offline_rl.algos import sac
 from offline_rl.networks import SquashedGaussian
 from offline_rl.settings import Count, NonNegative
@@ -52,6 +52,11 @@ class CQL(sac.SAC):
     """
 
     name = "cql"
+    about = About(
+        method="soft actor-critic with lower values outside the data",
+        use_when="if values must be cautious, and time allows",
+        paper="Kumar et al. 2020, arXiv 2006.04779",
+    )
     config_class: ClassVar[type[AgentConfig]] = Config
     stackable_settings = (*sac.SAC.stackable_settings, "conservative_weight")
     config: Config

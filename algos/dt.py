@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_rl.agent import Metrics, SequenceAgent, SequenceConfig, Uniform, WindowBatch
+from offline_rl.agent import About, Metrics, SequenceAgent, SequenceConfig, Uniform, WindowBatch
 from offline_rl.agent.sequence import LONGEST
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
@@ -98,6 +98,11 @@ class DT(SequenceAgent):
     """
 
     name = "dt"
+    about = About(
+        method="Decision Transformer: imitation, given the return still to come",
+        use_when="if a policy must reach a return that is asked for",
+        paper="Chen et al. 2021, arXiv 2106.01345",
+    )
     config_class = Config
     cycle = 1
     stackable = True

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics
+from offline_rl.agent import About, Agent, AgentConfig, Batch, Draw, Loss, Metrics
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError
 from offline_rl.networks import Critic, DeterministicActor, GaussianActor, Value
@@ -86,6 +86,11 @@ class IQL(Agent):
     """
 
     name = "iql"
+    about = About(
+        method="expectile values and weighted imitation; never evaluates an action outside the data",
+        use_when="if the data covers few actions, or before an online phase",
+        paper="Kostrikov et al. 2022, arXiv 2110.06169",
+    )
     config_class: ClassVar[type[AgentConfig]] = Config
     cycle = 1
     stackable = True

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Batch, Metrics
+from offline_rl.agent import About, Batch, Metrics
 from offline_rl.algos import td3_bc
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
@@ -49,6 +49,11 @@ class PRDC(td3_bc.TD3BC):
     """
 
     name = "prdc"
+    about = About(
+        method="TD3+BC, pulled to the nearest action of the whole dataset",
+        use_when="if TD3+BC stays too close to bad actions of mixed data",
+        paper="Ran et al. 2023, arXiv 2306.06569",
+    )
     config_class = Config
     stackable_settings = td3_bc.TD3BC.stackable_settings
     config: Config

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal
+from offline_rl.agent import About, Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal
 from offline_rl.networks import Critic, Scalar, SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.initializers import lecun
 from offline_rl.settings import Fraction, Positive
@@ -61,6 +61,11 @@ class SAC(Agent):
     """
 
     name = "sac"
+    about = About(
+        method="soft actor-critic",
+        use_when="to collect data, with offline-rl collect sac",
+        paper="Haarnoja et al. 2018, arXiv 1812.05905",
+    )
     config_class: ClassVar[type[AgentConfig]] = Config
     cycle = 1
     stackable = True

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal
+from offline_rl.agent import About, Agent, AgentConfig, Batch, Metrics, Normal
 from offline_rl.networks import Critic, DeterministicActor
 from offline_rl.settings import Count, Fraction, NonNegative, Positive
 
@@ -53,6 +53,11 @@ class TD3BC(Agent):
     """
 
     name = "td3_bc"
+    about = About(
+        method="TD3 with a behaviour-cloning term",
+        use_when="first: it is simple and has one important hyperparameter, alpha",
+        paper="Fujimoto & Gu 2021, arXiv 2106.06860",
+    )
     config_class = Config
     stackable = True
     stackable_settings: ClassVar[tuple[str, ...]] = (

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.algorithms import ours
 from benchmarks.arithmetic import flops_of_update, product_rate, wait
 from benchmarks.machine import pin, today, versions
 from benchmarks.throughput_table import draw, table
@@ -36,7 +37,7 @@ from offline_rl.origin import processor
 from offline_rl.training.options import Mode
 from offline_rl.training.updates.compiled import obstacle
 
-ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
+ALGORITHMS = tuple(ours())
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
 LONG_TO_COMPILE = ("dt", "doc")
 """Algorithms with transformers, whose updates take minutes to compile, and are measured eagerly unless asked for."""

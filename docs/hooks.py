@@ -10,13 +10,20 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
+ALGORITHMS = sorted(
+    path.parent.name if path.name == "agent.py" else path.stem
+    for path in [*ROOT.glob("algos/*.py"), *ROOT.glob("algos/*/agent.py")]
+    if path.stem != "__init__"
+)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Name the version; leave out of the nav the results of suites that have not been run."""
+    """Name the version; put into the nav a page for each algorithm, and results of the suites that have been run."""
     metadata = ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
     config.copyright = f"{config.site_name} {metadata['metadata']['version']}, MIT licence"
+    (pages,) = (entry["Algorithms"] for entry in config.nav if isinstance(entry, dict) and "Algorithms" in entry)
+    pages += [f"{name}.md" for name in ALGORITHMS]
     (results,) = (entry["Results"] for entry in config.nav if isinstance(entry, dict) and "Results" in entry)
     results[:] = [entry for entry in results if all((ROOT / place).exists() for place in entry.values())]
     return config

@@ -1,9 +1,11 @@
 import re
+import shutil
 import statistics
 from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.algorithms import brief_table, ours, whole_table, write
 from benchmarks.throughput_table import table
 from offline_rl.files import read_sealed
 from offline_rl.tracking.record import read_rows
@@ -36,9 +38,19 @@ def test_the_table_of_a_gpus_speed_is_the_committed_results():
 
 
 def test_every_algorithm_is_listed():
-    registered = re.findall(r"^    (\w+) = offline_rl\.algos\.", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
-    assert registered
-    assert all(f"| [`{name}`](docs/{name}.md) |" in README for name in registered)
+    assert f"\n{brief_table()}\n" in README
+    assert f"\n{whole_table()}\n" in (ROOT / "docs" / "algorithms.md").read_text()
+    assert all(f"| [`{name}`](docs/{name}.md) |" in README for name in ours())
+
+
+def test_the_listed_speeds_are_the_committed_results(tmp_path):
+    for file in ("README.md", "docs/algorithms.md", "offline_rl/analysis/speeds.json"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    write(tmp_path)
+    for file in ("README.md", "docs/algorithms.md", "offline_rl/analysis/speeds.json"):
+        assert (tmp_path / file).read_text() == (ROOT / file).read_text()
 
 
 def test_the_citation_is_bibtex():

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Draw, Metrics, Normal, SequenceAgent, SequenceConfig, Uniform, WindowBatch
+from offline_rl.agent import About, Draw, Metrics, Normal, SequenceAgent, SequenceConfig, Uniform, WindowBatch
 from offline_rl.agent.sequence import LONGEST
 from offline_rl.algos.doc.energy import Energy, pairs_of
 from offline_rl.algos.doc.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
@@ -94,6 +94,11 @@ class DoC(SequenceAgent):
     """
 
     name = "doc"
+    about = About(
+        method="Dichotomy of Control: imitation, given a future without luck",
+        use_when="if returns depend on luck",
+        paper="Yang et al. 2023, arXiv 2210.13435",
+    )
     config_class = Config
     cycle = 1
     stackable = True

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from offline_rl.agent import AgentConfig, Batch, Draw, Loss, Metrics, Normal, Variants
+from offline_rl.agent import About, AgentConfig, Batch, Draw, Loss, Metrics, Normal, Variants
 from offline_rl.algos import cql, iql
 from offline_rl.algos.famo2o.balance import (
     DRAWS,
@@ -111,6 +111,11 @@ class OnIQL(iql.IQL):
     """
 
     name = "famo2o"
+    about = About(
+        method="a family of IQL or CQL policies; chooses a balance in each state",
+        use_when="to train online after offline, if states need different amounts of caution",
+        paper="Wang et al. 2023, arXiv 2310.17966",
+    )
     config_class: ClassVar[type[AgentConfig]] = IQLConfig
     stackable_settings = (
         "expectile",

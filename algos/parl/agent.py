@@ -30,7 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics
+from offline_rl.agent import About, Agent, AgentConfig, Batch, Draw, Loss, Metrics
 from offline_rl.algos.parl.lower import LowerIQL, OnIQL, OnTD3BC, lower_level
 from offline_rl.algos.parl.reward_learning import PRESETS, SHIFTS, Comparisons, table_without_learning
 from offline_rl.algos.parl.upper import Networks, Upper
@@ -197,6 +197,12 @@ class PARL(Agent):
     """
 
     name = "parl"
+    about = About(
+        method="learns rewards from preferences, where the policy goes; our offline form",
+        use_when="if there are no rewards, but preferences between pairs of segments",
+        needs="preferences",
+        paper="Chakraborty et al. 2024, arXiv 2308.02585",
+    )
     config_class = Config
     config: Config
 

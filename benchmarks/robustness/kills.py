@@ -19,8 +19,19 @@ from benchmarks.robustness.pool import ROOT
 from offline_rl.files import TEMPORARY
 
 SMALL = ["--hidden_dims=8", "--batch_size=8", "--final_episodes=2", "--eval_episodes=1", "--quiet"]
-TIMED = ("seconds", "updates_per_second", "waited", "runtime", "checksum", "date", "hours", "started", "command", "commit")
-"""Names of what may differ between two runs of one command: a run given again says ``--resume``, an edit marks the commit."""
+TIMED = (
+    "seconds",
+    "updates_per_second",
+    "waited",
+    "runtime",
+    "checksum",
+    "date",
+    "hours",
+    "started",
+    "command",
+    "commit",
+)
+"""Names of what may differ: a command that is given again says ``--resume``, and an edit marks the commit."""
 PATIENCE = 300
 ORPHANED = 60
 

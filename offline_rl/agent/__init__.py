@@ -3,6 +3,7 @@
 An algorithm needs no other import than from this package, networks and data.
 """
 
+from offline_rl.agent.about import About
 from offline_rl.agent.base import LARGEST_WEIGHT, Agent, Loss, Phase
 from offline_rl.agent.batch import Batch, Draw, Length, Metrics, Normal, Uniform, WindowBatch
 from offline_rl.agent.config import AgentConfig, NestedConfig, decimals
@@ -25,6 +26,7 @@ from offline_rl.agent.sequence import SequenceAgent, SequenceConfig, target_labe
 
 __all__ = [
     "LARGEST_WEIGHT",
+    "About",
     "Adam",
     "Agent",
     "AgentConfig",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.agent.about import About
 from offline_rl.agent.batch import Batch, Draw, Length, Metrics
 from offline_rl.agent.config import AgentConfig
 from offline_rl.agent.folder import describe, write
@@ -72,6 +73,8 @@ class Agent:
 
     name: ClassVar[str]
     config_class: ClassVar[type[AgentConfig]]
+    about: ClassVar[About | None] = None
+    """What lists of algorithms say of it."""
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)

@@ -2,12 +2,14 @@
 
 import difflib
 import functools
+import importlib
 import importlib.metadata
 import os
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
 import torch
@@ -20,11 +22,39 @@ from offline_rl.agent.hub import downloaded, hub_name
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.errors import AgentError, brief, quoted
 
+ALGOS = "offline_rl.algos"
+"""The package that holds our own algorithms, and the entry-point group in which other packages name theirs."""
+
 
 @functools.cache
 def algorithms() -> Mapping[str, importlib.metadata.EntryPoint]:
-    """Return the installed algorithms by name, from the entry-point group ``offline_rl.algos``."""
-    return {point.name: point for point in sorted(importlib.metadata.entry_points(group="offline_rl.algos"))}
+    """Return the installed algorithms by name, those of the folder ``algos/`` and those of other packages.
+
+    A file ``algos/NAME.py``, or a folder ``algos/NAME/`` with an ``agent.py``, is the algorithm NAME.
+
+    Raises:
+        AgentError: Another package gives an algorithm the name of one of ours.
+    """
+    own = {name: importlib.metadata.EntryPoint(name, module, ALGOS) for name, module in _own_modules()}
+    others = {
+        point.name: point
+        for point in importlib.metadata.entry_points(group=ALGOS)
+        if not point.value.startswith(f"{ALGOS}.")  # ours, as an older version had registered them
+    }
+    if taken := sorted(own.keys() & others.keys()):
+        raise AgentError(
+            f"{others[taken[0]].value} is registered as {taken[0]!r}, a name that is taken; choose another"
+        )
+    return dict(sorted({**own, **others}.items()))
+
+
+def _own_modules() -> Iterator[tuple[str, str]]:
+    package = importlib.import_module(ALGOS)
+    for entry in pkgutil.iter_modules(package.__path__):
+        if not entry.ispkg:
+            yield entry.name, f"{ALGOS}.{entry.name}"
+        elif any(Path(folder, entry.name, "agent.py").exists() for folder in package.__path__):
+            yield entry.name, f"{ALGOS}.{entry.name}.agent"
 
 
 @dataclass(frozen=True)
@@ -119,8 +149,19 @@ def _installed(name: str) -> type[Agent] | Variants:
         near = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise AgentError(f"unknown algorithm {quoted(name)}; {hint}")
-    found: type[Agent] | Variants = known[name].load()
-    return found
+    found = known[name].load()
+    return _within_module(found, name) if isinstance(found, ModuleType) else found
+
+
+def _within_module(module: ModuleType, name: str) -> type[Agent] | Variants:
+    """Return the algorithm that a module defines."""
+    values = vars(module).values()
+    found: list[type[Agent] | Variants] = [value for value in values if isinstance(value, Variants)]
+    classes = [value for value in values if isinstance(value, type) and issubclass(value, Agent)]
+    found += [each for each in classes if each.__module__ == module.__name__ and vars(each).get("name") == name]
+    if not found:
+        raise AgentError(f"{module.__name__} has no class that extends Agent and has the name {name!r}; write one")
+    return found[0]
 
 
 def presets(algorithm: type[Agent], robot: str, task: str) -> dict[str, Mapping[str, Any]]:

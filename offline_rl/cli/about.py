@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
-    from offline_rl.agent import algorithms, find_algorithm, variants
+    from offline_rl.agent import find_algorithm, variants
 
     def command(name: str | None = None) -> str | None:
-        """List the algorithms, or describe one with its paper, objective, settings and presets.
+        """List the algorithms, fastest first, or describe one with its paper, objective, settings and presets.
 
         Args:
             name: The algorithm to describe.
@@ -29,9 +29,7 @@ def algos_command(arguments: list[str]) -> None:
 
     name = CommandLine(arguments, {"name": str | None}, positional=("name",)).parse(command, "offline-rl algos")
     if name is None:
-        width = max(map(len, algorithms()))
-        for known in algorithms():
-            print(f"  {known:{width}}  {_module_doc(find_algorithm(known)).splitlines()[0]}")
+        _list_algorithms()
         return
     algorithm = find_algorithm(name)
     print(_module_doc(algorithm))
@@ -41,6 +39,31 @@ def algos_command(arguments: list[str]) -> None:
     print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
     for task, values in algorithm.PRESETS.items():
         print(f"  {task:28} {values}")
+
+
+def _list_algorithms() -> None:
+    """Print what each algorithm does, when to use it and what it needs; the fastest first, unmeasured ones last."""
+    from offline_rl.agent import About, algorithms, find_algorithm
+    from offline_rl.analysis.speeds import measured_speeds
+
+    speeds, width = measured_speeds(), shutil.get_terminal_size().columns
+    names = sorted(algorithms(), key=lambda name: -speeds.rates.get(name, 0.0))
+    longest = max(map(len, names))
+    indent = " " * (longest + 11)
+    for name in names:
+        algorithm = find_algorithm(name)
+        about = algorithm.about or About(method=_module_doc(algorithm).splitlines()[0], use_when="", needs="")
+        rate = f"{speeds.rates[name]:,.0f}/s" if name in speeds.rates else "–"
+        online = "" if algorithm.explores() else "Offline only."
+        use, needs = (
+            f"{word} {text}." if text else "" for word, text in (("Use it", about.use_when), ("Needs", about.needs))
+        )
+        for text, start in (
+            (about.method, f"  {name:{longest}}  {rate:>6} "),
+            (" ".join(filter(None, (use, needs, online))), indent),
+        ):
+            print(textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent))
+    print(textwrap.fill(f"Updates/s: {speeds.protocol}. To read more of one: offline-rl algos NAME", width))
 
 
 def _print_hyperparameters(config: "AgentConfig") -> None:

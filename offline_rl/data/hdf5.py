@@ -247,7 +247,9 @@ def _ask_child(path: Path, keys: Sequence[str], seconds: int, handover: BinaryIO
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"fault": f"was not read in {PATIENCE * seconds} s; try again when the disk and the machine are less busy"}
+        return {
+            "fault": f"was not read in {PATIENCE * seconds} s; try again when the disk and the machine are less busy"
+        }
     if child.returncode == -signal.SIGXCPU:
         return {"fault": f"took more than {seconds} s to read; it is damaged or malicious, get it from a trusted place"}
     if child.returncode < 0:

@@ -324,7 +324,12 @@ def test_algos_and_datasets_describe(capsys, tmp_path, monkeypatch):
     assert main(["--version"]) == 0
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
     assert main(["algos"]) == 0
-    assert "td3_bc" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    rates = [int(rate) for rate in re.findall(r"^  \w+ +(\d+)/s ", listed, re.MULTILINE)]
+    assert len(rates) > 5
+    assert rates == sorted(rates, reverse=True)
+    assert "Use it first: it is simple" in listed
+    assert max(map(len, listed.splitlines())) <= 80
     assert main(["algos", "td3_bc"]) == 0
     described = capsys.readouterr().out
     assert "arXiv 2106.06860" in described

@@ -5,7 +5,7 @@ Srinivas, Igor Mordatch. Decision Transformer: Reinforcement Learning via Sequen
 2106.01345. Authors' code: github.com/kzl/decision-transformer. Where CORL (github.com/tinkoff-ai/CORL) differs from
 it, this follows CORL.
 
-``--encoder mlp`` makes it the perceptron of one state and a return of RvS (Scott Emmons et al., ICLR 2022, arXiv
+``--encoder mlp`` makes it the MLP of one state and a return of RvS (Scott Emmons et al., ICLR 2022, arXiv
 2112.10751): enough where the state says all, and quick.
 
 Deviations from the authors' code, the first two CORL's: GELU instead of ReLU; the loss is a mean over all steps of the
@@ -42,7 +42,7 @@ class Config(SequenceConfig):
     """Settings of the Decision Transformer: the authors', who train 100,000 steps. CORL: batches of 4096, rate 8e-4."""
 
     length: Annotated[int, AtLeast(1), AtMost(LONGEST)] = 20
-    """Steps in a window, and steps that the acting agent remembers; the perceptron has 1."""
+    """Steps in a window, and steps that the acting agent remembers; the MLP has 1."""
     return_scale: Annotated[float, Above(0), AtMost(LARGEST)] = 0.001
     """Factor on returns before they enter the network."""
     target_returns: Annotated[list[float], AtLeast(-LARGEST), AtMost(LARGEST)] = field(default_factory=list)

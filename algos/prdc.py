@@ -64,7 +64,7 @@ class PRDC(td3_bc.TD3BC):
         self.nearest = NearestRows(rows, self.config.beta, self.config.neighbors, self.config.list_length)
 
     def go_online(self, replay: Replay) -> None:
-        """Begin the online phase; the constraint keeps to the dataset unless told otherwise."""
+        """Begin the online phase; the constraint keeps to the dataset unless the settings say otherwise."""
         super().go_online(replay)
         if self.config.search_online:
             self._columns = replay.columns

@@ -167,7 +167,7 @@ def _one_protocol(folder: Path) -> tuple[list[Group], list[str], dict[str, Any]]
     if apart := varying(conditions(result) for result in results):
         raise RunError(f"results in {folder} differ in {', '.join(sorted(apart))}; the pages show one protocol")
     if undated := [result for result in results if "date" not in result]:
-        raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run anew")
+        raise RunError(f"{folder / file_name(undated[0])} has no date; collect its run again")
     methods = list(read_suite(suite).methods) if suite.exists() else []
     return grouped(results, methods), methods, results[0]["options"]
 

@@ -34,7 +34,7 @@ class Arguments:
     """Measure the cost of a round."""
 
     dataset: str = "hopper-demo"
-    """Name or file; the rows that are labelled anew in each round."""
+    """Name or file; the rows that are labelled again in each round."""
     num_labels: int = 500
     """Pairs."""
     segment_length: int = 64

@@ -126,7 +126,7 @@ def trained(settings: Mapping[str, Any], dataset: Dataset, seed: int) -> Agent:
 
 
 def promise(agent: Agent) -> float | None:
-    """Return the mean return that an agent which has played expected, or was told to expect; None for no such thing."""
+    """Return the mean return that an agent which has played predicted, or was asked for; None if it does neither."""
     promised = getattr(agent, "promise", None)
     if promised is None and isinstance(agent, SequenceAgent):
         promised = agent.target_return()
@@ -247,7 +247,7 @@ def read(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
             result = read_sealed(path)
             expected = dataclasses.asdict(job)
             if different := [name for name in expected if result[name] != expected[name]]:
-                raise RunError(f"{path} was made with other {', '.join(different)}; remove it, and run it anew")
+                raise RunError(f"{path} was made with other {', '.join(different)}; remove it, and run it again")
             results.append(result)
     return results
 

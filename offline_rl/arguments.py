@@ -33,6 +33,10 @@ RUN = {
 """What repeating a run needs of its ``config.json``; what the values mean is checked like that of any option."""
 
 
+RENAMED = {"members": "concurrent_trials"}
+"""Options that had another name, by the old one; the error for the old one names the new one."""
+
+
 class UsageError(OfflineRLError):
     """The command line is not understood."""
 
@@ -124,6 +128,8 @@ class CommandLine:
     def _canonical(self, name: str) -> str:
         known = name.replace("-", "_")
         if known not in self.types:
+            if (renamed := RENAMED.get(known)) in self.types:
+                raise UsageError(f"--{known} is now --{renamed}; give that")
             near = named_inside(known, self.types, "--") or _abbreviated(known, self.types)
             raise UsageError(f"unknown option --{brief(name, 100)}{near}")
         return known

@@ -67,7 +67,7 @@ def check(value: Any, shape: Any, where: str = "") -> None:
 
 
 def _check_any(value: Any, shapes: tuple[Any, ...], where: str) -> None:
-    """Try simple shapes; what fits none of them is told what is wrong with it as a mapping or list, if one may be."""
+    """Try simple shapes; then check a mapping or list by the shape of its kind, so that errors say what is wrong."""
     if any(_is_one(value, shape) for shape in shapes if not isinstance(shape, (dict, list))):
         return
     kind = type(value)

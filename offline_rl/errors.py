@@ -59,7 +59,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         if step:
             said = f"stopped at step {step}; {self.remedy.format(out=shlex.quote(str(out)))} goes on from there"
         else:
-            said = "stopped before the first step was saved; the same command begins anew"
+            said = "stopped before the first step was saved; the same command starts over"
         super().__init__(said)
         self.signal = number
 

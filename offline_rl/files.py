@@ -100,7 +100,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if sealed(value)["checksum"] != value["checksum"]:
         raise RunError(
             f"{path} cannot be read (its content does not fit its checksum, so it was changed after it was made);"
-            " restore it, or make it anew from its run"
+            " restore it, or make it again from its run"
         )
     return value
 
@@ -154,7 +154,7 @@ class Growing:
 
     def __init__(self, path: Path, length: int, expected: str | None) -> None:
         self._digest = hashlib.sha256()
-        remedy = "start the run anew elsewhere"
+        remedy = "start the run over elsewhere"
         with path.open("rb") as file:
             while length and (block := file.read(min(length, 1 << 20))):
                 self._digest.update(block)

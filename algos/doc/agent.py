@@ -11,7 +11,7 @@ Deviations from the authors' code, each towards the paper: the encoder *descends
 compares outcomes instead of recognising contexts; the prior learns from a constant posterior; candidates of z are
 ranked by their own values; the token before an action is the last reward, not its own; the actions that z explains
 begin where the future does. Our choices, where the paper was not at hand: a normal or categorical likelihood, an
-outcome that includes the end of the episode, κ, three value heads, f's own optimiser, z chosen anew every F steps (the
+outcome that includes the end of the episode, κ, three value heads, f's own optimiser, z chosen again every F steps (the
 authors' code draws it at every step by default). The transformer is DT's: GELU, theirs ReLU; LayerNorm with ε 1e-5,
 theirs 1e-3. Two of their numbers mean less here: AdamW multiplies the weight decay by the learning rate, theirs does
 not, so its 1e-4 is 10,000 times stronger; the clip of 0.25 is of all gradients together, theirs of each tensor.
@@ -32,7 +32,7 @@ from torch import Tensor
 from offline_rl.agent import About, Draw, Metrics, Normal, SequenceAgent, SequenceConfig, Uniform, WindowBatch
 from offline_rl.agent.sequence import LONGEST
 from offline_rl.algos.doc.energy import Energy, pairs_of
-from offline_rl.algos.doc.latent import LatentPolicy, PerceptronEncoder, TransformerEncoder, View, at_places, chosen
+from offline_rl.algos.doc.latent import LatentPolicy, MLPEncoder, TransformerEncoder, View, at_places, chosen
 from offline_rl.data.history import History
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.windows import Steps, Windows, complete_rows
@@ -110,11 +110,11 @@ class DoC(SequenceAgent):
     def build_policy(self) -> None:
         """Make encoders, policy and values; fix the noise of the prior's samples."""
         c, sizes = self.config, (self.observation_size, self.action_size, self.config.latent_size)
-        encoder: TransformerEncoder | PerceptronEncoder
+        encoder: TransformerEncoder | MLPEncoder
         if c.encoder == "transformer":
             encoder = TransformerEncoder(*sizes, **c.transformer)
         else:
-            encoder = PerceptronEncoder(*sizes, c.hidden_dims)
+            encoder = MLPEncoder(*sizes, c.hidden_dims)
         self.history = History(c.past if c.encoder == "transformer" else 1, self.action_size)
         self.model = LatentPolicy(encoder, *sizes[1:], c.hidden_dims, value_count=c.value_heads, discrete=c.discrete)
         noise = Stream(self.seed, "candidates").at(0).standard_normal((c.candidates, c.latent_size))
@@ -227,7 +227,7 @@ class DoC(SequenceAgent):
         return metrics | self.minimize(batch, model=partial(self.model_loss, view=view))
 
     def policy(self, observation: Tensor) -> Tensor:
-        """Return the newest action for z*, which is chosen anew every F steps of an episode; remember all."""
+        """Return the newest action for z*, which is chosen again every F steps of an episode; remember all."""
         steps = self.model.scaled(self.history.append_observation(observation))
         features = self.model.encoder.features(steps)[0][:, -1:]
         self.choose(steps, features[:, 0])

@@ -12,7 +12,7 @@ from offline_rl.networks.mlp import MLP
 class Energy(nn.Module):
     """f(outcome, situation), high where the one is likely to follow from the other.
 
-    It is a perceptron on both together; the first layer is applied to each apart, so that N outcomes which are compared
+    It is an MLP on both together; the first layer is applied to each apart, so that N outcomes which are compared
     with N situations pass it once.
 
     Args:

@@ -126,7 +126,7 @@ class TransformerEncoder(nn.Module):
         return Gaussian.of(self.posterior_head(at_places(ends, steps.mask.sum(1, keepdim=True) - 1)[:, 0]))
 
 
-class PerceptronEncoder(nn.Module):
+class MLPEncoder(nn.Module):
     """The cheap encoder for data whose states say all: the past is the state, the future is a set of steps.
 
     Args:
@@ -164,7 +164,7 @@ class PerceptronEncoder(nn.Module):
 
 
 class LatentPolicy(nn.Module):
-    """Encoders, a policy and values that are told a latent; holds the scales of rewards and returns as well.
+    """Encoders, a policy and values that read a latent; holds the scales of rewards and returns as well.
 
     Whoever makes it for acting registers ``candidate_noise`` ``(K, L)``, the noise of K samples of the prior.
 
@@ -184,7 +184,7 @@ class LatentPolicy(nn.Module):
 
     def __init__(
         self,
-        encoder: TransformerEncoder | PerceptronEncoder,
+        encoder: TransformerEncoder | MLPEncoder,
         action_size: int,
         latent_size: int,
         hidden_dims: Sequence[int],
@@ -248,7 +248,7 @@ class LatentPolicy(nn.Module):
 
 
 def each(network: MLP, x: Tensor) -> Tensor:
-    """Apply the first perceptron of a stack to the last entry of ``(B, T, size)``."""
+    """Apply the first MLP of a stack to the last entry of ``(B, T, size)``."""
     output: Tensor = network(x.flatten(0, 1))[0]
     return output.view(*x.shape[:2], -1)
 

@@ -29,6 +29,8 @@ from offline_rl.algos.famo2o.balance import (
     ON_IQL,
     TARGET_ENTROPY,
     BalanceModel,
+    balance_signals,
+    for_chosen_balance,
     with_balance,
 )
 from offline_rl.errors import AgentError
@@ -184,17 +186,9 @@ class OnIQL(iql.IQL):
             losses["temperature"] = partial(self.temperature_loss, balance=balance)
         return losses
 
-    def policy(self, observation: Tensor) -> Tensor:
-        """Return the universal policy's action for the balance chosen."""
-        return super().policy(self.balance.beside(observation))
-
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Return a sample of the universal policy; the balance is chosen as without noise."""
-        return super().explore(self.balance.beside(observation), noise)
-
-    def signals(self, observation: Tensor) -> dict[str, Tensor]:
-        """Return the balances chosen."""
-        return {"balance": self.balance.chosen(observation)}
+    policy = for_chosen_balance(iql.IQL.policy)
+    explore = for_chosen_balance(iql.IQL.explore)
+    signals = balance_signals
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """One setting for all locomotion tasks."""
@@ -256,17 +250,9 @@ class OnCQL(cql.CQL):
             losses["balance"] = self.balance_loss
         return losses
 
-    def policy(self, observation: Tensor) -> Tensor:
-        """Return the universal policy's action for the balance chosen."""
-        return super().policy(self.balance.beside(observation))
-
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Return a sample of the universal policy; the balance is chosen as without noise."""
-        return super().explore(self.balance.beside(observation), noise)
-
-    def signals(self, observation: Tensor) -> dict[str, Tensor]:
-        """Return the balances chosen."""
-        return {"balance": self.balance.chosen(observation)}
+    policy = for_chosen_balance(cql.CQL.policy)
+    explore = for_chosen_balance(cql.CQL.explore)
+    signals = balance_signals
 
 
 FAMO2O = Variants("base", {"iql": OnIQL, "cql": OnCQL})

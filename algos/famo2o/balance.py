@@ -4,8 +4,9 @@ Paper: Shenzhi Wang et al. Train Once, Get a Family: State-Adaptive Balances for
 Learning. NeurIPS 2023, arXiv 2310.17966. Authors' code: github.com/LeapLabTHU/FamO2O.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from offline_rl.agent import Batch, Draw, Normal, Phase, Uniform
 from offline_rl.networks.gaussian import SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.initializers import orthogonal
+
+Method = TypeVar("Method", bound=Callable[..., Tensor])
 
 EMBEDDING_SIZE = 6
 """Numbers that stand for a balance in a policy's input."""
@@ -105,3 +108,18 @@ class BalanceModel(nn.Module):
         at_bounds = (x.abs() > 1 - 2 * BOUND_SHARE).to(x.dtype).mean()
         moments = {"beta_mean": beta.mean(), "beta_std": beta.std(correction=0)}
         return moments | {"beta_min": beta.amin(), "beta_max": beta.amax(), "beta_at_bounds": at_bounds}
+
+
+def for_chosen_balance(method: Method) -> Method:
+    """Return ``policy`` or ``explore`` of a base, with the balance chosen without noise beside each observation."""
+
+    @functools.wraps(method)
+    def acting(agent: Any, observation: Tensor, *noise: Tensor) -> Tensor:
+        return method(agent, agent.balance.beside(observation), *noise)
+
+    return cast(Method, acting)
+
+
+def balance_signals(agent: Any, observation: Tensor) -> dict[str, Tensor]:
+    """Return the balances ``(B,)`` that an agent of either base chooses."""
+    return {"balance": agent.balance.chosen(observation)}

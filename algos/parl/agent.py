@@ -44,7 +44,7 @@ from offline_rl.preferences.teacher import standard_teacher
 from offline_rl.settings import AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
 SEGMENT_LENGTH = 64
-"""Steps of the segments that the scripted teacher sees, unless told otherwise."""
+"""Steps of the segments that the scripted teacher sees, by default."""
 LEAST_LABELS = 10
 """Of fewer pairs none can be held out."""
 HELD_OUT = 0.1
@@ -192,7 +192,7 @@ class PARL(Agent):
     """max_ν  (1 - m) mean_i e_i + m Σ_i ω_i(θ*(ν)) e_i + Z(ν),   θ*(ν) = what the lower level learns for r_ν.
 
     e_i is the excess log-likelihood of the preference for one of two segments under their returns by r_ν, and ω_i the
-    tempered likelihood of both segments under the policy. The lower level sees a table of rewards, written anew in
+    tempered likelihood of both segments under the policy. The lower level sees a table of rewards, rewritten in
     each round; the dataset's own rewards coverage nothing but the scripted teacher, two baselines, and a metric.
     """
 
@@ -317,7 +317,7 @@ class PARL(Agent):
         return super().training_state() | self.lower.training_state() | self.upper.state()
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put it back; the tables of rewards and features are computed anew."""
+        """Put it back; the tables of rewards and features are recomputed."""
         super().load_training_state(state)
         self.lower.load_training_state(state)
         self.upper.load_state(state)

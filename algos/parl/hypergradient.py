@@ -117,7 +117,7 @@ def unrolled(
 
 
 class _Unrolled:
-    """The perceptrons of an optimiser's network as functions of tensors that later tensors can be differentiated by."""
+    """The MLPs of an optimiser's network as functions of tensors that later tensors can be differentiated by."""
 
     def __init__(self, agent: Agent, name: str) -> None:
         state = agent.groups[name].state()

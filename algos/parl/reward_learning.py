@@ -139,7 +139,7 @@ class Preset:
         mean: Whether a segment's return is the mean over its steps, not the sum.
         batch: Pairs in a batch.
         epochs: At most so many.
-        enough: Share of pairs told right after which an epoch is the last one; above 1 for never.
+        enough: Share of pairs predicted correctly after which an epoch is the last one; above 1 for never.
         keep_best: Keep the weights of the epoch with the best likelihood of the held-out pairs.
     """
 

@@ -186,7 +186,7 @@ class Upper:
         return self._quality(difference, predicted) | {"reach": self._number(self._coverage)}
 
     def round(self, number: int) -> Metrics:
-        """Make round ``number``, counted from 1: weigh the pairs, move the rewards, and label the dataset anew."""
+        """Make round ``number``, counted from 1: weigh the pairs, move the rewards, and label the dataset again."""
         c, count = self._config, len(self._training)
         if isinstance(self._lower, LowerTD3BC) and number == 1:
             self._lower.measure(*self._all.rows())
@@ -391,7 +391,7 @@ class Upper:
         return torch.tensor(float(value), device=self._device, dtype=torch.float64)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what continuing exactly needs beside the optimisers; tables are computed anew from it."""
+        """Return what continuing exactly needs beside the optimisers; tables are recomputed from it."""
         weights = {f"warm.{name}": own.detach() for name, own in self.warm.named_parameters()}
         return {f"upper.{name}": value for name, value in {**weights, **self._numbers}.items()}
 

@@ -285,7 +285,7 @@ class Alignment:
         Args:
             nu: Where to begin.
             mode: What the steps know of the policy.
-            kappa: κ; None for the largest that keeps the effective sample, found anew before each step.
+            kappa: κ; None for the largest that keeps the effective sample, found again before each step.
             least_share: Of the pairs, that the effective sample may not fall below.
         """
         table = nn.ParameterList([nu.clone()])

@@ -169,7 +169,7 @@ def kill(name: str, count: int, seed: int, *, say: Callable[[str], None] = lambd
         name: A key of :data:`COMMANDS`.
         count: How many times.
         seed: Decides the moments.
-        say: Is told how far it is.
+        say: Called with lines of progress.
     """
     command, found = COMMANDS[name], Kills()
     with tempfile.TemporaryDirectory(prefix="robustness-kills-") as scratch:

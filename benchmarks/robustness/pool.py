@@ -77,7 +77,7 @@ class _Child:
         self.process.stdin.flush()
 
     def restart(self) -> None:
-        """End it, whatever it does, and begin anew."""
+        """End it, whatever it does, and start over."""
         self.end()
         self._start()
 
@@ -100,7 +100,7 @@ def fuzz(
         counts: How many of each class.
         seed: Decides all inputs.
         workers: Children side by side.
-        say: Is told how far it is.
+        say: Called with lines of progress.
 
     Returns:
         What became of them, by class.
@@ -112,7 +112,7 @@ def fuzz(
         for first in range(0, count, BATCH)
     ]
     jobs.sort(key=lambda job: job[1][0] / counts[job[0]])  # all classes from the beginning
-    total, queue, begin, told = sum(counts.values()), iter(jobs), time.monotonic(), 0.0
+    total, queue, begin, reported = sum(counts.values()), iter(jobs), time.monotonic(), 0.0
     with _children(workers) as (children, selector):
         busy = [child for child in children if _next(child, queue, seed)]
         while busy:
@@ -126,9 +126,9 @@ def fuzz(
                 if not child.left and not _next(child, queue, seed):
                     busy.remove(child)
             done = sum(tally.outcomes.total() for tally in tallies.values())
-            if time.monotonic() - told > 20:
-                told = time.monotonic()
-                say(f"{done:,} of {total:,} in {told - begin:.0f} s")
+            if time.monotonic() - reported > 20:
+                reported = time.monotonic()
+                say(f"{done:,} of {total:,} in {reported - begin:.0f} s")
     return tallies
 
 

@@ -217,7 +217,7 @@ class Agent:
     def repeats(self, step: int) -> bool:
         """Say whether update ``step`` may be replayed from what was recorded a ``cycle`` or more before.
 
-        False for an update that does something rare, or works on the host, such as fitting a model anew; it is then
+        False for an update that does something rare, or works on the host, such as fitting a model again; it is then
         executed eagerly, and the updates around it are still replayed.
         """
         return True
@@ -372,7 +372,7 @@ class Agent:
             self.refuse_divergence()
             raise DivergedError(
                 f"{self.name} answers with NaN or infinity: its weights, or the numbers in this observation, are too"
-                " large; check the observation, or train anew with lower learning rates"
+                " large; check the observation, or train again with lower learning rates"
             )
         return self.preprocessing.to_environment(action).reshape(*raw.shape[:-1], self.action_size)
 
@@ -399,7 +399,7 @@ class Agent:
             if not largest <= LARGEST_WEIGHT:
                 found = f"numbers up to {largest:.1g}" if math.isfinite(largest) else "NaN or infinity"
                 raise DivergedError(
-                    f"{self.name} holds {found} in {name}, because its training has diverged; train anew with lower "
+                    f"{self.name} holds {found} in {name}, because its training has diverged; train again with lower "
                     "learning rates"
                 )
 
@@ -442,7 +442,7 @@ class Agent:
         from offline_rl.agent.export import write_onnx
 
         self.refuse_divergence()
-        return write_onnx(self.twin(), Path(path), deterministic=deterministic)
+        return write_onnx(self.acting_copy(), Path(path), deterministic=deterministic)
 
     def export_program(self, path: str | Path, *, deterministic: bool = True) -> float:
         """Like :meth:`export_onnx`, as a program for ``torch.export.load``, which needs PyTorch only.
@@ -452,7 +452,7 @@ class Agent:
         from offline_rl.agent.export import write_program
 
         self.refuse_divergence()
-        return write_program(self.twin(), Path(path), deterministic=deterministic)
+        return write_program(self.acting_copy(), Path(path), deterministic=deterministic)
 
     def push_to_hub(
         self, name: str, *, evaluation: Any = None, private: bool = False, message: str = "Upload agent"
@@ -480,7 +480,7 @@ class Agent:
             card = model_card(self.description(), name.removeprefix("hf://"), evaluation)
             return upload(Path(place, "agent"), name, card, private=private, message=message)
 
-    def anew(
+    def fresh_copy(
         self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, *, learning: bool = True
     ) -> "Agent":
         """Return an agent of the same settings and seed that has learned nothing; see the class for ``learning``."""
@@ -497,12 +497,12 @@ class Agent:
             learning=learning,
         )
 
-    def twin(self) -> "Agent":
+    def acting_copy(self) -> "Agent":
         """Return an agent that acts the same, on the CPU, has no episode in play, and cannot be trained."""
-        twin = self.anew(learning=False)
-        twin.provenance = dict(self.provenance)
-        twin.load_acting_weights({name: weight.cpu() for name, weight in self.acting_weights().items()})
-        return twin
+        agent = self.fresh_copy(learning=False)
+        agent.provenance = dict(self.provenance)
+        agent.load_acting_weights({name: weight.cpu() for name, weight in self.acting_weights().items()})
+        return agent
 
     def description(self) -> dict[str, Any]:
         """Return what ``agent.json`` holds: all that rebuilding the agent needs, except its weights."""

@@ -34,7 +34,7 @@ CHECKED_ROWS = 256
 
 INPUTS = {
     "observation": "as the environment gives it, (batch, O)",
-    "noise": "from N(0, 1), anew for each action, (batch, A)",
+    "noise": "from N(0, 1), drawn for each action, (batch, A)",
     "observations": "of the last K steps as the environment gave them, the newest last, (batch, K, O)",
     "actions": "done in these steps, in the environment's units; the newest, not yet known, counts as 0, (batch, K, A)",
     "previous_rewards": "of the step before each of these, 0 at an episode's first, (batch, K)",

@@ -59,7 +59,7 @@ def _own_modules() -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Variants:
-    """Several classes behind one name, told apart by a setting; an entry point may name it instead of a class.
+    """Several classes behind one name, chosen by a setting; an entry point may name it instead of a class.
 
     FamO2O is one name, and ``base`` says which algorithm it stands on: each class has a ``Config`` of its own, whose
     field ``base: Literal["cql"] = "cql"`` holds what leads to it.

@@ -30,7 +30,7 @@ class SequenceConfig(AgentConfig):
     batch_size: Count = 64
     """Windows in a batch, drawn uniformly with replacement from all those of complete episodes."""
     encoder: Literal["transformer", "mlp"] = "transformer"
-    """What reads windows: transformers, or quick perceptrons with ``hidden_dims`` that see one state of the past."""
+    """What reads windows: transformers, or quick MLPs with ``hidden_dims`` that see one state of the past."""
     width: Count = 128
     """Size of a transformer's features."""
     layers: Count = 3

@@ -38,7 +38,7 @@ NO_INTERVAL = (
 )
 CAVEAT = (
     "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"
-    " percentile bootstrap over runs, drawn anew within each dataset (2,000 times, seeded). With few seeds they are too"
+    " percentile bootstrap over runs, resampled within each dataset (2,000 times, seeded). With few seeds they are too"
     " narrow: simulated with three seeds on three tasks, only 75 to 90 of 100 covered the truth"
     f" (`benchmarks/coverage.py`). {NO_INTERVAL} The cells of the table above have Student-t intervals, which do not"
     " suffer from it."

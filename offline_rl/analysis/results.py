@@ -79,13 +79,13 @@ def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, 
         rows: The rows of its ``metrics.jsonl``.
 
     Raises:
-        RunError: The run has not finished, or was told to play no final episodes.
+        RunError: The run has not finished, or was made with ``final_episodes`` 0.
     """
     options = config["options"]
     if not options["seeds"]:
         raise RunError(f"{run}/config.json names no seeds, so it is no run's; copy the run again")
     if not (options["final_episodes"] and config.get("offline", config)["options"]["final_episodes"]):
-        raise RunError(f"{run} was made with final_episodes 0 and lacks a final score; train it anew with some")
+        raise RunError(f"{run} was made with final_episodes 0 and lacks a final score; train it again with some")
     results = []
     for seed in options["seeds"]:
         own = [row for row in rows if row["seed"] == seed]
@@ -206,7 +206,7 @@ def read_result(path: Path) -> Result:
     try:
         check(result, RESULT)
     except ValueError as error:
-        raise RunError(f"{path} cannot be read ({error}); make it anew from its run") from None
+        raise RunError(f"{path} cannot be read ({error}); make it again from its run") from None
     return result
 
 

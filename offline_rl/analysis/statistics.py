@@ -60,7 +60,7 @@ def _probability(theta: float, freedom: int) -> float:
 
 
 REPLICATES = 2000
-"""How often runs are drawn anew; a percentile's end then moves in the second decimal."""
+"""How often runs are resampled; a percentile's end then moves in the second decimal."""
 Scores = Sequence[Sequence[float]]
 """Scores of runs, one row for each task; rows may differ in length."""
 

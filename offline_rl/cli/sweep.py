@@ -18,7 +18,7 @@ def sweep_command(arguments: list[str]) -> None:
         file: str,
         run_cap: int | None = None,
         out: str | None = None,
-        members: int | None = None,
+        concurrent_trials: int | None = None,
         launcher: Launcher = "local",
         workers: int = 1,
         launcher_options: str = "",
@@ -33,7 +33,7 @@ def sweep_command(arguments: list[str]) -> None:
                 benchmarks/sweeps/.
             run_cap: Number of trials; by default what the file says.
             out: Folder of the sweep; by default sweeps/ and the file's name.
-            members: Trials that a worker runs at once; by default as many as its share of the cores allows.
+            concurrent_trials: Trials that a worker runs at the same time; by default what its cores allow.
             launcher: Where the workers are: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
             workers: Processes that run trials, each of which starts training processes of its own.
             launcher_options: For Slurm in submitit's words, "timeout_min=600 slurm_partition=gpu"; for Ray
@@ -63,7 +63,9 @@ def sweep_command(arguments: list[str]) -> None:
         out=Path(given["out"]) if given["out"] else None,
         overrides={name: value for name, value in line.given.items() if name not in own},
         run_cap=given["run_cap"],
-        place=Place(given["launcher"], given["workers"], given["members"], read_options(given["launcher_options"])),
+        place=Place(
+            given["launcher"], given["workers"], given["concurrent_trials"], read_options(given["launcher_options"])
+        ),
     )
     print()
     show(summary)

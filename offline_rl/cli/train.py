@@ -68,7 +68,7 @@ def resume_command(arguments: list[str]) -> int:
 
         Args:
             run: The run's folder.
-            options: What may be given anew.
+            options: What may be given again.
         """
         return run, options
 

@@ -179,13 +179,13 @@ class Collection:
         checkpoint = Checkpoint.load(self._partial)
         if checkpoint is None:
             if options.resume:
-                self._say(f"no checkpoint of {self._out}; starting anew")
+                self._say(f"no checkpoint of {self._out}; starting over")
             elif isinstance(options, LearnerOptions) and options.snapshots and options.snapshots_folder.exists():
                 raise RunError(f"{options.snapshots_folder} exists; choose another --out, or move it away")
             with writing(settings, "choose another --out"):
                 write_json(settings, sealed(self._record))
             return None
-        remedy = f"delete {self._partial} to start anew"
+        remedy = f"delete {self._partial} to start over"
         found = read_json(settings, RunError, remedy, {"settings?": {str: object}})
         if "checksum" in found and sealed(found) != found:
             raise RunError(f"{settings} is damaged (its content does not fit its checksum); {remedy}")

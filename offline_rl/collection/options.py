@@ -1,4 +1,4 @@
-"""What a collection can be told, apart from a learner's own settings."""
+"""Options of a collection, apart from a learner's own settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

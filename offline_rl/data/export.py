@@ -34,8 +34,8 @@ _ENVIRONMENT = threading.Lock()
 def export_dataset(dataset: Dataset, path_or_id: str | os.PathLike[str], format: Format = "d4rl") -> Path:
     """Write a dataset for other programs, whole or not at all; :func:`offline_rl.load_dataset` reads it back.
 
-    All transitions, their episodes and the task are kept. An episode that ends in a row without a flag is told from the
-    next one by marking that row as truncated.
+    All transitions, their episodes and the task are kept. If an episode ends in a row without a flag, that row is
+    marked as truncated, so that the next episode does not join it.
 
     Args:
         dataset: What to write.

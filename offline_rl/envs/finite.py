@@ -1,4 +1,4 @@
-"""Small problems with finitely many states and actions, in which luck can be told from skill, and their data.
+"""Small problems with finitely many states and actions, in which luck can be distinguished from skill, and their data.
 
 * `bernoulli_bandit`: the better arm is rare in the data, and success says nothing about which arm it was.
 * `lucky_arm`: a sure 1 against a rare 10.

@@ -49,9 +49,9 @@ class NoisyPolicy:
         self._policy = policy
         self._noise = [_noise(seed, std) for seed in seeds]
 
-    def __call__(self, *told: Any) -> NDArray[np.float32]:
+    def __call__(self, *given: Any) -> NDArray[np.float32]:
         """Return the disturbed actions (E, A)."""
-        intended = self._policy(*told)
+        intended = self._policy(*given)
         noise = np.stack([following(intended.shape[1]) for following in self._noise])
         return np.asarray(np.clip(intended + noise, -1.0, 1.0), np.float32)
 

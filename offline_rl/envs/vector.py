@@ -83,8 +83,8 @@ def rollout(
         if not running:
             break
         # Copies, because a policy may keep what it is given, and the rows are overwritten below.
-        told: Any = (observations.copy(), rewards.copy()) if tell_rewards else (observations.copy(),)
-        actions = _checked_actions(policy(*told), task.robot, environments)
+        given: Any = (observations.copy(), rewards.copy()) if tell_rewards else (observations.copy(),)
+        actions = _checked_actions(policy(*given), task.robot, environments)
         still_running = []
         rewards[:] = 0
         for row in running:

@@ -192,7 +192,7 @@ def _write_mp4(path: Path, pictures: "Iterator[Image]", seconds: float, comment:
             sent += 1
     finally:
         sink.close()
-    # How ffmpeg ended is not told, and a full disk may be met after the last picture was sent.
+    # How ffmpeg ended is not reported, and a full disk may be met after the last picture was sent.
     try:
         written = imageio_ffmpeg.count_frames_and_secs(str(path))[0]
     except RuntimeError:

@@ -5,7 +5,7 @@ over; without matrix units for reduced precision it then runs its full float32 A
 measured 1.6 to 1.8 times as fast, on Zen 4 no faster for a whole update. Where a processor does have such units the
 permission would cost accuracy, so it is given only after a check.
 
-Perceptrons, which are nearly all of the arithmetic, have a kernel of their own, :mod:`offline_rl.kernels.native`,
+MLPs, which are nearly all of the arithmetic, have a kernel of their own, :mod:`offline_rl.kernels.native`,
 where it can be built.
 
 Numbers below 1.2e-38, the smallest normal float32, count as zero: processors take many times as long for them.
@@ -21,7 +21,7 @@ import torch
 from offline_rl.kernels import native
 
 Kernel = Literal["default", "onednn", "native", "native+onednn", "bf16", "tf32"]
-"""PyTorch's matrix product, oneDNN's, our own kernel for perceptrons with either for the rest; less precise ones."""
+"""PyTorch's matrix product, oneDNN's, our own kernel for MLPs with either for the rest; less precise ones."""
 
 Precision = Literal["float32", "tf32", "bf16"]
 """Of matrix products."""

@@ -1,4 +1,4 @@
-// A whole multilayer perceptron, forward and backward, in float32 on one thread, for processors with AVX-512.
+// A whole MLP, forward and backward, in float32 on one thread, for processors with AVX-512.
 //
 // Activations live in "strips": WIDTH rows of the batch are stored transposed, feature after feature, so that a strip
 // is (features, WIDTH) floats. In this layout the forward pass reads weights in place, one number for WIDTH rows at a
@@ -16,7 +16,7 @@ typedef int32_t Places __attribute__((vector_size(4 * LANES)));
 enum Finish { STORE, ADD, BIAS, BIAS_RELU, MASK };
 
 // How large the caller's memory must be depends on these.
-extern "C" const int64_t perceptron_width = WIDTH, perceptron_group = GROUP;
+extern "C" const int64_t mlp_width = WIDTH, mlp_group = GROUP;
 
 // The left factor, read in tiles of TILE rows: entry (t * TILE + i, k) of block b is
 // data[b * jump + t * TILE * tile + i * row + k * step]; the sum runs over blocks and k.
@@ -150,7 +150,7 @@ static void sum_rows(const float* strips, int64_t count, int64_t columns, float*
 // Networks read the same x (rows, sizes[0]). `layers` are weight (networks, out, in) and bias (networks, out) of each
 // layer. `hidden` receives the hidden layers after their ReLU, network after network, as strips. `scratch` has
 // padded rows * (first size + last size) floats.
-extern "C" void perceptron_forward(int64_t networks, int64_t rows, int64_t depth, const int64_t* sizes, const float* x,
+extern "C" void mlp_forward(int64_t networks, int64_t rows, int64_t depth, const int64_t* sizes, const float* x,
                                    const float* const* layers, float* hidden, float* output, float* scratch) {
   const int64_t count = strips_of(rows), padded = count * WIDTH, last = sizes[depth];
   float *input = scratch, *result = input + padded * sizes[0];
@@ -178,7 +178,7 @@ extern "C" void perceptron_forward(int64_t networks, int64_t rows, int64_t depth
 // The gradients of the layers, unless `layer_grads` is null, and of x, summed over networks, unless `x_grad` is null.
 // `scratch` has padded rows * (2 * largest + 2 * first size) + max(padded rows * WIDTH, (largest size + 2) * GROUP)
 // floats.
-extern "C" void perceptron_backward(int64_t networks, int64_t rows, int64_t depth, const int64_t* sizes, const float* x,
+extern "C" void mlp_backward(int64_t networks, int64_t rows, int64_t depth, const int64_t* sizes, const float* x,
                                     const float* const* layers, const float* hidden, const float* output_grad,
                                     float* const* layer_grads, float* x_grad, float* scratch) {
   const int64_t count = strips_of(rows), padded = count * WIDTH, first = sizes[0];

@@ -1,4 +1,4 @@
-"""The perceptron's own kernel for CPUs, ``native.cpp``: built at first use, loaded as a plain shared library.
+"""The MLP's own kernel for CPUs, ``native.cpp``: built at first use, loaded as a plain shared library.
 
 It is for x86-64 processors with AVX-512, where a C++ compiler is found; with AVX2 alone PyTorch's own products were as
 fast. The build is kept in the cache folder, under a name made of everything that changes it; one process builds, the
@@ -44,11 +44,11 @@ class _Library:
     def __init__(self, path: Path) -> None:
         loaded = ctypes.CDLL(str(path))
         size, pointer = ctypes.c_int64, ctypes.c_void_p
-        self.width = size.in_dll(loaded, "perceptron_width").value
-        self.group = size.in_dll(loaded, "perceptron_group").value
-        self.forward: Any = loaded.perceptron_forward
+        self.width = size.in_dll(loaded, "mlp_width").value
+        self.group = size.in_dll(loaded, "mlp_group").value
+        self.forward: Any = loaded.mlp_forward
         self.forward.argtypes, self.forward.restype = [size] * 3 + [pointer] * 6, None
-        self.backward: Any = loaded.perceptron_backward
+        self.backward: Any = loaded.mlp_backward
         self.backward.argtypes, self.backward.restype = [size] * 3 + [pointer] * 8, None
 
 
@@ -56,7 +56,7 @@ _active: _Library | None = None
 
 
 def activate(*, active: bool) -> None:
-    """Let perceptrons of this process use the kernel, or no longer.
+    """Let MLPs of this process use the kernel, or no longer.
 
     Raises:
         NativeError: It is to be used and cannot be built here; says why.
@@ -98,13 +98,13 @@ def serves(x: Tensor, layers: Sequence[Tensor]) -> bool:
     )
 
 
-class Perceptron(torch.autograd.Function):
-    """``count`` perceptrons that read the same input, by the active kernel; float32 on the CPU only."""
+class MLPFunction(torch.autograd.Function):
+    """``count`` MLPs that read the same input, by the active kernel; float32 on the CPU only."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
         """Map ``(B, in)`` to ``(count, B, out)``; ReLU between layers."""
-        output, hidden = torch.ops.offline_rl.perceptron(x, layers)
+        output, hidden = torch.ops.offline_rl.mlp(x, layers)
         ctx.save_for_backward(x, hidden, *layers)
         return output  # type: ignore[no-any-return]
 
@@ -114,13 +114,13 @@ class Perceptron(torch.autograd.Function):
         """Return the gradients of the input and of the layers, each only if it is asked for."""
         x, hidden, *layers = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
-        gradients = torch.ops.offline_rl.perceptron_gradients(x, hidden, grad, layers, *needed)
+        gradients = torch.ops.offline_rl.mlp_gradients(x, hidden, grad, layers, *needed)
         input_grad = gradients.pop(0) if needed[0] else None
         return (input_grad, *(gradients or [None] * len(layers)))
 
 
 class _Plan:
-    """What the kernel is told of perceptrons of some shape, and how much memory it needs."""
+    """Arguments of the kernel for MLPs of one shape, and the memory that it needs."""
 
     def __init__(self, count: int, rows: int, *sizes: int) -> None:
         kernel = _library()
@@ -129,7 +129,7 @@ class _Plan:
         self.hidden = count * padded * sum(sizes[1:-1])
         self.output = count, rows, sizes[-1]
         packed = max(padded * kernel.width, (max(sizes) + 2) * kernel.group)
-        # Kept, because taking so much memory anew costs as much as a small layer; the kernel has one thread.
+        # Kept, because allocating so much memory again costs as much as a small layer; the kernel has one thread.
         self._scratch = np.empty(padded * 2 * (max(sizes) + sizes[0]) + packed, np.float32)
         self.scratch = self._scratch.ctypes.data
 
@@ -183,14 +183,14 @@ def _gradients(  # noqa: PLR0917
 
 # As operations of PyTorch's they can stand in a program that is traced and compiled.
 _operations: Any = torch.library.Library("offline_rl", "FRAGMENT")  # type: ignore[no-untyped-call]
-_operations.define("perceptron(Tensor x, Tensor[] layers) -> (Tensor, Tensor)")
+_operations.define("mlp(Tensor x, Tensor[] layers) -> (Tensor, Tensor)")
 _operations.define(
-    "perceptron_gradients(Tensor x, Tensor hidden, Tensor gradient, Tensor[] layers, bool of_input, bool of_layers)"
+    "mlp_gradients(Tensor x, Tensor hidden, Tensor gradient, Tensor[] layers, bool of_input, bool of_layers)"
     " -> Tensor[]"
 )
 for _key, _values, _grads in (("CPU", _forward, _backward), ("Meta", _outputs, _gradients)):
-    _operations.impl("perceptron", _values, _key)
-    _operations.impl("perceptron_gradients", _grads, _key)
+    _operations.impl("mlp", _values, _key)
+    _operations.impl("mlp_gradients", _grads, _key)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> Any:

@@ -356,7 +356,7 @@ class _CandidateLists:
 
 
 def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Yield once while holding a file lock, or without it where none can be had; not at all if told to stop before."""
+    """Yield once while holding a file lock, or without it where none can be had; not at all if asked to stop before."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)

@@ -214,7 +214,7 @@ class ProductSearch:
 class GrowingSearch:
     """Search among the dataset's rows and those of a replay that grows.
 
-    The replay's rows are searched by a structure that is made anew every ``RENEWAL`` rows, the latest by another one,
+    The replay's rows are searched by a structure that is rebuilt every ``RENEWAL`` rows, the latest by another one,
     made for each search. What is found depends on neither.
 
     Args:

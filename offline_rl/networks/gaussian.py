@@ -79,7 +79,7 @@ class SquashedGaussian(NamedTuple):
 class SquashedGaussianActor(nn.Module):
     """a = tanh(u), u ~ N(mean(s), std²).
 
-    The std depends on the state, log std = c₁ h(s) + c₀, where mean and h are the two halves of one perceptron's output
+    The std depends on the state, log std = c₁ h(s) + c₀, where mean and h are the two halves of one MLP's output
     and c₁ and c₀ are learned and start at 1 and -1; or it is one for all states and starts at 1.
 
     Args:

@@ -1,4 +1,4 @@
-"""Networks as algorithms use them: actors and critics made of perceptrons."""
+"""Networks as algorithms use them: actors and critics made of MLPs."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The multilayer perceptron as one operation, with a backward pass derived by hand.
+"""The multilayer perceptron (MLP) as one operation, with a backward pass derived by hand.
 
 Autograd on separate layers keeps books for every layer and computes the weight gradients of networks that are only
 passed through. One operation for the whole network avoids both, and is the one place where a faster kernel can be
@@ -20,8 +20,8 @@ LAYER_NORM_EPSILON = 1e-6
 """Added to the variance in a layer normalisation; Flax's default."""
 
 
-class _Perceptron(torch.autograd.Function):
-    """``count`` perceptrons that read the same input; each layer is a weight ``(count, out, in)`` and a bias."""
+class _MLPFunction(torch.autograd.Function):
+    """``count`` MLPs that read the same input; each layer is a weight ``(count, out, in)`` and a bias."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class _Perceptron(torch.autograd.Function):
 
 
 class _Together(torch.autograd.Function):
-    """N perceptrons with an input each; every layer is a weight ``(N, out, in)`` and a bias ``(N, out)``.
+    """N MLPs with an input each; every layer is a weight ``(N, out, in)`` and a bias ``(N, out)``.
 
     For a GPU, where kernels cost by their number: one serves all networks.
     """
@@ -99,7 +99,7 @@ class _Together(torch.autograd.Function):
 
 
 class _Mapped(torch.autograd.Function):
-    """``count`` perceptrons on one input, under ``torch.vmap`` over members that each have such networks.
+    """``count`` MLPs on one input, under ``torch.vmap`` over members that each have such networks.
 
     Only its batching rule is ever used: networks of all members are one batch of networks.
     """
@@ -128,7 +128,7 @@ class _Mapped(torch.autograd.Function):
 
 
 class MLP(nn.Module):
-    """``count`` independent perceptrons on one input: linear layers with ReLU between them.
+    """``count`` independent MLPs on one input: linear layers with ReLU between them.
 
     Parameters are left uninitialised; whoever owns the network calls :meth:`initialize` with a generator of its own.
 
@@ -200,10 +200,10 @@ def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
     if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
         return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
     if native.serves(x, layers):
-        return native.Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
+        return native.MLPFunction.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
     if x.is_cuda:
         return _Together.apply(x.expand(len(layers[0]), *x.shape), *layers)  # type: ignore[no-any-return, no-untyped-call]
-    return _Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
+    return _MLPFunction.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], member: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reward models: several perceptrons evaluated in one batched product, and a linear head on features of theirs."""
+"""Reward models: several MLPs evaluated in one batched product, and a linear head on features of theirs."""
 
 import itertools
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ class TrajectoryTransformer(nn.Module):
         width: W, of features.
         layers: How many blocks.
         heads: Attention heads; they share the width.
-        longest: Times in an episode that are told apart; later ones count as the last of these.
+        longest: Times in an episode that have embeddings of their own; later ones count as the last of these.
         activation: Between the two linear maps of a block.
     """
 
@@ -85,7 +85,7 @@ def draw_weights(network: nn.Module, generator: np.random.Generator) -> None:
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron with one hidden layer of 4 W, each added to the stream it reads through a norm."""
+    """Attention, then an MLP with one hidden layer of 4 W, each added to the stream it reads through a norm."""
 
     def __init__(self, width: int, heads: int, activation: Activation) -> None:
         super().__init__()

@@ -247,9 +247,9 @@ def _label_file(folder: Path) -> Path:
 
 def _index_file(label_file: Path, kind: str, segment: str) -> Path:
     """Find the indices that belong to a label file: of the same name, but for its beginning, or the only ones."""
-    twin = label_file.with_name(label_file.name.replace(kind, f"indices_{segment}", 1))
-    if twin.is_file():
-        return twin
+    other = label_file.with_name(label_file.name.replace(kind, f"indices_{segment}", 1))
+    if other.is_file():
+        return other
     beginnings = ("indices_1", "indices_num") if segment == "1" else ("indices_2",)
     found = sorted(file for file in label_file.parent.iterdir() if file.name.startswith(beginnings))
     if len(found) != 1:

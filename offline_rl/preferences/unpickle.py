@@ -30,7 +30,7 @@ BUDGET_FACTOR, BUDGET_BASE = 16, 1 << 20
 TYPES = re.compile(r"[<>=|]?([biuf])([1248])")
 """NumPy's words for the types of numbers that are read."""
 
-REMEDY = "get the file anew from where it was published, or save its numbers as .npz"
+REMEDY = "get the file again from where it was published, or save its numbers as .npz"
 
 Numbers = npt.NDArray[np.generic]
 

@@ -90,7 +90,7 @@ def launch(
         folder: Where logs of the workers go; seen from all machines.
         options: For ``"slurm"`` parameters of submitit's executor (``timeout_min=600``, ``slurm_partition=gpu``), for
             ``"ray"`` the ``address`` of a cluster (without it one is started here), ``num_cpus`` and ``num_gpus``.
-        done: Whether nothing is left to do; workers that are still there are then told to stop.
+        done: Whether nothing is left to do; workers that are still there are then asked to stop.
 
     Raises:
         RunError: The launcher is not installed or cannot be used, or every worker has ended and work is left.

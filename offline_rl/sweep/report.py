@@ -23,7 +23,7 @@ TOP = 5
 """Trials that the end of a sweep lists."""
 FIRST_NEW_SEED = 10
 NEW_SEEDS = 4
-"""Seeds of the command that trains the best settings anew."""
+"""Seeds of the command that trains the best settings again."""
 IMPORTANCE_TRIALS = 10
 IMPORTANCE_TRIALS_EACH = 3
 """Finished trials, in all and for each parameter, below which importance would be chance."""
@@ -213,7 +213,7 @@ def _command(sweep: Sweep, best: Trial, seeds: Sequence[int]) -> str:
 
 
 def needed_trials(sweep: Sweep) -> int:
-    """Return from how many finished trials on importance is told."""
+    """Return how many finished trials the importance needs."""
     return max(IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_EACH * len(sweep.parameters))
 
 
@@ -221,7 +221,7 @@ def _no_importance(sweep: Sweep, finished: Sequence[Trial]) -> str:
     if len(finished) >= needed_trials(sweep):
         return "it cannot be computed from these trials"
     return (
-        f"not told from {len(finished)} finished trials; it needs {needed_trials(sweep)}"
+        f"not computed from {len(finished)} finished trials; it needs {needed_trials(sweep)}"
         f" (at least {IMPORTANCE_TRIALS}, and {IMPORTANCE_TRIALS_EACH} for each parameter)"
     )
 

@@ -36,17 +36,18 @@ class Place:
     Attributes:
         launcher: What starts the workers.
         workers: How many workers; a single local one is this process.
-        members: How many trials each worker runs at once; by default as many as its share of the cores allows.
+        concurrent_trials: How many trials each worker runs at the same time; by default as many as its share of the
+            cores allows.
         options: The launcher's own, see :func:`offline_rl.processes.cluster.launch`.
     """
 
     launcher: Launcher = "local"
     workers: int = 1
-    members: int | None = None
+    concurrent_trials: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in (("workers", self.workers), ("members", self.members)):
+        for name, value in (("workers", self.workers), ("concurrent_trials", self.concurrent_trials)):
             if value is not None and value < 1:
                 raise SweepError(f"{name} is {value}; it must be at least 1")
 
@@ -86,7 +87,7 @@ def run_sweep(
     table = Table(sweep, folder)
     try:
         if place.here:
-            _work(sweep, folder, search, table, place.members or share(sweep, 1))
+            _work(sweep, folder, search, table, place.concurrent_trials or share(sweep, 1))
         else:
             _launch(sweep, folder, search, table, place=place, arguments=[str(file), *_spelled(folder, typed, run_cap)])
     finally:
@@ -94,9 +95,9 @@ def run_sweep(
     return conclude(search, sweep, folder)
 
 
-def _work(sweep: Sweep, folder: Path, search: Search, table: Table, members: int) -> None:
+def _work(sweep: Sweep, folder: Path, search: Search, table: Table, concurrent_trials: int) -> None:
     """Run trials in this process until none is left, not even one that was lost with a process elsewhere."""
-    runner = TrialRunner(sweep, folder, members, table.say)
+    runner = TrialRunner(sweep, folder, concurrent_trials, table.say)
     with closing(runner), _signals(runner) as received:
         runner.start()
         while runner.busy or not _complete(sweep, search.trials()):
@@ -114,7 +115,7 @@ def _launch(
     """Have workers run the same command, each in one process."""
     # On Slurm each worker looks itself what its share of a machine's cores is.
     shares = {"local": share(sweep, place.workers), "ray": int(place.options.get("num_cpus", 1))}
-    members = place.members or shares.get(place.launcher)
+    concurrent = place.concurrent_trials or shares.get(place.launcher)
 
     def done() -> bool:
         trials = search.trials()
@@ -122,7 +123,7 @@ def _launch(
         return _complete(sweep, trials)
 
     launch(
-        ["sweep", *arguments, *([f"--members={members}"] if members else [])],
+        ["sweep", *arguments, *([f"--concurrent_trials={concurrent}"] if concurrent else [])],
         launcher=place.launcher,
         workers=place.workers,
         folder=folder / "workers",

@@ -94,7 +94,7 @@ class Search:
             self.trials()
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
             said = brief(f"{type(error).__name__}: {error}")
-            raise SweepError(f"{journal} is damaged ({said}); choose another --out to search anew") from None
+            raise SweepError(f"{journal} is damaged ({said}); choose another --out to start the search over") from None
 
     def claim(self) -> Claim | None:
         """Return a trial to run, one that was lost before a new one; None if none is left."""
@@ -187,7 +187,7 @@ class Search:
         }
 
     def _sampler(self, number: int) -> BaseSampler:
-        """Return who chooses the point of trial ``number``: anew for each, so that it does not matter where it runs."""
+        """Return the sampler of trial ``number``: a new one for each, so that it does not matter where it runs."""
         if self._sweep.method == "bayes":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

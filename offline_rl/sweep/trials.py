@@ -70,12 +70,13 @@ class TrialRunner:
     Args:
         sweep: The sweep.
         folder: Its folder.
-        members: How many trials at once.
+        concurrent_trials: How many trials at the same time.
         say: What to do with a sentence on a trial's beginning.
     """
 
-    def __init__(self, sweep: Sweep, folder: Path, members: int, say: Callable[[str], None]) -> None:
-        self._sweep, self._folder, self._members, self._say = sweep, folder, members, say
+    def __init__(self, sweep: Sweep, folder: Path, concurrent_trials: int, say: Callable[[str], None]) -> None:
+        self._sweep, self._folder, self._say = sweep, folder, say
+        self._concurrent_trials = concurrent_trials
         self._search = Search(sweep, folder)
         self._threads: list[threading.Thread] = []
         self._stops: dict[int, Stop] = {}
@@ -87,7 +88,7 @@ class TrialRunner:
 
     def start(self) -> None:
         """Begin to run trials, until none is left or somebody asks to stop."""
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._members)]
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._concurrent_trials)]
         for thread in self._threads:
             thread.start()
 

@@ -152,7 +152,7 @@ def rows_in(path: Path, content: bytes) -> list[Row]:
             if row["kind"] != "train":
                 check(row, PLAYED)
         except ValueError as error:
-            remedy = "copy the run again, or train it anew"
+            remedy = "copy the run again, or train it again"
             raise RunError(f"{path} is damaged in line {number} ({error}); {remedy}") from None
         rows.append(row)
     return rows

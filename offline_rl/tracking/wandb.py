@@ -105,7 +105,7 @@ class WandbCallback(TolerantCallback):
                 logger.info("W&B failed (%s) and is tried again", error)
 
     def _request_for(self, run: Row) -> dict[str, Any]:
-        """Return what the process is told of a run, whose first row is given."""
+        """Return the process's request for a run, whose first row is given."""
         own, out, config = self._settings, Path(run["path"]), run["config"]
         sweep = os.environ.get("WANDB_SWEEP_ID")
         return {

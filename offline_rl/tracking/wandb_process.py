@@ -149,7 +149,7 @@ def _open_run(request: dict[str, Any], seed: int, mode: str | None) -> Any:
     settings: dict[str, Any] = {"silent": True, "console": "off"}
     name = f"{Path(request['out']).name}-seed-{seed}"
     offline = mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun")
-    # Offline, a resumed run is written anew from its first row, as a run of its own.
+    # Offline, a resumed run is rewritten from its first row, as a run of its own.
     identity = None if offline else f"{request['id']}-{seed}"
     place = request["seeds"].index(seed)
     own = {name: values[place] for name, values in request["config"].get("each", {}).items()}

@@ -23,7 +23,7 @@ PLACE = "checkpoint/checkpoint.safetensors"
 """Where a run's folder has its checkpoint."""
 UNKNOWN = "0" * 64
 """What stands in place of the checksum while it is computed."""
-REMEDY = "delete it to start the run anew"
+REMEDY = "delete it to start the run over"
 SHAPE = {
     "format": Least(int, 1),
     "step": Least(int, 0),
@@ -142,7 +142,7 @@ def check_metrics(folder: Path, content: bytes) -> None:
     if expected not in (None, hashlib.sha256(content[: values["metrics_bytes"]]).hexdigest()):
         raise RunError(
             f"{folder / 'metrics.jsonl'} is damaged, or was changed (its content does not fit its checksum in the"
-            " checkpoint); copy the run again, or train it anew"
+            " checkpoint); copy the run again, or train it again"
         )
 
 

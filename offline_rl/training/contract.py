@@ -183,7 +183,7 @@ def _restore(agents: Sequence[Agent], states: Sequence[Mapping[str, Tensor]], wa
 
 
 def _differing(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> str | None:
-    """Name what has gone another way from ``start``; where training has diverged nothing can be told."""
+    """Name what has gone another way from ``start``; nothing where training has diverged."""
     for name in ours:
         one, other, began = (state[name].double() for state in (ours, theirs, start))
         if other.isfinite().all() and not _norm(one - other) <= TOLERANCE * _norm(other - began) + 1e-7 * _norm(other):

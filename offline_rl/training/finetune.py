@@ -106,7 +106,7 @@ def _begin(old: Run, out: Path, plan: Plan) -> None:
     if (before := normalisation(config)) != (now := normalisation(plan.record())):
         raise RunError(
             f"{old.path} divided observations by {before}, and this version divides those of other data than D4RL's by "
-            f"{now}; train it anew"
+            f"{now}; train it again"
         )
     if config["options"].get("online_steps"):
         raise RunError(f"{old.path} has an online phase already; start from the offline run before it")

@@ -97,5 +97,5 @@ def _before_final(out: Path, checkpoint: Checkpoint) -> bytes:
                 break
             length += len(line)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); it was changed, start the run anew elsewhere") from None
+        raise RunError(f"{path} cannot be read ({error}); it was changed, start the run over elsewhere") from None
     return content[:length]

@@ -1,4 +1,4 @@
-"""How much memory a run takes at least, told before it takes it."""
+"""How much memory a run takes at least, computed before it starts."""
 
 from dataclasses import dataclass
 

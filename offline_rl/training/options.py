@@ -1,4 +1,4 @@
-"""What a run can be told, apart from the algorithm's own settings."""
+"""Options of a run, apart from the algorithm's own settings."""
 
 import warnings
 from dataclasses import dataclass, field

@@ -146,7 +146,7 @@ class Plan:
         """Return what an agent says of its origin."""
         return {
             "task": self.task.name if self.task else None,
-            # A name leads to D4RL's tasks alone; others are told in full.
+            # A name leads to D4RL's tasks alone; others are named in full.
             **({"recovered_task": self.task.to_json()} if self.task and not self.task.robot.d4rl else {}),
             "dynamics": self.dynamics,
             "dataset": self.dataset.name,

@@ -210,7 +210,7 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[Checkpoin
     checkpoint = Checkpoint.load(out) if plan.options.resume else None
     if checkpoint is None:
         if plan.options.resume:
-            say(f"no checkpoint in {out}; starting anew")
+            say(f"no checkpoint in {out}; starting over")
         with writing(config, "choose another --out"):
             write_json(config, sealed(plan.record() | begun()))
         return None, plan.compute

@@ -206,7 +206,7 @@ def test_an_agent_without_names_knows_numbers_only(agent):
 
 def test_names_are_saved_copied_and_loaded(named, tmp_path):
     named.save(tmp_path / "agent")
-    for again in (orl.load_agent(tmp_path / "agent"), named.twin(), named.anew()):
+    for again in (orl.load_agent(tmp_path / "agent"), named.acting_copy(), named.fresh_copy()):
         assert again.observation_names == named.observation_names
         assert again.action_names == named.action_names
     description = json.loads((tmp_path / "agent" / "agent.json").read_text())
@@ -333,10 +333,10 @@ def test_huge_sizes_are_refused(saved):
 
 def test_loading_makes_what_acting_needs_and_nothing_else(saved, agent):
     loaded = orl.load_agent(saved)
-    for acting in (loaded, loaded.twin(), agent.twin()):
+    for acting in (loaded, loaded.acting_copy(), agent.acting_copy()):
         assert (acting.groups, acting.targets) == ({}, {})
         assert not hasattr(acting, "critic")
-    assert set(loaded.anew().groups) == {"actor", "critic"}
+    assert set(loaded.fresh_copy().groups) == {"actor", "critic"}
 
 
 def test_loading_draws_no_initial_weights(tmp_path):

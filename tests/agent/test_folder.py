@@ -104,7 +104,7 @@ def test_an_agent_that_cannot_act_is_refused_at_load_whatever_it_raises(saved, p
 
 def test_loading_leaves_no_trace_of_the_rehearsal(tmp_path):
     DT(DTConfig(hidden_dims=[8], width=8, layers=1, length=3), 3, 2).save(tmp_path / "agent")
-    one, other = orl.load_agent(tmp_path / "agent"), orl.load_agent(tmp_path / "agent").twin()
+    one, other = orl.load_agent(tmp_path / "agent"), orl.load_agent(tmp_path / "agent").acting_copy()
     rows = np.random.default_rng(0).normal(size=(4, 3))
     assert np.array_equal(one.act(rows), other.act(rows))
 

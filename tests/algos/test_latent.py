@@ -38,7 +38,7 @@ def energy():
     return made
 
 
-def test_the_energy_is_a_perceptron_of_both(energy):
+def test_the_energy_is_an_mlp_of_both(energy):
     """Broken by pairing the wrong rows, or by a nonlinearity before the sum."""
     situation, outcome = torch.randn(5, 4).double(), torch.randn(7, 3).double()
     pairs = torch.tensor([[0, 6], [1, 1], [5, 2], [3, 0], [4, 4]])

@@ -66,7 +66,7 @@ def test_values_and_gradients_are_float64s_within_rounding(rows, sizes, count):
     default = everything(network(*shape), x, weight)
     kernels.use_kernel("native", 1)
     ours = everything(network(*shape), x, weight)
-    assert "Perceptron" in type(ours[0].grad_fn).__name__
+    assert "MLPFunction" in type(ours[0].grad_fn).__name__
     for own, usual, truth in zip(ours, default, exact, strict=True):
         scale = truth.detach().abs().max()
         assert (own - truth).abs().max() <= 1e-5 * scale

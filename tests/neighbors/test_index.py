@@ -404,7 +404,7 @@ def test_a_failed_build_warns_and_the_search_goes_on(monkeypatch, threads):
 
 def forbid_building(monkeypatch):
     def fail(*_):
-        raise AssertionError("built anew")
+        raise AssertionError("rebuilt")
 
     monkeypatch.setattr(kernels, "fill_lists", fail)
 

@@ -94,7 +94,7 @@ def _same_place(flat_tensor, view):
 
 
 def layers_of(network, member: int = 0) -> list[torch.Tensor]:
-    """Take one perceptron of a stack as weights and biases."""
+    """Take one MLP of a stack as weights and biases."""
     return [layer[member].detach() for layer in network.mlp.layers]
 
 

@@ -30,7 +30,7 @@ CASES = {
 
 
 class PlainPolicy:
-    """A tanh of normal variables, whose log-std is a learned line in half of a perceptron's output."""
+    """A tanh of normal variables, whose log-std is a learned line in half of an MLP's output."""
 
     def __init__(self, actor, group=None):
         self.net = Layers(layers_of(actor), group)

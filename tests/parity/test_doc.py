@@ -77,9 +77,9 @@ class PlainDoC:
 
     # Networks.
 
-    def perceptron(self, name, x, member=0):
+    def mlp(self, name, x, member=0):
         count = sum(other.startswith(f"{name}.layers.") for other in self.w)
-        return perceptron([self.w[f"{name}.layers.{place}"][member] for place in range(count)], x)
+        return mlp([self.w[f"{name}.layers.{place}"][member] for place in range(count)], x)
 
     def linear(self, name, x):
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
@@ -138,9 +138,9 @@ class PlainDoC:
         after = [future.observation, future.action, future.reward[:, None]]
         if self.c.encoder == "mlp":
             future.before = future.after = future.observation
-            passed = Kinks.relu(self.perceptron("encoder.step", torch.cat(after, 1)))
-            q = self.perceptron("encoder.posterior_head", passed.sum(0) / len(passed))
-            p = self.perceptron("encoder.prior_head", past.observation[now])
+            passed = Kinks.relu(self.mlp("encoder.step", torch.cat(after, 1)))
+            q = self.mlp("encoder.posterior_head", passed.sum(0) / len(passed))
+            p = self.mlp("encoder.prior_head", past.observation[now])
         else:
             drop, length = Masks(self.c.dropout, draws["dropout"][row]), self.c.past + self.c.future - 1
             features = self.transformer("past", self.embedded("past", before, past.time), drop, first, length)
@@ -169,7 +169,7 @@ class PlainDoC:
     # Losses.
 
     def information(self, compared, latents, draws):
-        """Return the mean of f(true outcome) - log mean exp f(all), with f one perceptron of all that it reads."""
+        """Return the mean of f(true outcome) - log mean exp f(all), with f one MLP of all that it reads."""
         situation, shift, outcome, other_shift, *rest = (tensor[0] for tensor in self.energy.tensors)
         layers = [torch.cat((situation, outcome), 1), shift + other_shift, *rest]
         uniforms, terms = draws["negative"].reshape(len(compared), self.c.negatives), []
@@ -177,14 +177,14 @@ class PlainDoC:
             others = [*compared[i + 1 :], *compared[:i]]
             drawn = [others[int(uniform * len(others))][2] for uniform in uniforms[i]]
             inputs = torch.stack([torch.cat((x, latents[row], outcome)) for outcome in (true, *drawn)])
-            f = perceptron(layers, inputs)[:, 0]
+            f = mlp(layers, inputs)[:, 0]
             terms.append(f[0] - torch.log(torch.exp(f).mean()))
         return sum(terms) / len(terms)
 
     def log_likelihood(self, window):
         """Return log π of the actions of a window, summed over them."""
         latent = window.latent.repeat(len(window.action), 1)
-        output = self.perceptron("policy", torch.cat((window.before, latent), 1))
+        output = self.mlp("policy", torch.cat((window.before, latent), 1))
         if self.c.discrete:
             odds = torch.exp(output)
             return torch.log((odds * window.action).sum(1) / odds.sum(1)).sum()
@@ -195,7 +195,7 @@ class PlainDoC:
 
     def value_error(self, window):
         x = torch.cat((window.before[0], window.latent.detach()))
-        values = [self.perceptron("value", x, member)[0] for member in range(self.c.value_heads)]
+        values = [self.mlp("value", x, member)[0] for member in range(self.c.value_heads)]
         return sum((value - window.return_to_go[0] / self.return_scale) ** 2 for value in values)
 
     def terms(self, windows, compared, draws):
@@ -241,7 +241,7 @@ class PlainDoC:
         return [gradient * min(self.c.gradient_clip / self.norms[-1], 1) for gradient in gradients]
 
 
-def perceptron(layers, x):
+def mlp(layers, x):
     *hidden, last = zip(layers[0::2], layers[1::2], strict=True)
     for weight, bias in hidden:
         x = Kinks.relu(x @ weight.T + bias)

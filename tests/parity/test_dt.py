@@ -79,7 +79,7 @@ class PlainDT:
             tokens = [x + kept[i] * self.feed_forward(name, x) for i, x in enumerate(tokens)]
         return [torch.tanh(self.linear("head", self.layer_norm("transformer.last_norm", x))) for x in tokens[1::3]]
 
-    def perceptron(self, wish, state):
+    def mlp(self, wish, state):
         x = torch.cat((state, self.c.return_scale * wish[None]))
         layers = [self.w[f"mlp.layers.{i}"][0] for i in range(6)]
         for weight, bias in zip(layers[0::2], layers[1::2], strict=True):
@@ -95,7 +95,7 @@ class PlainDT:
                 vars(steps)[name][row, :n] for name in ("return_to_go", "observation", "action", "time")
             )
             if self.c.encoder == "mlp":
-                found = [self.perceptron(wish, state) for wish, state in zip(wishes, states, strict=True)]
+                found = [self.mlp(wish, state) for wish, state in zip(wishes, states, strict=True)]
             else:
                 found = self.actions(wishes, states, actions, times, Masks(self.c.dropout, batch.draws["dropout"][row]))
             total = total + sum(((ours - theirs) ** 2).sum() for ours, theirs in zip(found, actions, strict=True))

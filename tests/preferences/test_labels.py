@@ -285,7 +285,7 @@ def hostile(marker):
 def test_nothing_that_a_pickle_asks_for_is_run(read, tmp_path, name, protocol):
     folder, marker = preference_transformer(tmp_path / "labels"), tmp_path / "marker"
     write(folder / "label_human", hostile(marker)[name], protocol)
-    asks = r"asks for '[\w.]+', which labels have no need of; not run; get the file anew"
+    asks = r"asks for '[\w.]+', which labels have no need of; not run; get the file again"
     unread = "is damaged or no pickle of numbers"  # the array's type is refused before what is in it
     with pytest.raises(DatasetError, match=f"label_human ({unread if name == 'in an array' else asks})"):
         read(folder)
@@ -511,7 +511,7 @@ def test_the_second_segment_of_a_published_file_is_preferred_where_the_label_is_
 
 
 def test_a_pickle_cannot_multiply_its_own_size(tmp_path):
-    """Fails if each call of a file may return its text anew: six bytes of the file for four million of memory."""
+    """Fails if each call of a file may return its text again: six bytes of the file for four million of memory."""
     text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
     path = tmp_path / "label_human.pkl"
     path.write_bytes(b"\x80\x02c_codecs\nencode\nq\x00" + text + b"q\x0100(" + b"h\x00h\x01\x85R" * 2000 + b"l.")

@@ -153,7 +153,7 @@ def test_a_slurm_cluster_that_loses_a_node_completes_the_suite(tmp_path, slurm):
 
 
 def assert_all_done(suite, logs):
-    """Assert that all results are there, that a run was resumed and not begun anew, and that no update is missing."""
+    """Assert that all results are there, that a run was resumed and not started over, and that no update is missing."""
     assert re.search(r"resumed at step \d+\n", logs)
     for method in ("one", "two", "three", "four"):
         (path,) = result_paths(read_suite(suite), "hopper-demo", method, suite.parent / "results")

@@ -322,7 +322,7 @@ def test_acting_sees_what_training_saw(dataset, rows, encoder):
 
 
 def test_what_is_saved_is_enough_to_act(dataset, rows):
-    """Broken by scales that are not among the weights, or by candidates that are drawn anew."""
+    """Broken by scales that are not among the weights, or by candidates that are drawn again."""
     agent = make(rows, dataset=dataset)
     loaded = DoC(agent.config, 5, 2, steps=10, preprocessing=agent.preprocessing, dtype=torch.float64)
     loaded.load_acting_weights(agent.acting_weights())

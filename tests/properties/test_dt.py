@@ -52,7 +52,7 @@ def loosened(agent):
 def test_the_loss_does_not_depend_on_what_is_padded(rows, encoder):
     """Broken by a loss without its mask."""
     agent = make(rows, encoder=encoder, length=6)
-    agent.windows = dataclasses.replace(agent.windows, future=6)  # so that the perceptron gets padding, too
+    agent.windows = dataclasses.replace(agent.windows, future=6)  # so that the MLP gets padding, too
     batch = Sampler(agent, rows).batch(1)
     mask = batch.steps.mask
     assert 0 < mask.double().mean() < 1

@@ -292,7 +292,7 @@ def test_baselines_and_learned_rewards_share_one_affine_map():
 
 
 def test_the_map_stays_while_rewards_move():
-    """Broken by a scale that is found anew in every round: the lower level would see its rewards jump."""
+    """Broken by a scale that is found again in every round: the lower level would see its rewards jump."""
     agent = make({"upper_learning_rate": 0.01})
     run(agent, last=1)
     before, scale = agent.upper.rewards.clone(), agent.upper.scale
@@ -375,7 +375,7 @@ def test_the_warm_up_is_made_once_and_the_head_begins_at_zero():
 @pytest.mark.parametrize(("lower", "mode"), [*ALL_MODES, ("iql", "oracle")])
 @pytest.mark.parametrize("stop", [0, 1, 11, 13])
 def test_a_resumed_agent_goes_on_to_the_same_bytes(lower, mode, stop):
-    """Broken by a number that is not in the training state, or a table that is not computed anew."""
+    """Broken by a number that is not in the training state, or a table that is not recomputed."""
     # The held-out loss rises with slow rewards and falls with quick ones: then both its numbers matter.
     settings = {"lower": lower, "patience": 1, "upper_learning_rate": 3e-5 if stop == 13 else 3e-3}
     settings |= {"rewards": mode} if mode == "oracle" else {"hyper_mode": mode}

@@ -1,4 +1,4 @@
-"""What the end of a sweep says, of trials that are told what they came to."""
+"""What the end of a sweep says, of trials whose values are given."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_importance_needs_enough_trials(count, told, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert ("importance: alpha 100%" in said) == told
     assert (summary["importance"] == {"alpha": 1.0}) == told
-    assert ("importance: not told from 9 finished trials; it needs 10" in said) == (not told)
+    assert ("importance: not computed from 9 finished trials; it needs 10" in said) == (not told)
 
 
 def test_each_parameter_asks_for_trials_of_its_own(tmp_path):

@@ -65,7 +65,7 @@ def test_a_sweep_runs_its_trials_and_says_how_the_best_is_made(tmp_path, capsys,
     assert best["command"] in printed.out
     assert "optimistic: it is the highest of 3 trials, on seed 0, on which it was chosen" in printed.out
     assert summary["caution"] in printed.out
-    assert "importance: not told from 3 finished trials; it needs 10" in printed.out
+    assert "importance: not computed from 3 finished trials; it needs 10" in printed.out
     assert "trial 3/3  finished  score " in printed.err
     assert (tmp_path / "sweeps" / "try" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     again = reproduce(best["command"], tmp_path / "again")
@@ -91,6 +91,8 @@ def test_another_sweeps_folder_is_refused(tmp_path, capsys):
     assert "full exists and is no sweep's folder; choose another --out" in capsys.readouterr().err
     assert main(["sweep", str(file), f"--out={out}", "--stps=3"]) == 2
     assert "unknown option --stps; did you mean --steps?" in capsys.readouterr().err
+    assert main(["sweep", str(file), f"--out={out}", "--members=3"]) == 2
+    assert "--members is now --concurrent_trials" in capsys.readouterr().err
     assert not out.exists()
     out.mkdir()
     (out / "sweep.json").write_text('{"format": 1, "file": {"method": "grid"}, "overrides": {}, "run_cap": null}')

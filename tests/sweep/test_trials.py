@@ -18,10 +18,10 @@ def content(run):
     return weights, without_timings(run.rows)
 
 
-def check(folder, parameters, algorithm="td3_bc", members=4, **options):
+def check(folder, parameters, algorithm="td3_bc", concurrent=4, **options):
     """Run a grid; compare each run with the same settings trained alone."""
     file = write_sweep(folder / "sweep.yaml", algorithm, options, method="grid", run_cap=99, parameters=parameters)
-    assert main(["sweep", str(file), f"--out={folder / 'out'}", f"--members={members}"]) == 0
+    assert main(["sweep", str(file), f"--out={folder / 'out'}", f"--concurrent_trials={concurrent}"]) == 0
     trials = json.loads((folder / "out" / "summary.json").read_text())["trials"]
     assert len({trial["run"] for trial in trials}) == len(trials)
     for number, trial in enumerate(trials):
@@ -32,16 +32,16 @@ def check(folder, parameters, algorithm="td3_bc", members=4, **options):
 
 
 @pytest.mark.slow
-def test_members_that_differ_in_sizes_and_preprocessing_do_not_touch_each_other(tmp_path):
+def test_concurrent_trials_that_differ_in_sizes_and_preprocessing_do_not_touch_each_other(tmp_path):
     """Broken by a process that keeps an earlier trial's agent or data."""
     parameters = {"hidden_dims": {"values": [[8], [16, 4]]}, "normalize": {"values": [True, False]}}
-    assert len(check(tmp_path, parameters, members=2, steps=60)) == 4
+    assert len(check(tmp_path, parameters, concurrent=2, steps=60)) == 4
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("algorithm", "members"), [("td3_bc", 4), ("prdc", 2)])
-def test_trials_with_their_own_alpha_and_seed_equal_one_by_one(tmp_path, algorithm, members):
-    """Twice as many trials as members, so that the second half comes to processes that the first has used."""
-    parameters = {"alpha": {"values": ALPHAS[:members]}, "seeds": {"values": [[0], [7]]}}
-    assert len(check(tmp_path, parameters, algorithm, members)) == 2 * members
+@pytest.mark.parametrize(("algorithm", "concurrent"), [("td3_bc", 4), ("prdc", 2)])
+def test_trials_with_their_own_alpha_and_seed_equal_one_by_one(tmp_path, algorithm, concurrent):
+    """Twice as many trials as run at once, so that the second half comes to processes that the first has used."""
+    parameters = {"alpha": {"values": ALPHAS[:concurrent]}, "seeds": {"values": [[0], [7]]}}
+    assert len(check(tmp_path, parameters, algorithm, concurrent)) == 2 * concurrent

@@ -54,9 +54,9 @@ def check_that_all_is_done(process, out, seconds=300):
 @pytest.mark.timeout(700)
 def test_a_lost_workers_trial_is_taken_up_by_another(sweep_file):
     out = sweep_file.parent / "out"
-    process = start(sweep_file, "--workers=2", "--members=1")
+    process = start(sweep_file, "--workers=2", "--concurrent_trials=1")
     wait_for(lambda: len(training(out)) == 2, process=process, seconds=240)
-    workers = [child for child in psutil.Process(process.pid).children() if "--members=1" in child.cmdline()]
+    workers = [child for child in psutil.Process(process.pid).children() if "--concurrent_trials=1" in child.cmdline()]
     assert len(workers) == 2
     workers[0].kill()
     check_that_all_is_done(process, out)
@@ -87,7 +87,7 @@ def test_a_ray_cluster_that_loses_a_node_completes_the_sweep(sweep_file, monkeyp
 def test_a_slurm_cluster_that_loses_a_node_completes_the_sweep(sweep_file, slurm):
     pytest.importorskip("submitit")
     out = sweep_file.parent / "out"
-    process = start(sweep_file, "--launcher=slurm", "--workers=2", "--members=1", **slurm)
+    process = start(sweep_file, "--launcher=slurm", "--workers=2", "--concurrent_trials=1", **slurm)
     wait_for(lambda: len(training(out)) == 2, process=process, seconds=240)
     kill_node("n1", slurm)
     check_that_all_is_done(process, out)

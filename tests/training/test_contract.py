@@ -126,7 +126,7 @@ def test_an_update_that_does_not_repeat_as_declared_is_refused(way, algorithm):
 
 
 class Counting(bc.BC):
-    """Counts its updates itself, beside optimisers and targets, in a tensor that it makes anew."""
+    """Counts its updates itself, beside optimisers and targets, in a tensor that it makes again."""
 
     def build_learner(self):
         super().build_learner()

@@ -134,7 +134,7 @@ def test_whoever_asks_for_the_length_is_noted_whenever_that_is():
         assert agent.lengths_used == set()
         with contextlib.suppress(AttributeError):
             agent.update(None, 1)
-        agent.description(), agent.anew()
+        agent.description(), agent.fresh_copy()
         assert sorted(agent.lengths_used) == wanted
 
 

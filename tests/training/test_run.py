@@ -197,7 +197,7 @@ def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path, tiny, cap
     caplog.set_level(logging.INFO, "offline_rl")
     settings = {**tiny, "quiet": False, "steps": 10, "eval_every": 0, "final_episodes": 0}
     orl.train("bc", "hopper-demo", out=str(out), resume=True, **settings)
-    assert f"no checkpoint in {out}; starting anew" in caplog.messages
+    assert f"no checkpoint in {out}; starting over" in caplog.messages
     assert Checkpoint.load(out).finished
 
 
@@ -467,7 +467,7 @@ def test_a_command_that_is_still_beginning_stops_at_once(tmp_path, tiny, number)
     _, errors = process.communicate(timeout=120)
     assert time.monotonic() - began < 10
     assert process.returncode == 128 + number
-    assert errors == "stopped before the first step was saved; the same command begins anew\n"
+    assert errors == "stopped before the first step was saved; the same command starts over\n"
     assert not out.exists()
 
 

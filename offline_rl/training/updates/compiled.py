@@ -2,7 +2,7 @@
 
 An update is traced to PyTorch's operations, backward passes and optimiser included, and Inductor writes a program for
 them, in C++ for a CPU: what stands between matrix products becomes a few loops, and autograd keeps no books. Results
-are an eager update's within rounding. Compiling takes some seconds for perceptrons, and minutes for a transformer; the
+are an eager update's within rounding. Compiling takes some seconds for MLPs, and minutes for a transformer; the
 programs are kept in the cache folder.
 """
 

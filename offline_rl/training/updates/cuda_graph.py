@@ -1,6 +1,6 @@
 """Updates that a GPU repeats by itself: one CUDA graph for each place in an algorithm's cycle.
 
-An update is some eighty small kernels, and telling a GPU to run one takes longer than running it. A graph is told once.
+An update is some eighty small kernels, and to launch one takes longer than to run it. A graph is one launch.
 Replicas are stacked, see :mod:`offline_rl.training.updates.stacked`; those of an algorithm that cannot be are branches
 of one graph, which a GPU works off side by side, and each of which does exactly what it would do alone.
 """
@@ -86,7 +86,7 @@ class CapturedUpdates:
                         check(agents, self._replicas[0].rows, step, self._cycle, self)
                         self._checked = True
                     made = self.make(step)
-                # Outside of the graphs: a sum that began in one would begin anew with each replay.
+                # Outside of the graphs: a sum that began in one would start over with each replay.
                 add_vectors(means, made)
 
     def make(self, step: int) -> list[list[Vector]]:

@@ -35,7 +35,7 @@ class Stack:
     def __init__(self, agents: Sequence[Agent], rows: PackedRows) -> None:
         first = agents[0]
         self._agents = agents
-        self._template = first.anew(first.device, first.dtype)
+        self._template = first.fresh_copy(first.device, first.dtype)
         self._template.lengths_used = first.lengths_used  # updates are the template's, the note is the replicas'
         self._template.prepare(rows)
         everyone = [agent.config.settings() for agent in agents]

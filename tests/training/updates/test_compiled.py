@@ -83,7 +83,7 @@ def test_the_native_kernel_stands_in_a_program():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiled, "compiled", seen)
             compiled.Program(member.agent, batch, 1)
-        assert "offline_rl.perceptron" in graph.code
+        assert "offline_rl.mlp" in graph.code
         assert "addmm" not in graph.code
     finally:
         kernels.use_kernel("default", 1)

@@ -84,7 +84,8 @@ class ActionModel(nn.Module):
         wish = self.scale * return_to_go[:, :, None]
         if self.transformer is None:
             inputs = torch.cat((steps.observation, wish), 2)
-            return self.mlp(inputs.flatten(0, 1))[0].tanh().unflatten(0, inputs.shape[:2])  # type: ignore[no-any-return]
+            action = self.mlp(inputs.flatten(0, 1))[0].tanh()
+            return action.view(*inputs.shape[:2], action.shape[1])
         tokens = wish, steps.observation, steps.action
         features = self.transformer(tokens, steps.time, steps.mask, dropout)
         return self.head(features[:, :, 1]).tanh()  # type: ignore[no-any-return]

@@ -81,11 +81,12 @@ class ActionModel(nn.Module):
             return_to_go: ``(B, T)``, what is asked for, or what came.
             dropout: None for acting.
         """
-        wish = self.scale * return_to_go[:, :, None]
+        wanted = self.scale * return_to_go[:, :, None]
         if self.transformer is None:
-            inputs = torch.cat((steps.observation, wish), 2)
-            return self.mlp(inputs.flatten(0, 1))[0].tanh().unflatten(0, inputs.shape[:2])  # type: ignore[no-any-return]
-        tokens = wish, steps.observation, steps.action
+            inputs = torch.cat((steps.observation, wanted), 2)
+            action = self.mlp(inputs.flatten(0, 1))[0].tanh()
+            return action.view(*inputs.shape[:2], action.shape[1])
+        tokens = wanted, steps.observation, steps.action
         features = self.transformer(tokens, steps.time, steps.mask, dropout)
         return self.head(features[:, :, 1]).tanh()  # type: ignore[no-any-return]
 

@@ -59,7 +59,7 @@ class PRDC(td3_bc.TD3BC):
     config: Config
 
     def prepare(self, rows: PackedRows) -> None:
-        """Build the search structure, or take the one another member has built for the same rows."""
+        """Build the search structure, or take the one that another seed has built for the same rows."""
         self._columns: Callable[[Tensor], Columns] = rows.columns
         self.nearest = NearestRows(rows, self.config.beta, self.config.neighbors, self.config.list_length)
 

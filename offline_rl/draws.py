@@ -1,7 +1,7 @@
 """Random numbers as pure functions of (seed, name, step): no generator state to save, share or lose.
 
 Philox is a counter-based generator: the seed and the name make its key, the step its counter. A run therefore resumes
-from its step alone, and what one member draws does not depend on who trains beside it.
+from its step alone, and what one seed draws does not depend on who trains beside it.
 """
 
 import hashlib

@@ -228,7 +228,7 @@ class LatentPolicy(nn.Module):
 
     def values(self, features: Tensor, latent: Tensor) -> Tensor:
         """Return V of all heads ``(heads, B)`` for ``(B, W)`` and ``(B, L)``, as a share of ``return_scale``."""
-        return self.value(torch.cat((features, latent), 1))[:, :, 0]  # type: ignore[no-any-return]
+        return self.value(torch.cat((features, latent), 1))[:, :, 0]
 
     def best(self, prior: Gaussian, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples ``(B, L)`` of the prior whose smallest value is highest, and that value ``(B,)``.

@@ -353,7 +353,7 @@ class Upper:
         assert value is not None
         observation, action = part.rows()
         apart = successor(torch.cat((observation, action), 1))[0] - value(observation)[0]
-        return apart.view(len(part), -1, apart.shape[1]).sum(1)  # type: ignore[no-any-return]
+        return apart.view(len(part), -1, apart.shape[1]).sum(1)
 
     def _differences(self) -> tuple[Tensor, Tensor]:
         """Return D ``(N,)`` of all pairs by the networks' mean, and P(second preferred) as their mean ``(N,)``."""

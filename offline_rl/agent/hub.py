@@ -95,27 +95,13 @@ def model_card(description: Mapping[str, Any], name: str, evaluation: Any = None
         evaluation: What :func:`offline_rl.evaluate` returned for this agent; None for no score.
     """
     origin = description["provenance"]
-    facts = {
-        "algorithm": description["algorithm"],
-        "task": origin.get("task"),
-        "dynamics": origin.get("dynamics"),
-        "dataset": origin.get("dataset"),
-        "dataset's fingerprint": origin.get("fingerprint"),
-        "updates": f"{description['steps']:,} offline, {description['online_steps']:,} online",
-        "seed": description["seed"],
-        **{field: ", ".join(names) for field in FIELDS if (names := description["preprocessing"].get(key_of(field)))},
-        "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
-        **origin.get("versions", {}),
-    }
     task = f" for {_cell(origin['task'])}" if origin.get("task") else ""
-    score = "Not evaluated when it was uploaded."
-    if evaluation is not None:
-        score = _score(evaluation)
+    score = _score(evaluation) if evaluation is not None else "Not evaluated when it was uploaded."
     header = {
         "library_name": "offline-rl-suite",
         "tags": ["reinforcement-learning", "offline-reinforcement-learning", str(description["algorithm"])],
     }
-    rows = "\n".join(f"| {what} | {_cell(value)} |" for what, value in facts.items())
+    rows = "\n".join(f"| {what} | {_cell(value)} |" for what, value in _facts(description).items())
     settings = json.dumps(description["config"], indent=2)
     return f"""---
 {chr(10).join(f"{key}: {json.dumps(value)}" for key, value in header.items())}
@@ -153,6 +139,23 @@ Weights are safetensors and settings JSON: loading runs no code from this reposi
 {settings}
 ```
 """
+
+
+def _facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where an agent comes from: the rows of the card's table."""
+    origin = description["provenance"]
+    return {
+        "algorithm": description["algorithm"],
+        "task": origin.get("task"),
+        "dynamics": origin.get("dynamics"),
+        "dataset": origin.get("dataset"),
+        "dataset's fingerprint": origin.get("fingerprint"),
+        "updates": f"{description['steps']:,} offline, {description['online_steps']:,} online",
+        "seed": description["seed"],
+        **{field: ", ".join(names) for field in FIELDS if (names := description["preprocessing"].get(key_of(field)))},
+        "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
+        **origin.get("versions", {}),
+    }
 
 
 def _score(evaluation: Any) -> str:

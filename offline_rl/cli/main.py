@@ -108,10 +108,10 @@ def _unforeseen(error: Exception) -> int:
 
 
 def _nobody_reads() -> bool:
-    """Say whether whoever read our output has heard enough, as head does; then nothing more is written to it."""
-    watcher = select.poll()
-    watcher.register(1, select.POLLOUT)
-    if not any(event & select.POLLERR for _, event in watcher.poll(0)):
+    """Say whether the reader of our output has closed it, as head does; then nothing more is written to it."""
+    poller = select.poll()
+    poller.register(1, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poller.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return True

@@ -1,17 +1,17 @@
 """``offline-rl sweep``."""
 
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError, training_types
 from offline_rl.cli.common import show
-from offline_rl.processes.cluster import Launcher
+from offline_rl.processes.cluster import Launcher, read_options
 
 
 def sweep_command(arguments: list[str]) -> None:
     """Run a sweep file."""
-    from offline_rl.processes.cluster import read_options
 
     def command(
         *,
@@ -48,20 +48,25 @@ def sweep_command(arguments: list[str]) -> None:
         raise UsageError("name the file first: offline-rl sweep FILE.yaml")
     from offline_rl.sweep.file import algorithm_of
 
-    try:
-        from offline_rl.sweep.run import Place, run_sweep
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
     file = Path(arguments[0])
     options = {name: kind for name, kind in own.items() if name != "file"}
     line = CommandLine(arguments[1:], {**training_types(algorithm_of(file)), **options})
     typed = [str(file), *(f"--{name}={value}" for name, value in line.given.items() if name in own)]
     typed += ["--help"] if line.help else []
     given = CommandLine(typed, own, positional=("file",)).parse(command, "offline-rl sweep")
+    _run(given, {name: value for name, value in line.given.items() if name not in own})
+
+
+def _run(given: Mapping[str, Any], overrides: Mapping[str, str]) -> None:
+    """Run the sweep with these options, and show what it came to."""
+    try:
+        from offline_rl.sweep.run import Place, run_sweep
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'offline-rl-suite[sweep]'") from None
     summary = run_sweep(
-        file,
+        Path(given["file"]),
         out=Path(given["out"]) if given["out"] else None,
-        overrides={name: value for name, value in line.given.items() if name not in own},
+        overrides=overrides,
         run_cap=given["run_cap"],
         place=Place(
             given["launcher"], given["workers"], given["concurrent_trials"], read_options(given["launcher_options"])

@@ -143,4 +143,9 @@ def _hashable(label: Any) -> Any:
 
 def _twice(names: Iterable[Any]) -> list[str]:
     seen: set[Any] = set()
-    return [str(name) for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    twice = []
+    for name in names:
+        if name in seen:
+            twice.append(str(name))
+        seen.add(name)
+    return twice

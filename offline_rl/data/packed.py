@@ -104,7 +104,8 @@ class PackedRows:
         """Return what ``make`` returned the first time for ``key``: for what agents on the same rows can share."""
         if key not in self._shared:
             self._shared[key] = make()
-        return self._shared[key]  # type: ignore[no-any-return]
+        shared: T = self._shared[key]
+        return shared
 
     def columns(self, index: Tensor | None = None) -> Columns:
         """Return the columns of the rows at ``index`` ``(B,)``, or of all rows."""

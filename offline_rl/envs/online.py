@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from offline_rl.draws import Stream, derived_seed
 from offline_rl.envs.dynamics import Dynamics, make_env
 from offline_rl.envs.tasks import Task
+
+if TYPE_CHECKING:
+    from gymnasium.envs.mujoco import MujocoEnv
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class OnlineEnvironment:
     """
 
     def __init__(self, task: Task, dynamics: Dynamics, seed: int) -> None:
-        self._environment = make_env(task, dynamics).unwrapped
+        self._environment = cast("MujocoEnv", make_env(task, dynamics).unwrapped)
         self._limit = task.robot.max_episode_steps
         self._seed = seed
         self._episode = self._elapsed = 0
@@ -74,7 +78,7 @@ class OnlineEnvironment:
 
     def step(self, action: NDArray[np.float32]) -> Transition:
         """Act; at an episode's end begin the next."""
-        data = self._environment.data  # type: ignore[attr-defined]
+        data = self._environment.data
         positions, velocities = data.qpos.astype(np.float32), data.qvel.astype(np.float32)
         raw, reward, terminated, _, _ = self._environment.step(action)
         observation, self.observation = self.observation, np.asarray(raw, np.float32)
@@ -100,7 +104,7 @@ class OnlineEnvironment:
     @property
     def joints(self) -> tuple[int, int]:
         """Numbers in ``qpos`` and in ``qvel``."""
-        model = self._environment.model  # type: ignore[attr-defined]
+        model = self._environment.model
         return int(model.nq), int(model.nv)
 
     def metrics(self) -> dict[str, float]:
@@ -118,7 +122,7 @@ class OnlineEnvironment:
         counters = [self._episode, self._elapsed, self._return, self._last_return, self._last_length]
         return {
             "physics": torch.from_numpy(self._physics()),
-            "bodies": torch.from_numpy(self._environment.data.xpos.copy()),  # type: ignore[attr-defined]
+            "bodies": torch.from_numpy(self._environment.data.xpos.copy()),
             "observation": torch.from_numpy(self.observation.copy()),
             "counters": torch.tensor(counters, dtype=torch.float64),
         }
@@ -127,7 +131,7 @@ class OnlineEnvironment:
         """Put back what :meth:`state` returned."""
         import mujoco
 
-        model, data = self._environment.model, self._environment.data  # type: ignore[attr-defined]
+        model, data = self._environment.model, self._environment.data
         mujoco.mj_setState(model, data, state["physics"].numpy(), mujoco.mjtState.mjSTATE_INTEGRATION)
         data.xpos[:] = state["bodies"].numpy()
         self.observation = state["observation"].numpy().copy()
@@ -138,7 +142,7 @@ class OnlineEnvironment:
     def _physics(self) -> NDArray[np.float64]:
         import mujoco
 
-        model, data = self._environment.model, self._environment.data  # type: ignore[attr-defined]
+        model, data = self._environment.model, self._environment.data
         state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
         mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
         return state

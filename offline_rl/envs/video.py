@@ -68,7 +68,7 @@ class VideoRecorder:
             if row < len(episodes) and (episode := episodes[row]) < self._episodes:
                 if not hasattr(environment, "model"):
                     raise VideoError(
-                        f"{environment.spec.id} is no MuJoCo environment and cannot be filmed; leave out --video"
+                        f"{environment.spec.id} is no MuJoCo environment, which a video needs; leave out --video"
                     )
                 self._model, self._step_seconds = environment.model, float(environment.dt)
                 self._positions[episode].append(environment.data.qpos.copy())

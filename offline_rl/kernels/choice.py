@@ -36,7 +36,7 @@ def choose_kernel(threads: int = 1, *, built: bool = True) -> Kernel:
     """Return the fastest kernel that is exact to rounding in float32, for a process of so many threads.
 
     Decided by the processor, and by whether a compiler is found, and not by a stopwatch: the choice can change the last
-    bits of results, so it must not hang on a noisy moment. ``built`` permits the kernel that hangs on the compiler.
+    bits of results, so it must not depend on a noisy moment. ``built`` permits the kernel that needs the compiler.
     """
     onednn = _is_zen5_or_later() and onednn_is_exact()
     if built and threads == 1 and native.available():

@@ -39,7 +39,7 @@ class NativeError(RunError):
 
 
 class _Library:
-    """The loaded kernel's two functions and the constants that sizes hang on, see ``native.cpp``."""
+    """The loaded kernel's two functions and the constants that determine buffer sizes, see ``native.cpp``."""
 
     def __init__(self, path: Path) -> None:
         loaded = ctypes.CDLL(str(path))

@@ -44,7 +44,7 @@ class GaussianActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Map observations ``(B, O)`` to the means ``(B, A)``."""
-        return self.mlp(observation)[0].tanh()  # type: ignore[no-any-return]
+        return self.mlp(observation)[0].tanh()
 
     def frozen(self, observation: Tensor) -> Tensor:
         """Means, without gradients for the weights."""

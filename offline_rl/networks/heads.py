@@ -25,7 +25,7 @@ class DeterministicActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Map observations ``(B, O)`` to actions ``(B, A)``."""
-        return self.mlp(observation)[0].tanh()  # type: ignore[no-any-return]
+        return self.mlp(observation)[0].tanh()
 
 
 class Critic(nn.Module):
@@ -51,7 +51,7 @@ class Critic(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Map observations ``(B, O)`` and actions ``(B, A)`` to values ``(count, B)``."""
-        return self.mlp(torch.cat((observation, action), 1)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.mlp(torch.cat((observation, action), 1)).squeeze(-1)
 
     def frozen(self, observation: Tensor, action: Tensor, count: int | None = None) -> Tensor:
         """Values of the first ``count`` critics, without gradients for their weights."""
@@ -73,7 +73,7 @@ class Value(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Map observations ``(B, O)`` to values ``(B,)``."""
-        return self.mlp(observation)[0, :, 0]  # type: ignore[no-any-return]
+        return self.mlp(observation)[0, :, 0]
 
 
 class Scalar(nn.Module):

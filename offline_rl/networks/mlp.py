@@ -6,7 +6,7 @@ put in without touching an algorithm.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,9 +99,9 @@ class _Together(torch.autograd.Function):
 
 
 class _Mapped(torch.autograd.Function):
-    """``count`` MLPs on one input, under ``torch.vmap`` over members that each have such networks.
+    """``count`` MLPs on one input, under ``torch.vmap`` over seeds that each have such networks.
 
-    Only its batching rule is ever used: networks of all members are one batch of networks.
+    Only its batching rule is ever used: networks of all seeds are one batch of networks.
     """
 
     @staticmethod
@@ -140,6 +140,8 @@ class MLP(nn.Module):
         initializer: How weights and biases start.
         layer_norm: Normalise each hidden layer before its ReLU, with a scale and a shift that are learned.
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(
         self,

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 logger = logging.getLogger(__name__)
 LINE_SECONDS = 60.0
@@ -172,7 +171,7 @@ class _Bar:
         count = progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
         status = progress.TextColumn("{task.fields[status]}", markup=False)
         self._progress = progress.Progress(self._column, count, status, console=self._console, transient=True)
-        self._task: Any = self._progress.add_task("", total=steps, completed=start, status="")
+        self._task = self._progress.add_task("", total=steps, completed=start, status="")
         self._progress.start()
 
     def show(self, step: int, statuses: Sequence[str]) -> None:

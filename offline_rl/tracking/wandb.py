@@ -149,7 +149,7 @@ class _Process:
         self._failure, self._refused = "", False
 
     def check(self) -> None:
-        """Hear what W&B has to say.
+        """Read what W&B's process reports.
 
         Raises:
             WandbError: The process has ended.
@@ -193,7 +193,7 @@ class _Process:
                 logger.info("%s", answer["say"])
 
     def _release(self) -> None:
-        """Hear the last words of the process, which has ended, and close the pipes."""
+        """Read the last reports of the process, which has ended, and close the pipes."""
         self._process.wait()
         self._listen()
         for pipe in (self._requests, self._answers):

@@ -274,7 +274,7 @@ def upgraded_record(record: dict[str, Any]) -> dict[str, Any]:
     new = {**record, "config": upgraded(name, record["config"])}
     if "each" in options:
         each = options["each"]
-        both = upgraded(name, {**record["config"], **each})  # what a name means may hang on settings that all share
+        both = upgraded(name, {**record["config"], **each})  # what a name means may depend on settings that all share
         own = {name: value for name, value in both.items() if any(value is values for values in each.values())}
         new["options"] = {**options, "each": own}
     if isinstance(before := record.get("offline"), dict):

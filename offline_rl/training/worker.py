@@ -7,7 +7,7 @@ what it is asked, see :mod:`offline_rl.training.trainer`.
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from offline_rl.training.options import Mode
 from offline_rl.training.replica import Replica
 from offline_rl.training.requests import answering
 
+if TYPE_CHECKING:
+    from offline_rl.training.profile import Profiler
+
 
 class Worker:
     """Trains some replicas, or plays episodes, whichever it is asked for."""
@@ -33,7 +36,7 @@ class Worker:
     def __init__(self) -> None:
         self._loop: TrainingLoop | None = None
         self._arithmetic: tuple[Kernel, int] = "default", 1
-        self._profiler: Any = None
+        self._profiler: Profiler | None = None
         self._profiled_from = 0
 
     def setup(self, *, kernel: Kernel, threads: int) -> None:
@@ -86,6 +89,7 @@ class Worker:
 
     def stop_profile(self) -> tuple[str, Tensor]:
         """Stop measuring; return a text, and the trace as the bytes of a gzipped file."""
+        assert self._profiler is not None, "start_profile comes first"
         text, trace = self._profiler.stop(self._training.step - self._profiled_from)
         self._profiler = None
         return text, torch.frombuffer(bytearray(trace), dtype=torch.uint8)

@@ -11,7 +11,7 @@ from offline_rl.agent import Batch
 
 def lend(network: nn.Module, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Let a network compute with these tensors instead of its parameters; returns what it computed with before."""
-    left, lent, before = iter(tensors), dict[int, Tensor](), []
+    left, lent, before = iter(tensors), dict[int, Tensor](), list[Tensor]()
     for module in network.modules():
         for name, own in module._parameters.items():
             if own is None:
@@ -20,7 +20,7 @@ def lend(network: nn.Module, tensors: Sequence[Tensor]) -> list[Tensor]:
                 lent[id(own)] = next(left)
                 before.append(own)
             module._parameters[name] = lent[id(own)]  # type: ignore[assignment]
-    return before  # type: ignore[return-value]
+    return before
 
 
 def fields_of(batch: Batch) -> dict[str, Any]:

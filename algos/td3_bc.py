@@ -4,18 +4,19 @@ Paper: Scott Fujimoto, Shixiang Shane Gu. A Minimalist Approach to Offline Reinf
 arXiv 2106.06860. Authors' code: github.com/sfujim/TD3_BC.
 
 Deviations: none in the update. Targets move every ``policy_delay`` updates, after the actor, as in the authors' code.
+``critic_hidden_dims`` and ``critic_layer_norm`` are not theirs: they give the critics that later work compares with.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal
-from offline_rl.networks import Critic, DeterministicActor
-from offline_rl.settings import Count, Fraction, NonNegative, Positive
+from offline_rl.networks import Critic, DeterministicActor, LayerNorm
+from offline_rl.settings import AtLeast, Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Config(AgentConfig):
     """Factor on every reward."""
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
+    critic_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=list)
+    """Widths of the critics' hidden layers; those in hidden_dims if there are none here."""
+    critic_layer_norm: LayerNorm = "none"
+    """Whether the critics' hidden layers are normalised, before or after their ReLU."""
+
+
+def critics(config: Config, observation_size: int, action_size: int) -> Critic:
+    """Make the two critics that the settings ask for."""
+    widths = config.critic_hidden_dims or config.hidden_dims
+    return Critic(observation_size, action_size, widths, count=2, layer_norm=config.critic_layer_norm)
 
 
 class TD3BC(Agent):
@@ -76,7 +87,7 @@ class TD3BC(Agent):
     def build_learner(self) -> None:
         """Make two critics, and a slowly moving copy of them and of the actor."""
         self.cycle = self.config.policy_delay
-        self.critic = Critic(self.observation_size, self.action_size, self.config.hidden_dims, count=2)
+        self.critic = critics(self.config, self.observation_size, self.action_size)
         self.optimizer("actor", self.actor, self.config.actor_learning_rate)
         self.optimizer("critic", self.critic, self.config.critic_learning_rate)
         self.target_actor = self.target_of("actor")

@@ -72,19 +72,21 @@ class Layers:
 
 
 class NormedLayers(Layers):
-    """A plain network whose hidden layers are normalised before their ReLU; ``norms`` are scales and shifts."""
+    """A plain network whose hidden layers are normalised, before or after their ReLU; ``norms``: scales and shifts."""
 
-    def __init__(self, views, norms, group=None):
+    def __init__(self, views, norms, group=None, place="before"):
         super().__init__([*views, *norms], group)
-        self.depth = len(views)
+        self.depth, self.place = len(views), place
 
     def __call__(self, x):
         for layer in range(0, self.depth - 2, 2):
             x = x @ self.tensors[layer].T + self.tensors[layer + 1]
+            x = Kinks.relu(x) if self.place == "after" else x
             centred = x - x.mean(1, keepdim=True)
             x = centred / ((centred**2).mean(1, keepdim=True) + 1e-6) ** 0.5
             scale, shift = self.tensors[self.depth + layer : self.depth + layer + 2]
-            x = Kinks.relu(scale * x + shift)
+            x = scale * x + shift
+            x = Kinks.relu(x) if self.place == "before" else x
         return x @ self.tensors[self.depth - 2].T + self.tensors[self.depth - 1]
 
 
@@ -96,6 +98,18 @@ def _same_place(flat_tensor, view):
 def layers_of(network, member: int = 0) -> list[torch.Tensor]:
     """Take one perceptron of a stack as weights and biases."""
     return [layer[member].detach() for layer in network.mlp.layers]
+
+
+def critics_of(agent: Agent, network, group=None) -> list[Layers]:
+    """Take both critics of a stack, whose layers are normalised where and if the agent's settings say."""
+    place, norms = agent.config.critic_layer_norm, network.mlp.norms
+    assert len(norms) == (0 if place == "none" else len(network.mlp.layers) - 2)
+    return [
+        Layers(layers_of(network, member), group)
+        if place == "none"
+        else NormedLayers(layers_of(network, member), [norm[member].detach() for norm in norms], group, place)
+        for member in range(2)
+    ]
 
 
 def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batch]:

@@ -46,7 +46,7 @@ class Config(AgentConfig):
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
     critic_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=list)
-    """Widths of the critics' hidden layers; those in hidden_dims if there are none here."""
+    """Widths of the hidden layers of both critics; if empty, those in hidden_dims."""
     critic_layer_norm: LayerNorm = "none"
     """Whether the critics' hidden layers are normalised, before or after their ReLU."""
 

@@ -208,9 +208,7 @@ def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: Lay
     return _Perceptron.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _normalized(
-    x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: LayerNorm, member: int
-) -> Tensor:
+def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: LayerNorm, member: int) -> Tensor:
     """Apply one network with normalised layers ``(B, in)`` → ``(B, out)``; few need it, so autograd may keep books."""
     h = x
     for weight, bias, scale, shift in zip(layers[:-2:2], layers[1:-2:2], norms[0::2], norms[1::2], strict=True):

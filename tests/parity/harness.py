@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from offline_rl.agent import Agent, Batch, Uniform
+from offline_rl.agent import Agent, Batch, NextActionBatch, Uniform
 
 UPDATES = 20
 ROUNDING = 1e-7
@@ -115,7 +115,7 @@ def critics_of(agent: Agent, network, group=None) -> list[Layers]:
 def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batch]:
     """Make batches of plausible data and noise, the same for every precision."""
     generator = np.random.default_rng(seed)
-    size = agent.config.batch_size
+    size, kind = agent.config.batch_size, NextActionBatch if agent.needs_next_action else Batch
     batches = []
     for _ in range(count):
         arrays = {
@@ -125,6 +125,9 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
             "terminated": (generator.random(size) < 0.1).astype(float),
             "next_observation": generator.standard_normal((size, agent.observation_size)),
         }
+        if agent.needs_next_action:
+            arrays["next_action"] = np.tanh(generator.standard_normal((size, agent.action_size)))
+            arrays["next_known"] = (generator.random(size) < 0.8).astype(float)
         draws = {
             name: (generator.random if isinstance(agent.draws()[name], Uniform) else generator.standard_normal)(
                 (size, width)
@@ -134,7 +137,7 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
         # Rounded to float32 first, so that both precisions see the very same numbers.
         as_tensor = lambda array: torch.from_numpy(array.astype(np.float32)).to(agent.dtype)  # noqa: E731
         batches.append(
-            Batch(
+            kind(
                 **{name: as_tensor(array) for name, array in arrays.items()},
                 index=torch.arange(size),
                 draws={name: as_tensor(array) for name, array in draws.items()},
@@ -192,7 +195,7 @@ def check_float32(
     assert agent.dtype == torch.float32
     free, strict = make_reference(agent), 0
     for step, batch in enumerate(batches or make_batches(agent), start=1):
-        double = Batch(**{k: _double(v) for k, v in vars(batch).items()})
+        double = type(batch)(**{k: _double(v) for k, v in vars(batch).items()})
         at_equal_weights = make_reference(agent)
         metrics = agent.update(batch, step)
         Kinks.nearest = math.inf

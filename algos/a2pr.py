@@ -39,7 +39,7 @@ class Config(td3_bc.Config):
     """Settings of A2PR; the defaults are one setting for all tasks, the authors' settings are the presets."""
 
     hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [256, 256, 256, 256])
-    """Widths of the hidden layers of both critics and of the value network."""
+    """Widths of the hidden layers of the value network, and of both critics without critic_hidden_dims."""
     actor_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [256, 256, 256])
     """Widths of the hidden layers of the actor."""
     vae_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=lambda: [750, 750])
@@ -122,7 +122,7 @@ class A2PR(Agent):
         """Make the critics, slowly moving copies of them and of the actor, the value network and the VAE."""
         c, sizes = self.config, (self.observation_size, self.action_size)
         self.cycle = c.policy_delay
-        self.critic = Critic(*sizes, c.hidden_dims, count=2)
+        self.critic = td3_bc.critics(c, *sizes)
         self.value = MLP(self.observation_size, 1, c.hidden_dims)
         self.vae = ConditionalVAE(*sizes, c.vae_hidden_dims)
         self.optimizer("actor", self.actor, c.actor_learning_rate)

@@ -4,18 +4,20 @@ Paper: Scott Fujimoto, Shixiang Shane Gu. A Minimalist Approach to Offline Reinf
 arXiv 2106.06860. Authors' code: github.com/sfujim/TD3_BC.
 
 Deviations: none in the update. Targets move every ``policy_delay`` updates, after the actor, as in the authors' code.
+``critic_hidden_dims`` and ``critic_layer_norm`` are not theirs: they give the critics that later work compares with.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from offline_rl.agent import About, Agent, AgentConfig, Batch, Metrics, Normal
-from offline_rl.networks import Critic, DeterministicActor
-from offline_rl.settings import Count, Fraction, NonNegative, Positive
+from offline_rl.networks import Critic, DeterministicActor, LayerNorm
+from offline_rl.networks.initializers import Initializer, uniform
+from offline_rl.settings import AtLeast, Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ class Config(AgentConfig):
     """Factor on every reward."""
     reward_shift: float = 0.0
     """Added to every reward after scaling."""
+    critic_hidden_dims: Annotated[list[int], AtLeast(1)] = field(default_factory=list)
+    """Widths of the hidden layers of both critics; if empty, those in hidden_dims."""
+    critic_layer_norm: LayerNorm = "none"
+    """Whether the critics' hidden layers are normalised, before or after their ReLU."""
+
+
+def critics(config: Config, observation_size: int, action_size: int, initializer: Initializer = uniform) -> Critic:
+    """Make the two critics that the settings ask for."""
+    widths, norm = config.critic_hidden_dims or config.hidden_dims, config.critic_layer_norm
+    return Critic(observation_size, action_size, widths, count=2, initializer=initializer, layer_norm=norm)
 
 
 class TD3BC(Agent):
@@ -58,7 +70,7 @@ class TD3BC(Agent):
         use_when="first: it is simple and has one important hyperparameter, alpha",
         paper="Fujimoto & Gu 2021, arXiv 2106.06860",
     )
-    config_class = Config
+    config_class: ClassVar[type[AgentConfig]] = Config
     stackable = True
     stackable_settings: ClassVar[tuple[str, ...]] = (
         "alpha",
@@ -81,11 +93,15 @@ class TD3BC(Agent):
     def build_learner(self) -> None:
         """Make two critics, and a slowly moving copy of them and of the actor."""
         self.cycle = self.config.policy_delay
-        self.critic = Critic(self.observation_size, self.action_size, self.config.hidden_dims, count=2)
+        self.critic = self.make_critics()
         self.optimizer("actor", self.actor, self.config.actor_learning_rate)
         self.optimizer("critic", self.critic, self.config.critic_learning_rate)
         self.target_actor = self.target_of("actor")
         self.target_critic = self.target_of("critic")
+
+    def make_critics(self) -> Critic:
+        """Make two critics."""
+        return critics(self.config, self.observation_size, self.action_size)
 
     def draws(self) -> dict[str, Normal]:
         """Ask for the noise on the target's actions."""
@@ -103,9 +119,12 @@ class TD3BC(Agent):
         c = self.config
         noise = (batch.draws["target"] * c.policy_noise).clamp(-c.noise_clip, c.noise_clip)
         action = (self.target_actor(batch.next_observation) + noise).clamp(-1, 1)
-        value: Tensor = self.target_critic(batch.next_observation, action).amin(0)
         reward = batch.reward * c.reward_scale + c.reward_shift
-        return reward + c.discount * (1 - batch.terminated) * value
+        return reward + c.discount * (1 - batch.terminated) * self.next_value(batch, action)
+
+    def next_value(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return min_i Q'_i(s', a') ``(B,)``, what the next states are worth with the actions ``(B, A)``."""
+        return self.target_critic(batch.next_observation, action).amin(0)  # type: ignore[no-any-return]
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return -λ E[Q₁(s, π(s))] + E[(π(s) - reference)²]; the mean runs over rows and action entries."""

@@ -308,7 +308,7 @@ def options_class(table: Mapping[str, Setting]) -> type:
 
     fields: list[tuple[str, Any, Any]] = []
     for name, setting in table.items():
-        default_text = " ".join(_shown(setting.default))
+        default_text = " ".join(_shown(setting.default)) or "empty"
         shown = f"(default: {default_text}" + (f"; {setting.range})" if setting.range else ")")
         marks = tyro.conf.arg(name=name, help=setting.description, help_behavior_hint=shown)
         default = dataclasses.field(default_factory=functools.partial(copy.copy, setting.default))

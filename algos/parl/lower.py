@@ -9,6 +9,7 @@ from torch import Tensor
 
 from offline_rl.agent import Metrics, NestedConfig
 from offline_rl.algos import iql, td3_bc
+from offline_rl.networks import LayerNorm
 from offline_rl.settings import NonNegative
 
 RATIO_LIMIT = 5.0
@@ -28,12 +29,16 @@ class OnIQL(NestedConfig, iql.Config):
 
 @dataclass(frozen=True)
 class OnTD3BC(NestedConfig, td3_bc.Config):
-    """Settings of TD3+BC as the lower level; rewards are PARL's, and exploring is not asked for."""
+    """Settings of TD3+BC as the lower level; rewards are PARL's, and exploring is not asked for.
+
+    Its critics are plain: the upper level differentiates through a step of theirs.
+    """
 
     kind: ClassVar[str] = "td3_bc"
     reward_scale: float = field(init=False, default=1.0)
     reward_shift: float = field(init=False, default=0.0)
     exploration_noise: NonNegative = field(init=False, default=0.0)
+    critic_layer_norm: LayerNorm = field(init=False, default="none")
 
 
 class LowerIQL(iql.IQL):

@@ -5,7 +5,7 @@ An algorithm needs no other import than from this package, networks and data.
 
 from offline_rl.agent.about import About
 from offline_rl.agent.base import LARGEST_WEIGHT, Agent, Loss, Phase
-from offline_rl.agent.batch import Batch, Draw, Length, Metrics, Normal, Uniform, WindowBatch
+from offline_rl.agent.batch import Batch, Draw, Length, Metrics, NextActionBatch, Normal, Uniform, WindowBatch
 from offline_rl.agent.config import AgentConfig, NestedConfig, decimals
 from offline_rl.agent.folder import describe
 from offline_rl.agent.optimizer import Adam, OptimizerGroup, ParameterGroup, Target, TargetNetwork, adam
@@ -36,6 +36,7 @@ __all__ = [
     "Loss",
     "Metrics",
     "NestedConfig",
+    "NextActionBatch",
     "Normal",
     "OptimizerGroup",
     "ParameterGroup",

@@ -88,6 +88,8 @@ class Agent:
 
     :meth:`update` must read them from ``config`` each time; one that ``build_learner`` or ``prepare`` reads is wrong
     here, unless it is a learning rate, which :meth:`optimizer` keeps for each agent."""
+    needs_next_action: ClassVar[bool] = False
+    """Whether :meth:`update` gets a :class:`NextActionBatch`, which also brings what was done next."""
     cycle: int | None = None
     """Period of :meth:`update`: update number ``step`` executes the same code as number ``step + cycle``.
 

@@ -60,6 +60,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class NextActionBatch(Batch):
+    """Some rows with what was done next, for an algorithm that sets ``needs_next_action``.
+
+    Attributes:
+        next_action: ``(B, A)`` in [-1, 1], the recorded action in ``next_observation``; meaningless where unknown.
+        next_known: ``(B,)``, 1 where the episode goes on and its next row is among the data, else 0.
+    """
+
+    next_action: Tensor
+    next_known: Tensor
+
+
+@dataclass(frozen=True)
 class WindowBatch(Batch):
     """Some rows with the steps around them; the fields of :class:`Batch` are those of the rows themselves.
 

@@ -111,6 +111,24 @@ class PackedRows:
         """Return the columns of the rows at ``index`` ``(B,)``, or of all rows."""
         return self.split(self._matrix if index is None else self.gather(index))
 
+    def next_actions(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the actions ``(B, A)`` that followed the rows at ``index`` ``(B,)``, and which are known ``(B,)``.
+
+        One is known where the episode goes on and its next row is here: the one whose observation is what the row led
+        to. It may have been left out, as D4RL's rows at a time limit are; then the row's own action is returned.
+        """
+        following = self.shared("following rows", self._following).index_select(0, index)
+        return self.columns().action.index_select(0, following), following != index
+
+    def _following(self) -> Tensor:
+        """Return the number of the row that follows each row ``(N,)``; its own where there is none."""
+        columns, row = self.columns(), torch.arange(len(self), device=self.device)
+        leads_on = (columns.next_observation[:-1] == columns.observation[1:]).all(1) & (columns.terminated[:-1] == 0)
+        last = torch.zeros(len(self), dtype=torch.bool, device=self.device)
+        last[torch.from_numpy(self.episode_bounds[1:] - 1).to(self.device)] = True
+        row[:-1] += leads_on & ~last[:-1]
+        return row
+
     def gather(self, index: Tensor) -> Tensor:
         """Return the packed rows at ``index`` ``(B,)``."""
         return self._matrix.index_select(0, index)

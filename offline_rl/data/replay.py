@@ -44,3 +44,21 @@ class Replay:
             own = self._matrix.index_select(0, (index - size).clamp(min=0))
             rows = torch.where((index >= size)[:, None], own, rows)
         return self.offline.split(rows)
+
+    def next_actions(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the actions ``(B, A)`` that followed the rows at ``index`` ``(B,)``, and which are known ``(B,)``.
+
+        Of the row that was collected last, what follows is not known yet. For the dataset's rows see
+        :meth:`PackedRows.next_actions`.
+        """
+        size = len(self.offline)
+        here = self.columns(index)
+        following = (index + 1).clamp(max=len(self) - 1)
+        there = self.columns(following)
+        known = (here.next_observation == there.observation).all(1) & (here.terminated == 0) & (following > index)
+        action = torch.where(known[:, None], there.action, here.action)
+        if size == 0:
+            return action, known
+        online = index >= size
+        recorded, recorded_known = self.offline.next_actions(index.clamp(max=size - 1))
+        return torch.where(online[:, None], action, recorded), torch.where(online, known, recorded_known)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_rl.networks.initializers import Initializer, uniform
-from offline_rl.networks.mlp import MLP
+from offline_rl.networks.mlp import MLP, LayerNorm
 
 
 class DeterministicActor(nn.Module):
@@ -39,7 +39,7 @@ class Critic(nn.Module):
         count: int = 2,
         *,
         initializer: Initializer = uniform,
-        layer_norm: bool = False,
+        layer_norm: LayerNorm = "none",
     ) -> None:
         super().__init__()
         size = observation_size + action_size

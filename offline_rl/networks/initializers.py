@@ -34,6 +34,17 @@ def orthogonal(generator: np.random.Generator, shape: Shape, last: bool) -> Star
     return math.sqrt(2) * (basis if out >= fan_in else basis.swapaxes(1, 2)), np.zeros((count, out))
 
 
+def small_last(generator: np.random.Generator, shape: Shape, last: bool, bound: float = 3e-3) -> Start:
+    """Draw as :func:`uniform`, but hidden biases are 0.1, and the last layer's weights and biases within ``bound``.
+
+    So do the authors of EDAC and of ReBRAC, with 0.003 for critics and 0.001 for actors.
+    """
+    if last:
+        return generator.uniform(-bound, bound, size=shape), generator.uniform(-bound, bound, size=shape[:2])
+    reach = 1 / math.sqrt(shape[2])
+    return generator.uniform(-reach, reach, size=shape), np.full(shape[:2], 0.1)
+
+
 def lecun(generator: np.random.Generator, shape: Shape, last: bool) -> Start:
     """Draw weights of variance 1/in from a truncated normal distribution, biases 0: the default of JAX's Flax.
 

@@ -7,7 +7,7 @@ put in without touching an algorithm.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from offline_rl.kernels import native
 from offline_rl.networks.initializers import Initializer, uniform
 
+LayerNorm = Literal["none", "before", "after"]
+"""Whether hidden layers are normalised, before or after their ReLU, with a scale and a shift that are learned."""
 LAYER_NORM_EPSILON = 1e-6
 """Added to the variance in a layer normalisation; Flax's default."""
 
@@ -138,7 +140,7 @@ class MLP(nn.Module):
         hidden_dims: Widths of the hidden layers; an empty list makes a linear map.
         count: How many networks, for instance two critics.
         initializer: How weights and biases start.
-        layer_norm: Normalise each hidden layer before its ReLU, with a scale and a shift that are learned.
+        layer_norm: Whether each hidden layer is normalised, before or after its ReLU.
     """
 
     __call__: Callable[..., Tensor]
@@ -151,16 +153,16 @@ class MLP(nn.Module):
         count: int = 1,
         *,
         initializer: Initializer = uniform,
-        layer_norm: bool = False,
+        layer_norm: LayerNorm = "none",
     ) -> None:
         super().__init__()
-        self._initializer = initializer
+        self._initializer, self._layer_norm = initializer, layer_norm
         sizes = [input_size, *hidden_dims, output_size]
         self.layers, self.norms = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise(sizes):
             self.layers.append(nn.Parameter(torch.empty(count, fan_out, fan_in)))
             self.layers.append(nn.Parameter(torch.empty(count, fan_out)))
-        for width in hidden_dims if layer_norm else ():
+        for width in hidden_dims if layer_norm != "none" else ():
             self.norms.extend([nn.Parameter(torch.empty(count, width)) for _ in ("scale", "shift")])
 
     def initialize(self, generator: np.random.Generator) -> None:
@@ -176,7 +178,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, input_size)`` to ``(count, B, output_size)``."""
-        return _apply(x, _tensors(self.layers), _tensors(self.norms))
+        return _apply(x, _tensors(self.layers), _tensors(self.norms), self._layer_norm)
 
     def frozen(self, x: Tensor, count: int | None = None) -> Tensor:
         """Like calling the network, but its parameters are constants: only the input's gradient is computed.
@@ -188,7 +190,7 @@ class MLP(nn.Module):
             count: Evaluate only the first ``count`` networks.
         """
         layers, norms = ([own.detach()[:count] for own in _tensors(group)] for group in (self.layers, self.norms))
-        return _apply(x, layers, norms)
+        return _apply(x, layers, norms, self._layer_norm)
 
 
 def _tensors(group: nn.ParameterList) -> list[Any]:
@@ -196,9 +198,9 @@ def _tensors(group: nn.ParameterList) -> list[Any]:
     return list(group._parameters.values())
 
 
-def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
+def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: LayerNorm) -> Tensor:
     if norms:
-        return torch.stack([_normalized(x, layers, norms, member) for member in range(len(layers[0]))])
+        return torch.stack([_normalized(x, layers, norms, layer_norm, member) for member in range(len(layers[0]))])
     if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
         return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
     if native.serves(x, layers):
@@ -208,10 +210,12 @@ def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> Tensor:
     return _MLPFunction.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], member: int) -> Tensor:
+def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: LayerNorm, member: int) -> Tensor:
     """Apply one network with normalised layers ``(B, in)`` → ``(B, out)``; few need it, so autograd may keep books."""
     h = x
     for weight, bias, scale, shift in zip(layers[:-2:2], layers[1:-2:2], norms[0::2], norms[1::2], strict=True):
         h = nn.functional.linear(h, weight[member], bias[member])
-        h = nn.functional.layer_norm(h, h.shape[1:], scale[member], shift[member], LAYER_NORM_EPSILON).relu_()
+        h = h.relu_() if layer_norm == "after" else h
+        h = nn.functional.layer_norm(h, h.shape[1:], scale[member], shift[member], LAYER_NORM_EPSILON)
+        h = h.relu_() if layer_norm == "before" else h
     return nn.functional.linear(h, layers[-2][member], layers[-1][member])

@@ -1,5 +1,7 @@
 """Small made-up datasets."""
 
+import dataclasses
+
 import numpy as np
 
 from offline_rl.data import Dataset
@@ -33,3 +35,9 @@ def episodic_dataset(lengths, action_limit=1):
         next_observations=generator.normal(2, 3, (rows, 4)),
         action_bounds=(-action_limit, action_limit),
     )
+
+
+def linked(dataset):
+    """Let each row lead to the observation of the next one, as recorded rows do; the last one stays."""
+    following = np.concatenate([dataset.observations[1:], dataset.next_observations[-1:]])
+    return dataclasses.replace(dataset, next_observations=following)

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from helpers.datasets import episodic_dataset
+from helpers.datasets import episodic_dataset, linked
 
 from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.data.packed import PackedRows
@@ -42,6 +42,8 @@ ALL = pytest.mark.parametrize(("name", "more"), CASES, ids=[" ".join((n, *map(st
 def members(name, more, device="cpu", seeds=(0, 1), *, dtype=torch.float32, each=None):
     """Make members that have not begun; ``each`` may hold a list of settings of their own."""
     dataset = episodic_dataset([20, 30, 15, 25, 40])
+    if find_algorithm(name, more).needs_next_action:
+        dataset = linked(dataset)
     preprocessing = Preprocessing.fit(dataset, normalize=True)
     rows = PackedRows.of(dataset, preprocessing, device)
     parl = MORE["parl"] if more.get("rewards", "learned") == "learned" else {}

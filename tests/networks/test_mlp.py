@@ -15,9 +15,9 @@ def network(input_size=5, output_size=2, hidden=(7, 6), count=2, dtype=torch.flo
     return mlp
 
 
-def normed():
+def normed(place="before"):
     """Make normalised networks whose scales and shifts are not those of the start."""
-    mlp = network(layer_norm=True)
+    mlp = network(layer_norm=place)
     generator = torch.Generator().manual_seed(0)
     for parameter in mlp.norms:
         parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -81,26 +81,31 @@ def test_frozen_can_leave_networks_out():
     assert torch.equal(mlp.frozen(x, count=1), mlp(x)[:1])
 
 
-def plain_normed(mlp, x, member):
+def plain_normed(mlp, x, member, place):
     h = x
     for layer in range(0, 4, 2):
         h = torch.nn.functional.linear(h, mlp.layers[layer][member], mlp.layers[layer + 1][member])
+        h = torch.relu(h) if place == "after" else h
         spread = (h.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
-        h = torch.relu((h - h.mean(1, keepdim=True)) / spread * mlp.norms[layer][member] + mlp.norms[layer + 1][member])
+        h = (h - h.mean(1, keepdim=True)) / spread * mlp.norms[layer][member] + mlp.norms[layer + 1][member]
+        h = torch.relu(h) if place == "before" else h
     return torch.nn.functional.linear(h, mlp.layers[4][member], mlp.layers[5][member])
 
 
-def test_normalised_layers_are_normalised_before_their_relu():
-    """Broken by normalising after the ReLU, the last layer as well, or with another epsilon."""
-    mlp, x = normed(), 1e-2 * torch.randn(9, 5, dtype=torch.float64)
-    assert torch.allclose(mlp(x), torch.stack([plain_normed(mlp, x, member) for member in range(2)]), atol=1e-12)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_layers_are_normalised_before_or_after_their_relu(place):
+    """Broken by the other order, by normalising the last layer as well, or by another epsilon."""
+    mlp, x = normed(place), 1e-2 * torch.randn(9, 5, dtype=torch.float64)
+    assert torch.allclose(mlp(x), torch.stack([plain_normed(mlp, x, member, place) for member in range(2)]), atol=1e-12)
     assert len(mlp.norms) == 4
-    assert [float(norm.detach().mean()) for norm in network(layer_norm=True).norms] == [1, 0, 1, 0]
+    assert [float(norm.detach().mean()) for norm in network(layer_norm=place).norms] == [1, 0, 1, 0]
+    assert not network(layer_norm="none").norms
 
 
-def test_frozen_normalised_layers_give_the_inputs_gradient_only():
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_frozen_normalised_layers_give_the_inputs_gradient_only(place):
     """Broken by gradients for scales and shifts that nobody asked for."""
-    mlp = normed()
+    mlp = normed(place)
     x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     assert torch.equal(mlp.frozen(x, count=1), mlp(x)[:1])
     assert torch.equal(*(torch.autograd.grad(way(x).sum(), x)[0] for way in (mlp, mlp.frozen)))

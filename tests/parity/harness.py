@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from offline_rl.agent import Agent, Batch, Uniform
+from offline_rl.agent import Agent, Batch, NextActionBatch, Uniform
 
 UPDATES = 20
 ROUNDING = 1e-7
@@ -72,19 +72,21 @@ class Layers:
 
 
 class NormedLayers(Layers):
-    """A plain network whose hidden layers are normalised before their ReLU; ``norms`` are scales and shifts."""
+    """A plain network whose hidden layers are normalised, before or after their ReLU; ``norms``: scales and shifts."""
 
-    def __init__(self, views, norms, group=None):
+    def __init__(self, views, norms, group=None, place="before"):
         super().__init__([*views, *norms], group)
-        self.depth = len(views)
+        self.depth, self.place = len(views), place
 
     def __call__(self, x):
         for layer in range(0, self.depth - 2, 2):
             x = x @ self.tensors[layer].T + self.tensors[layer + 1]
+            x = Kinks.relu(x) if self.place == "after" else x
             centred = x - x.mean(1, keepdim=True)
             x = centred / ((centred**2).mean(1, keepdim=True) + 1e-6) ** 0.5
             scale, shift = self.tensors[self.depth + layer : self.depth + layer + 2]
-            x = Kinks.relu(scale * x + shift)
+            x = scale * x + shift
+            x = Kinks.relu(x) if self.place == "before" else x
         return x @ self.tensors[self.depth - 2].T + self.tensors[self.depth - 1]
 
 
@@ -98,10 +100,22 @@ def layers_of(network, member: int = 0) -> list[torch.Tensor]:
     return [layer[member].detach() for layer in network.mlp.layers]
 
 
+def critics_of(agent: Agent, network, group=None) -> list[Layers]:
+    """Take both critics of a stack, whose layers are normalised where and if the agent's settings say."""
+    place, norms = agent.config.critic_layer_norm, network.mlp.norms
+    assert len(norms) == (0 if place == "none" else len(network.mlp.layers) - 2)
+    return [
+        Layers(layers_of(network, member), group)
+        if place == "none"
+        else NormedLayers(layers_of(network, member), [norm[member].detach() for norm in norms], group, place)
+        for member in range(2)
+    ]
+
+
 def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batch]:
     """Make batches of plausible data and noise, the same for every precision."""
     generator = np.random.default_rng(seed)
-    size = agent.config.batch_size
+    size, kind = agent.config.batch_size, NextActionBatch if agent.needs_next_action else Batch
     batches = []
     for _ in range(count):
         arrays = {
@@ -111,6 +125,9 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
             "terminated": (generator.random(size) < 0.1).astype(float),
             "next_observation": generator.standard_normal((size, agent.observation_size)),
         }
+        if agent.needs_next_action:
+            arrays["next_action"] = np.tanh(generator.standard_normal((size, agent.action_size)))
+            arrays["next_known"] = (generator.random(size) < 0.8).astype(float)
         draws = {
             name: (generator.random if isinstance(agent.draws()[name], Uniform) else generator.standard_normal)(
                 (size, width)
@@ -120,7 +137,7 @@ def make_batches(agent: Agent, count: int = UPDATES, seed: int = 0) -> list[Batc
         # Rounded to float32 first, so that both precisions see the very same numbers.
         as_tensor = lambda array: torch.from_numpy(array.astype(np.float32)).to(agent.dtype)  # noqa: E731
         batches.append(
-            Batch(
+            kind(
                 **{name: as_tensor(array) for name, array in arrays.items()},
                 index=torch.arange(size),
                 draws={name: as_tensor(array) for name, array in draws.items()},
@@ -178,7 +195,7 @@ def check_float32(
     assert agent.dtype == torch.float32
     free, strict = make_reference(agent), 0
     for step, batch in enumerate(batches or make_batches(agent), start=1):
-        double = Batch(**{k: _double(v) for k, v in vars(batch).items()})
+        double = type(batch)(**{k: _double(v) for k, v in vars(batch).items()})
         at_equal_weights = make_reference(agent)
         metrics = agent.update(batch, step)
         Kinks.nearest = math.inf

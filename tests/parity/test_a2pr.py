@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 import torch
-from parity.harness import Kinks, Layers, check_float32, check_float64, layers_of
+from parity.harness import Kinks, Layers, check_float32, check_float64, critics_of, layers_of
+from parity.test_td3_bc import ROBUST
 
 from offline_rl.algos.a2pr import A2PR, AdvantageGate, Config
 
@@ -18,7 +19,13 @@ TUNED = {
     "actor_hidden_dims": [40, 32],
     "vae_hidden_dims": [96, 80],
 }
-SETTINGS = [UNIFORM, TUNED, {**TUNED, "sample_prior": True}, {**TUNED, "reward_shift": 1.0, "detach_candidate": True}]
+SETTINGS = [
+    UNIFORM,
+    TUNED,
+    {**TUNED, "sample_prior": True},
+    {**TUNED, "reward_shift": 1.0, "detach_candidate": True},
+    {**TUNED, **ROBUST},
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +61,7 @@ class PlainA2PR:
     def __init__(self, agent):
         self.agent, self.c = agent, agent.config
         self.actor = Layers(layers_of(agent.actor), agent.groups["actor"])
-        self.critics = [Layers(layers_of(agent.critic, member), agent.groups["critic"]) for member in range(2)]
+        self.critics = critics_of(agent, agent.critic, agent.groups["critic"])
         self.value = Layers(layers(agent.value), agent.groups["value"])
         *trunk, weight, bias = layers(agent.vae.encoder)
         size = 2 * agent.action_size
@@ -63,7 +70,7 @@ class PlainA2PR:
         self.log_std = Layers([weight[size:], bias[size:]], agent.groups["vae"])
         self.decoder = Layers(layers(agent.vae.decoder), agent.groups["vae"])
         self.target_actor = Layers(layers_of(agent.target_actor))
-        self.target_critics = [Layers(layers_of(agent.target_critic, member)) for member in range(2)]
+        self.target_critics = critics_of(agent, agent.target_critic)
 
     def update(self, b, step):
         losses, gradients = {}, {}

@@ -3,14 +3,14 @@ import pytest
 import torch
 from helpers.datasets import random_dataset
 from parity.harness import UPDATES, check_float32, check_float64
-from parity.test_td3_bc import PlainTD3BC, td3_bc_weights
+from parity.test_td3_bc import ROBUST, PlainTD3BC, td3_bc_weights
 
 from offline_rl.algos.prdc import PRDC, Config
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.training.updates.sampler import Sampler
 
-SETTINGS = [{}, {"beta": 0.1, "neighbor_rank": 3, "alpha": 40.0, "neighbors": "tree"}]
+SETTINGS = [{}, {"beta": 0.1, "neighbor_rank": 3, "alpha": 40.0, "neighbors": "tree"}, ROBUST]
 
 
 class PlainPRDC(PlainTD3BC):

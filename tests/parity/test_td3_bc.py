@@ -1,12 +1,19 @@
 import pytest
 import torch
-from parity.harness import Layers, check_float32, check_float64, layers_of
+from parity.harness import Layers, check_float32, check_float64, critics_of, layers_of
 
 from offline_rl.algos.bc import BC
 from offline_rl.algos.bc import Config as BCConfig
 from offline_rl.algos.td3_bc import TD3BC, Config
 
-SETTINGS = [{}, {"alpha": 40.0, "reward_scale": 3.0, "reward_shift": -1.0, "hidden_dims": [64, 48, 32]}]
+ROBUST = {"critic_hidden_dims": [48, 40, 32], "critic_layer_norm": "after"}
+SETTINGS = [
+    {},
+    {"alpha": 40.0, "reward_scale": 3.0, "reward_shift": -1.0, "hidden_dims": [64, 48, 32]},
+    {**ROBUST, "hidden_dims": [64, 48]},
+    # Rewards of one sign, lest the actor's loss be a difference of nearly equal numbers.
+    {"critic_layer_norm": "before", "hidden_dims": [64, 48], "reward_shift": 2.0},
+]
 
 
 class PlainTD3BC:
@@ -15,9 +22,9 @@ class PlainTD3BC:
     def __init__(self, agent):
         self.c = agent.config
         self.actor = Layers(layers_of(agent.actor), agent.groups["actor"])
-        self.critics = [Layers(layers_of(agent.critic, member), agent.groups["critic"]) for member in range(2)]
+        self.critics = critics_of(agent, agent.critic, agent.groups["critic"])
         self.target_actor = Layers(layers_of(agent.target_actor))
-        self.target_critics = [Layers(layers_of(agent.target_critic, member)) for member in range(2)]
+        self.target_critics = critics_of(agent, agent.target_critic)
 
     def update(self, batch, step):
         losses, gradients = {}, {}

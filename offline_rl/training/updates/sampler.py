@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, Batch, Draw, SequenceAgent, Uniform, WindowBatch
+from offline_rl.agent import Agent, Batch, Draw, NextActionBatch, SequenceAgent, Uniform, WindowBatch
 from offline_rl.data.packed import Columns, PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.data.windows import EpisodeWindows, RecordedSteps, Windows
@@ -37,6 +37,7 @@ class Sampler:
         self._rows = rows
         self._device, self._dtype = agent.device, agent.dtype
         self._subset = agent.rows
+        self._kind = NextActionBatch if agent.needs_next_action else Batch
         self._windows: Windows | None = None
         if isinstance(agent, SequenceAgent):
             assert isinstance(rows, PackedRows), "windows are cut out of recorded episodes; nothing is added to these"
@@ -71,8 +72,14 @@ class Sampler:
         index = places if self._subset is None else self._subset.index_select(0, places)
         if self._windows is not None:
             return self._window_batch(index, self._windows, draws)
-        columns = self._rows.columns(index)._asdict()
-        return Batch(**{name: column.to(self._dtype) for name, column in columns.items()}, index=index, draws=draws)
+        return self._kind(**self._fields(index), index=index, draws=draws)
+
+    def _fields(self, index: Tensor) -> dict[str, Tensor]:
+        """Return what batches hold of the rows at ``index``."""
+        fields = self._rows.columns(index)._asdict()
+        if self._kind is NextActionBatch:
+            fields["next_action"], fields["next_known"] = self._rows.next_actions(index)
+        return {name: field.to(self._dtype) for name, field in fields.items()}
 
     def _make(self, step: int) -> list[Batch]:
         places, numbers = self.numbers(step, self._block)
@@ -84,13 +91,12 @@ class Sampler:
                 for offset, rows in enumerate(index.unbind())
             ]
         index = index if self._subset is None else self._subset[index]
-        columns = self._rows.columns(index.reshape(-1))._asdict()
         fields = {
-            name: column.to(self._dtype).view(*index.shape, *column.shape[1:]).unbind()
-            for name, column in columns.items()
+            name: field.view(*index.shape, *field.shape[1:]).unbind()
+            for name, field in self._fields(index.reshape(-1)).items()
         }
         return [
-            Batch(
+            self._kind(
                 **{name: blocks[offset] for name, blocks in fields.items()},
                 index=rows,
                 draws={name: blocks[offset] for name, blocks in draws.items()},

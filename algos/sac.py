@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal
-from offline_rl.networks import Critic, Scalar, SquashedGaussian, SquashedGaussianActor
+from offline_rl.networks import Critic, LayerNorm, Scalar, SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.initializers import lecun
 from offline_rl.settings import Fraction, Positive
 
@@ -82,7 +82,8 @@ class SAC(Agent):
     def build_learner(self) -> None:
         """Make the policy's temperature, and two critics with a slowly moving copy."""
         c, sizes = self.config, (self.observation_size, self.action_size)
-        self.critic = Critic(*sizes, c.hidden_dims, initializer=lecun, layer_norm=c.layer_norm)
+        norm: LayerNorm = "before" if c.layer_norm else "none"
+        self.critic = Critic(*sizes, c.hidden_dims, initializer=lecun, layer_norm=norm)
         self.optimizer("critic", self.critic, c.critic_learning_rate)
         self.target_critic = self.target_of("critic")
         self.log_temperature = Scalar()

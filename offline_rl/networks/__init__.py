@@ -2,7 +2,7 @@
 
 from offline_rl.networks.gaussian import GaussianActor, SquashedGaussian, SquashedGaussianActor
 from offline_rl.networks.heads import Critic, DeterministicActor, Scalar, Value
-from offline_rl.networks.mlp import MLP
+from offline_rl.networks.mlp import MLP, LayerNorm
 from offline_rl.networks.vae import ConditionalVAE
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Critic",
     "DeterministicActor",
     "GaussianActor",
+    "LayerNorm",
     "Scalar",
     "SquashedGaussian",
     "SquashedGaussianActor",

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import Agent, AgentConfig, Batch, Metrics, Normal
+from offline_rl.agent import Agent, AgentConfig, Batch, Draw, Metrics, Normal
 from offline_rl.networks import Critic, DeterministicActor
 from offline_rl.settings import Count, Fraction, NonNegative, Positive
 
@@ -53,7 +53,7 @@ class TD3BC(Agent):
     """
 
     name = "td3_bc"
-    config_class = Config
+    config_class: ClassVar[type[AgentConfig]] = Config
     stackable = True
     stackable_settings: ClassVar[tuple[str, ...]] = (
         "alpha",
@@ -82,7 +82,7 @@ class TD3BC(Agent):
         self.target_actor = self.target_of("actor")
         self.target_critic = self.target_of("critic")
 
-    def draws(self) -> dict[str, Normal]:
+    def draws(self) -> dict[str, Draw]:
         """Ask for the noise on the target's actions."""
         return {"target": Normal("action")}
 
@@ -97,10 +97,14 @@ class TD3BC(Agent):
         """Return y ``(B,)``, the clipped double-Q target with smoothed target actions."""
         c = self.config
         noise = (batch.draws["target"] * c.policy_noise).clamp(-c.noise_clip, c.noise_clip)
-        action = (self.target_actor(batch.next_observation) + noise).clamp(-1, 1)
+        action = (self.next_action(batch) + noise).clamp(-1, 1)
         value: Tensor = self.target_critic(batch.next_observation, action).amin(0)
         reward = batch.reward * c.reward_scale + c.reward_shift
         return reward + c.discount * (1 - batch.terminated) * value
+
+    def next_action(self, batch: Batch) -> Tensor:
+        """Return π'(s') ``(B, A)``, what the target's actor does in the next states, before noise."""
+        return self.target_actor(batch.next_observation)  # type: ignore[no-any-return]
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return -λ E[Q₁(s, π(s))] + E[(π(s) - reference)²]; the mean runs over rows and action entries."""

@@ -27,6 +27,7 @@ MORE = {
         "upper_steps": 2,
         "reward_epochs": 2,
     },
+    "spot": {"vae_hidden_dims": [16], "vae_steps": 5},
     "td3_bc": {"policy_delay": 3},
 }
 CASES = [(name, {}) for name in algorithms()] + [

@@ -169,6 +169,12 @@ def test_a2pr_goes_online(tmp_path):
     assert len(replay(run, 0)) == 40
 
 
+def test_fql_goes_online(tmp_path):
+    settings = {**SETTINGS, "flow_steps": 2, "steps": 40, "eval_every": 0, "final_episodes": 1}
+    run = orl.train("fql", "hopper-demo", online_steps=40, out=str(tmp_path / "run"), **settings)
+    assert len(replay(run, 0)) == 40
+
+
 @pytest.mark.slow
 def test_spot_goes_online_with_a_weight_that_falls(tmp_path):
     """Broken by a VAE that is trained anew online, or by a resumed run that counts from another update."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from offline_rl.agent import About, Agent, AgentConfig, Batch, Metrics, Normal
+from offline_rl.agent import About, Agent, AgentConfig, Batch, Draw, Metrics, Normal
 from offline_rl.networks import Critic, DeterministicActor, LayerNorm
 from offline_rl.networks.initializers import Initializer, uniform
 from offline_rl.settings import AtLeast, Count, Fraction, NonNegative, Positive
@@ -103,7 +103,7 @@ class TD3BC(Agent):
         """Make two critics."""
         return critics(self.config, self.observation_size, self.action_size)
 
-    def draws(self) -> dict[str, Normal]:
+    def draws(self) -> dict[str, Draw]:
         """Ask for the noise on the target's actions."""
         return {"target": Normal("action")}
 
@@ -118,13 +118,17 @@ class TD3BC(Agent):
         """Return y ``(B,)``, the clipped double-Q target with smoothed target actions."""
         c = self.config
         noise = (batch.draws["target"] * c.policy_noise).clamp(-c.noise_clip, c.noise_clip)
-        action = (self.target_actor(batch.next_observation) + noise).clamp(-1, 1)
+        action = (self.next_action(batch) + noise).clamp(-1, 1)
         reward = batch.reward * c.reward_scale + c.reward_shift
         return reward + c.discount * (1 - batch.terminated) * self.next_value(batch, action)
 
     def next_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return min_i Q'_i(s', a') ``(B,)``, what the next states are worth with the actions ``(B, A)``."""
         return self.target_critic(batch.next_observation, action).amin(0)  # type: ignore[no-any-return]
+
+    def next_action(self, batch: Batch) -> Tensor:
+        """Return π'(s') ``(B, A)``, what the target's actor does in the next states, before noise."""
+        return self.target_actor(batch.next_observation)  # type: ignore[no-any-return]
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return -λ E[Q₁(s, π(s))] + E[(π(s) - reference)²]; the mean runs over rows and action entries."""

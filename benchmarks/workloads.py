@@ -24,8 +24,9 @@ from offline_rl.training.workers import WorkerPool, Workers
 
 STEPS = 1_000_000
 """Of the run that agents believe to be in."""
-SETTINGS: Mapping[str, Mapping[str, Any]] = {"parl": {"rewards": "oracle"}}
-"""Of PARL the updates between rounds count; the rewards are the dataset's, so that nothing is fitted first."""
+SETTINGS: Mapping[str, Mapping[str, Any]] = {"parl": {"rewards": "oracle"}, "spot": {"vae_steps": 0}}
+"""Of PARL the updates between rounds count; the rewards are the dataset's, so that nothing is fitted first. Of SPOT
+those of the policy count, without the VAE's before."""
 PEERS = ("td3_bc", "prdc", "iql", "cql", "bc", "dt")
 """Algorithms that d3rlpy has, too."""
 

@@ -41,6 +41,8 @@ ADDED = {
 WINDOWS = ["--width", "8", "--layers", "1", "--warmup", "0.5"]
 MORE = {
     "a2pr": ["--actor_hidden_dims", "8", "--vae_hidden_dims", "8"],
+    "fql": ["--flow_steps", "2"],
+    "spot": ["--vae_hidden_dims", "8", "--vae_steps", "6"],
     "dt": [*WINDOWS, "--length", "4"],
     "doc": ["--width", "8", "--layers", "1", "--past", "3", "--future", "3", "--negatives", "4", "--candidates", "5"],
     "parl": [

@@ -79,6 +79,10 @@ class Agent:
     """Per task, or ``robot-*`` for all of a robot's, the settings that differ from the default."""
     acting_networks: ClassVar[tuple[str, ...]] = ("actor",)
     """Attributes that hold the networks which ``policy`` needs; these alone are saved for reuse."""
+    stochastic: ClassVar[bool] = False
+    """Whether the method's policy is a random one, so that episodes are scored with noise, by :meth:`explore`.
+
+    :meth:`policy` is then a deterministic reading of it, for those who need one."""
     stackable: ClassVar[bool] = False
     """Whether the agents of several seeds may be trained as one on a GPU (``torch.vmap``), and updates be compiled.
 

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offline_rl.networks.dropout import Dropout
 from offline_rl.networks.initializers import Initializer, uniform
-from offline_rl.networks.mlp import MLP, LayerNorm
+from offline_rl.networks.mlp import MLP, Activation, LayerNorm
 
 
 class DeterministicActor(nn.Module):
@@ -23,9 +24,9 @@ class DeterministicActor(nn.Module):
         """Draw all parameters from ``generator``."""
         self.mlp.initialize(generator)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Map observations ``(B, O)`` to actions ``(B, A)``."""
-        return self.mlp(observation)[0].tanh()
+    def forward(self, observation: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """Map observations ``(B, O)`` to actions ``(B, A)``, with ``dropout`` on each hidden layer if given."""
+        return self.mlp(observation, dropout)[0].tanh()
 
 
 class Critic(nn.Module):
@@ -40,10 +41,18 @@ class Critic(nn.Module):
         *,
         initializer: Initializer = uniform,
         layer_norm: LayerNorm = "none",
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        size = observation_size + action_size
-        self.mlp = MLP(size, 1, hidden_dims, count, initializer=initializer, layer_norm=layer_norm)
+        self.mlp = MLP(
+            observation_size + action_size,
+            1,
+            hidden_dims,
+            count,
+            initializer=initializer,
+            layer_norm=layer_norm,
+            activation=activation,
+        )
 
     def initialize(self, generator: np.random.Generator) -> None:
         """Draw all parameters from ``generator``."""

@@ -24,6 +24,12 @@ def uniform(generator: np.random.Generator, shape: Shape, last: bool) -> Start:
     return generator.uniform(-bound, bound, size=shape), generator.uniform(-bound, bound, size=shape[:2])
 
 
+def glorot(generator: np.random.Generator, shape: Shape, last: bool) -> Start:
+    """Draw weights uniformly with variance 2/(in + out), biases 0, as FQL's authors do."""
+    bound = math.sqrt(6 / (shape[1] + shape[2]))
+    return generator.uniform(-bound, bound, size=shape), np.zeros(shape[:2])
+
+
 def orthogonal(generator: np.random.Generator, shape: Shape, last: bool) -> Start:
     """Draw orthogonal weights times √2, the last layer's too, with biases 0, as IQL's authors do."""
     count, out, fan_in = shape

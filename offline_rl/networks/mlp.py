@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from offline_rl.kernels import native
+from offline_rl.networks.dropout import Dropout
 from offline_rl.networks.initializers import Initializer, uniform
 
 LayerNorm = Literal["none", "before", "after"]
-"""Whether hidden layers are normalised, before or after their ReLU, with a scale and a shift that are learned."""
+"""Whether hidden layers are normalised, before or after their activation, with a scale and a shift that are learned."""
+Activation = Literal["relu", "gelu"]
+"""What stands between layers; GELU in its approximation by tanh, as Flax has it."""
 LAYER_NORM_EPSILON = 1e-6
 """Added to the variance in a layer normalisation; Flax's default."""
 
@@ -130,7 +133,7 @@ class _Mapped(torch.autograd.Function):
 
 
 class MLP(nn.Module):
-    """``count`` independent MLPs on one input: linear layers with ReLU between them.
+    """``count`` independent MLPs on one input: linear layers with ReLU, or another activation, between them.
 
     Parameters are left uninitialised; whoever owns the network calls :meth:`initialize` with a generator of its own.
 
@@ -140,7 +143,8 @@ class MLP(nn.Module):
         hidden_dims: Widths of the hidden layers; an empty list makes a linear map.
         count: How many networks, for instance two critics.
         initializer: How weights and biases start.
-        layer_norm: Whether each hidden layer is normalised, before or after its ReLU.
+        layer_norm: Whether each hidden layer is normalised, before or after its activation.
+        activation: What follows each hidden layer.
     """
 
     __call__: Callable[..., Tensor]
@@ -154,9 +158,10 @@ class MLP(nn.Module):
         *,
         initializer: Initializer = uniform,
         layer_norm: LayerNorm = "none",
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        self._initializer, self._layer_norm = initializer, layer_norm
+        self._initializer, self._layer_norm, self._activation = initializer, layer_norm, activation
         sizes = [input_size, *hidden_dims, output_size]
         self.layers, self.norms = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise(sizes):
@@ -176,9 +181,9 @@ class MLP(nn.Module):
             scale.data.fill_(1.0)
             shift.data.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, input_size)`` to ``(count, B, output_size)``."""
-        return _apply(x, _tensors(self.layers), _tensors(self.norms), self._layer_norm)
+    def forward(self, x: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """Map ``(B, input_size)`` to ``(count, B, output_size)``, with ``dropout`` on each hidden layer if given."""
+        return self._applied(x, _tensors(self.layers), _tensors(self.norms), dropout)
 
     def frozen(self, x: Tensor, count: int | None = None) -> Tensor:
         """Like calling the network, but its parameters are constants: only the input's gradient is computed.
@@ -190,7 +195,27 @@ class MLP(nn.Module):
             count: Evaluate only the first ``count`` networks.
         """
         layers, norms = ([own.detach()[:count] for own in _tensors(group)] for group in (self.layers, self.norms))
-        return _apply(x, layers, norms, self._layer_norm)
+        return self._applied(x, layers, norms)
+
+    def _applied(self, x: Tensor, layers: list[Tensor], norms: list[Tensor], dropout: Dropout | None = None) -> Tensor:
+        if not norms and self._activation == "relu" and dropout is None:
+            return _mlps(x, layers)
+        members = range(len(layers[0]))
+        return torch.stack([self._layer_by_layer(x, layers, norms, dropout, member) for member in members])
+
+    def _layer_by_layer(
+        self, x: Tensor, layers: list[Tensor], norms: list[Tensor], dropout: Dropout | None, member: int
+    ) -> Tensor:
+        """Apply one network ``(B, in)`` → ``(B, out)``; few need it, so autograd may keep books."""
+        h = x
+        for index in range(0, len(layers) - 2, 2):
+            h = nn.functional.linear(h, layers[index][member], layers[index + 1][member])
+            own = [norm[member] for norm in norms[index : index + 2]]
+            h = _normalized(h, own) if self._layer_norm == "before" else h
+            h = h.relu_() if self._activation == "relu" else nn.functional.gelu(h, approximate="tanh")
+            h = _normalized(h, own) if self._layer_norm == "after" else h
+            h = h if dropout is None else dropout(h)
+        return nn.functional.linear(h, layers[-2][member], layers[-1][member])
 
 
 def _tensors(group: nn.ParameterList) -> list[Any]:
@@ -198,9 +223,8 @@ def _tensors(group: nn.ParameterList) -> list[Any]:
     return list(group._parameters.values())
 
 
-def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: LayerNorm) -> Tensor:
-    if norms:
-        return torch.stack([_normalized(x, layers, norms, layer_norm, member) for member in range(len(layers[0]))])
+def _mlps(x: Tensor, layers: list[Tensor]) -> Tensor:
+    """Apply plain networks with ReLU, by the way that is fastest here."""
     if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
         return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
     if native.serves(x, layers):
@@ -210,12 +234,6 @@ def _apply(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: Lay
     return _MLPFunction.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _normalized(x: Tensor, layers: list[Tensor], norms: list[Tensor], layer_norm: LayerNorm, member: int) -> Tensor:
-    """Apply one network with normalised layers ``(B, in)`` → ``(B, out)``; few need it, so autograd may keep books."""
-    h = x
-    for weight, bias, scale, shift in zip(layers[:-2:2], layers[1:-2:2], norms[0::2], norms[1::2], strict=True):
-        h = nn.functional.linear(h, weight[member], bias[member])
-        h = h.relu_() if layer_norm == "after" else h
-        h = nn.functional.layer_norm(h, h.shape[1:], scale[member], shift[member], LAYER_NORM_EPSILON)
-        h = h.relu_() if layer_norm == "before" else h
-    return nn.functional.linear(h, layers[-2][member], layers[-1][member])
+def _normalized(h: Tensor, norm: list[Tensor]) -> Tensor:
+    scale, shift = norm
+    return nn.functional.layer_norm(h, h.shape[1:], scale, shift, LAYER_NORM_EPSILON)

@@ -1,5 +1,6 @@
 """What an agent is worth: episodes in the simulator, as a pure function of (weights, seed, step)."""
 
+import itertools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from offline_rl.agent import Agent, AgentConfig, SequenceAgent, load_agent, target_labels
-from offline_rl.draws import derived_seed
+from offline_rl.draws import Stream, derived_seed
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.foreign import checked_environment, play_episode, registered
 from offline_rl.envs.tasks import D4RL, SCORE_NAMES, Task, find_task, normalized_score
@@ -20,7 +21,7 @@ from offline_rl.errors import AgentError, TaskError
 if TYPE_CHECKING:
     import gymnasium
 
-    from offline_rl.envs.vector import StepCallback
+    from offline_rl.envs.vector import RewardedPolicy, StepCallback
 
 BLOCK = 10
 """Episodes that are stepped together. Fixed, because a policy's last bits can depend on the size of its batch."""
@@ -77,9 +78,24 @@ def play(
 
     count = len(target_labels(type(agent), agent.config))
     _reset(agent, np.arange(count).repeat(len(seeds)))
-    result = rollout(agent.act, task, dynamics, [*seeds] * count, tell_rewards=True, on_step=on_step)
+    every = [*seeds] * count
+    result = rollout(_acting(agent, every), task, dynamics, every, tell_rewards=True, on_step=on_step)
     shape = count, len(seeds)
     return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
+
+
+def _acting(agent: Agent, seeds: Sequence[int]) -> "RewardedPolicy":
+    """Return how an agent plays the episodes of these seeds; a random policy's noise is a function of seed and step."""
+    if not agent.stochastic:
+        return agent.act
+    streams, steps = [Stream(seed, "acting") for seed in seeds], itertools.count()
+
+    def act(observation: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        step = next(steps)
+        noise = [stream.at(step).standard_normal(agent.action_size, np.float32) for stream in streams]
+        return agent.act_with_noise(observation, np.stack(noise))
+
+    return act
 
 
 def _reset(agent: Agent, target: np.ndarray) -> None:
@@ -210,7 +226,7 @@ def _raw_returns(agent: Agent, environment: "gymnasium.Env[Any, Any]", episodes:
         played = []
         for reset in seeds:
             _reset(agent, np.array([index]))
-            played.append(play_episode(environment, agent.act, reset))
+            played.append(play_episode(environment, _acting(agent, [reset]), reset))
         returns, lengths = (np.array(values) for values in zip(*played, strict=True))
         found[label] = Evaluation(returns, lengths, None, task=name, score_name=RAW_RETURNS)
     return _with_target_returns(found)

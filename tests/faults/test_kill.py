@@ -36,6 +36,7 @@ SHORT = {
     "checkpoint_seconds": 0.5,
 }
 SMALL_A2PR = {"steps": 1500, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
+SMALL_SPOT = {"steps": 1500, "vae_hidden_dims": [8], "vae_steps": 700}
 SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}
 SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10}
@@ -144,6 +145,8 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
         ("doc", {**SMALL_DOC, "encoder": "mlp"}),
         pytest.param("prdc", {}, marks=pytest.mark.slow),
         pytest.param("a2pr", SMALL_A2PR, marks=pytest.mark.slow),
+        pytest.param("fql", {"steps": 800, "flow_steps": 2}, marks=pytest.mark.slow),
+        pytest.param("spot", SMALL_SPOT, marks=pytest.mark.slow),
         pytest.param("dt", SMALL_DT, marks=pytest.mark.slow),
         pytest.param("doc", SMALL_DOC, marks=pytest.mark.slow),
         pytest.param("parl", SMALL_PARL, marks=pytest.mark.slow),

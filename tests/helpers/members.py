@@ -19,6 +19,7 @@ MORE = {
     "a2pr": {"actor_hidden_dims": [16], "vae_hidden_dims": [16]},
     "dt": {**WINDOWS, "length": 4},
     "doc": {**WINDOWS, "past": 3, "future": 4, "negatives": 5, "candidates": 10},
+    "fql": {"flow_steps": 2},
     "parl": {
         "num_labels": 20,
         "segment_length": 5,
@@ -27,6 +28,7 @@ MORE = {
         "upper_steps": 2,
         "reward_epochs": 2,
     },
+    "spot": {"vae_hidden_dims": [16], "vae_steps": 5},
     "td3_bc": {"policy_delay": 3},
 }
 CASES = [(name, {}) for name in algorithms()] + [

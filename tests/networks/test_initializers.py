@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from offline_rl.networks import Critic
-from offline_rl.networks.initializers import lecun, orthogonal, uniform
+from offline_rl.networks.initializers import glorot, lecun, orthogonal, uniform
 
 
 def start(rule, shape, last=False, seed=0):
@@ -57,6 +57,15 @@ def test_the_last_layer_of_lecun_is_uniform_and_small():
     assert not bias.any()
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_glorot_weights_have_variance_two_over_both_sizes(last):
+    """Broken by the variance of either size alone, by another distribution, or by another last layer."""
+    weight, bias = start(glorot, (2, 300, 200), last)
+    bound = math.sqrt(6 / 500)
+    assert stats.kstest(weight.ravel(), stats.uniform(-bound, 2 * bound).cdf).pvalue > 0.01
+    assert not bias.any()
+
+
 def test_the_default_draws_as_it_always_has():
     """Broken by another order of draws: every recorded result would change."""
     generator = np.random.default_rng(0)
@@ -65,7 +74,7 @@ def test_the_default_draws_as_it_always_has():
     assert np.array_equal(bias, generator.uniform(-0.5, 0.5, (2, 3)))
 
 
-@pytest.mark.parametrize("rule", [uniform, orthogonal, lecun])
+@pytest.mark.parametrize("rule", [uniform, orthogonal, lecun, glorot])
 def test_a_networks_last_layer_is_told_so_and_the_generator_decides(rule):
     """Broken by taking every layer, or none, for the last."""
     calls = []

@@ -15,9 +15,9 @@ def network(input_size=5, output_size=2, hidden=(7, 6), count=2, dtype=torch.flo
     return mlp
 
 
-def normed(place="before"):
+def normed(**options):
     """Make normalised networks whose scales and shifts are not those of the start."""
-    mlp = network(layer_norm=place)
+    mlp = network(**{"layer_norm": "before", **options})
     generator = torch.Generator().manual_seed(0)
     for parameter in mlp.norms:
         parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -95,7 +95,7 @@ def plain_normed(mlp, x, member, place):
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_layers_are_normalised_before_or_after_their_relu(place):
     """Broken by the other order, by normalising the last layer as well, or by another epsilon."""
-    mlp, x = normed(place), 1e-2 * torch.randn(9, 5, dtype=torch.float64)
+    mlp, x = normed(layer_norm=place), 1e-2 * torch.randn(9, 5, dtype=torch.float64)
     assert torch.allclose(mlp(x), torch.stack([plain_normed(mlp, x, member, place) for member in range(2)]), atol=1e-12)
     assert len(mlp.norms) == 4
     assert [float(norm.detach().mean()) for norm in network(layer_norm=place).norms] == [1, 0, 1, 0]
@@ -105,11 +105,56 @@ def test_layers_are_normalised_before_or_after_their_relu(place):
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_frozen_normalised_layers_give_the_inputs_gradient_only(place):
     """Broken by gradients for scales and shifts that nobody asked for."""
-    mlp = normed(place)
+    mlp = normed(layer_norm=place)
     x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     assert torch.equal(mlp.frozen(x, count=1), mlp(x)[:1])
     assert torch.equal(*(torch.autograd.grad(way(x).sum(), x)[0] for way in (mlp, mlp.frozen)))
     assert not mlp.frozen(x.detach()).requires_grad
+
+
+def plain_gelu(x):
+    return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize(("activation", "plain"), [("relu", torch.relu), ("gelu", plain_gelu)])
+def test_a_normalisation_can_follow_the_activation(activation, plain):
+    """Broken by the other order, the exact GELU, the last layer's normalisation, or another epsilon."""
+    mlp, x = normed(layer_norm="after", activation=activation), 1e-2 * torch.randn(9, 5, dtype=torch.float64)
+    outputs = []
+    for member in range(2):
+        h = x
+        for layer in range(0, 4, 2):
+            h = plain(torch.nn.functional.linear(h, mlp.layers[layer][member], mlp.layers[layer + 1][member]))
+            spread = (h.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
+            h = (h - h.mean(1, keepdim=True)) / spread * mlp.norms[layer][member] + mlp.norms[layer + 1][member]
+        outputs.append(torch.nn.functional.linear(h, mlp.layers[4][member], mlp.layers[5][member]))
+    assert torch.allclose(mlp(x), torch.stack(outputs), atol=1e-12)
+    assert torch.equal(mlp.frozen(x, count=1), mlp(x)[:1])
+
+
+class Halves:
+    """Drops the first half of a layer's activations, and counts its calls."""
+
+    calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return 2 * x * (torch.arange(x.shape[1]) >= x.shape[1] // 2)
+
+
+def test_dropout_is_on_every_hidden_layer_and_on_no_other():
+    """Broken by dropout on the input or the output, by one call for both networks, or by gradients that pass it by."""
+    mlp, drop, x = network(), Halves(), torch.randn(9, 5, dtype=torch.float64)
+    found = mlp(x, drop)
+    assert drop.calls == 4
+    with torch.no_grad():
+        for width, position in ((7, 0), (6, 2)):
+            for part in mlp.layers[position : position + 2]:
+                part[:, : width // 2] = 0
+            mlp.layers[position + 2].mul_(2)
+    assert torch.allclose(found, mlp(x), atol=1e-12)
+    weight = mlp.layers[2]
+    assert (torch.autograd.grad(mlp(x, drop).sum(), weight)[0][:, :, :3] == 0).all()
 
 
 def test_initial_weights_follow_the_bound_and_the_generator():

@@ -129,6 +129,26 @@ def test_an_agent_that_remembers_plays_every_target_return():
     assert played.by_target_return["5"].returns[0] != played.by_target_return["-5"].returns[0]
 
 
+class Coin(TD3BC):
+    """Does what noise says."""
+
+    stochastic = True
+
+    def explore(self, observation, noise):
+        return noise.clamp(-1, 1)
+
+
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_a_random_policy_is_scored_with_noise_that_the_episodes_seed_decides(stochastic):
+    """Broken by scoring ``policy``, by noise that an agent draws itself, or by noise for those who asked for none."""
+    coin = Coin(Config(hidden_dims=[8]), 4, 2)
+    coin.stochastic = stochastic
+    first, again = (orl.evaluate(coin, Room(), episodes=3).returns for _ in range(2))
+    assert np.array_equal(first, again)
+    assert (len(set(first)) == 3) == stochastic
+    assert not np.array_equal(first, orl.evaluate(coin, Room(), episodes=3, seed=1).returns) or not stochastic
+
+
 class Discrete(Room):
     action_space = spaces.Discrete(2)
 

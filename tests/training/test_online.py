@@ -169,6 +169,26 @@ def test_a2pr_goes_online(tmp_path):
     assert len(replay(run, 0)) == 40
 
 
+def test_fql_goes_online(tmp_path):
+    settings = {**SETTINGS, "flow_steps": 2, "steps": 40, "eval_every": 0, "final_episodes": 1}
+    run = orl.train("fql", "hopper-demo", online_steps=40, out=str(tmp_path / "run"), **settings)
+    assert len(replay(run, 0)) == 40
+
+
+@pytest.mark.slow
+def test_spot_goes_online_with_a_weight_that_falls(tmp_path):
+    """Broken by a VAE that is trained anew online, or by a resumed run that counts from another update."""
+    small = {"vae_hidden_dims": [8], "vae_steps": 20, "cool_online": True, "cooling_steps": 60}
+    settings = {**SETTINGS, **small, "steps": 40, "eval_every": 0, "final_episodes": 0, "log_every": 20}
+    whole = orl.train("spot", "hopper-demo", online_steps=40, out=str(tmp_path / "whole"), **settings)
+    begun = str(tmp_path / "begun")
+    orl.train("spot", "hopper-demo", online_steps=20, out=begun, **settings)
+    orl.train("spot", "hopper-demo", online_steps=40, out=begun, resume=True, **settings)
+    weights = [orl.load_agent(tmp_path / name / "agents" / "seed-0").acting_weights() for name in ("whole", "begun")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert len(replay(whole, 0)) == 40
+
+
 def test_sac_trains_on_a_dataset_and_goes_online(tmp_path):
     settings = {**SETTINGS, "steps": 40, "eval_every": 0, "final_episodes": 0, "log_every": 20}
     run = orl.train("sac", "hopper-demo", online_steps=40, out=str(tmp_path / "run"), **settings)

@@ -109,7 +109,10 @@ class TD3BC(Agent):
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return Σ_i E[(Q_i(s, a) - y)²]."""
-        target = self.critic_target(batch)
+        return self.critic_error(batch, self.critic_target(batch))
+
+    def critic_error(self, batch: Batch, target: Tensor) -> tuple[Tensor, Metrics]:
+        """Return Σ_i E[(Q_i(s, a) - y)²] for the target y ``(B,)``."""
         q = self.critic(batch.observation, batch.action)
         return (q - target).square().mean(1).sum(), {"q": q.detach().mean()}
 

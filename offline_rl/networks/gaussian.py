@@ -20,6 +20,7 @@ class GaussianActor(nn.Module):
         action_size: A.
         hidden_dims: Widths of the hidden layers.
         log_std_bounds: Where the log-std, which starts at 0, is cut when it is used.
+        squash_mean: Whether the mean is squashed; without, it is MLP(s).
         initializer: How the weights start.
     """
 
@@ -30,12 +31,13 @@ class GaussianActor(nn.Module):
         hidden_dims: Sequence[int],
         log_std_bounds: tuple[float, float],
         *,
+        squash_mean: bool = True,
         initializer: Initializer = orthogonal,
     ) -> None:
         super().__init__()
         self.mlp = MLP(observation_size, action_size, hidden_dims, initializer=initializer)
         self.free_log_std = nn.Parameter(torch.empty(action_size))
-        self._bounds = log_std_bounds
+        self._bounds, self._squash_mean = log_std_bounds, squash_mean
 
     def initialize(self, generator: np.random.Generator) -> None:
         """Draw the weights from ``generator``; the log-std starts at 0."""
@@ -44,11 +46,14 @@ class GaussianActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Map observations ``(B, O)`` to the means ``(B, A)``."""
-        return self.mlp(observation)[0].tanh()
+        return self._mean(self.mlp(observation)[0])
 
     def frozen(self, observation: Tensor) -> Tensor:
         """Means, without gradients for the weights."""
-        return self.mlp.frozen(observation)[0].tanh()
+        return self._mean(self.mlp.frozen(observation)[0])
+
+    def _mean(self, output: Tensor) -> Tensor:
+        return output.tanh() if self._squash_mean else output
 
     def log_std(self) -> Tensor:
         """Return the log-std ``(A,)``."""

@@ -14,6 +14,8 @@ Shape = tuple[int, int, int]
 Start = tuple[NDArray[np.float64], NDArray[np.float64]]
 Initializer = Callable[[np.random.Generator, Shape, bool], Start]
 
+HIDDEN_BIAS = 0.1
+"""Every hidden bias of :func:`small_output`."""
 TRUNCATION = 2.0
 """Where the truncated normal distribution of :func:`lecun` is cut, in standard deviations."""
 
@@ -47,3 +49,14 @@ def lecun(generator: np.random.Generator, shape: Shape, last: bool) -> Start:
     quantiles = torch.from_numpy(generator.uniform(-inside, inside, size=shape))
     normal = math.sqrt(2) * torch.special.erfinv(quantiles).numpy()
     return normal / math.sqrt((1 - cut_off / inside) * shape[2]), np.zeros(shape[:2])
+
+
+def small_output(generator: np.random.Generator, shape: Shape, last: bool, *, bound: float) -> Start:
+    """Draw weights from U(-1/√in, 1/√in), with biases 0.1; the last layer's weights and biases from U(-bound, bound).
+
+    So start the networks of SAC-N and EDAC (github.com/snu-mllab/EDAC), whose outputs are near 0 at first.
+    """
+    width = bound if last else 1 / math.sqrt(shape[2])
+    weight = generator.uniform(-width, width, size=shape)
+    bias = generator.uniform(-bound, bound, size=shape[:2]) if last else np.full(shape[:2], HIDDEN_BIAS)
+    return weight, bias

@@ -6,7 +6,8 @@ put in without touching an algorithm.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from offline_rl.networks.initializers import Initializer, uniform
 
 LAYER_NORM_EPSILON = 1e-6
 """Added to the variance in a layer normalisation; Flax's default."""
+
+Slope = Callable[[Tensor], Tensor]
+"""Takes the gradient of what leaves a hidden layer's ReLU back to what its linear map gives."""
 
 
 class _Perceptron(torch.autograd.Function):
@@ -187,6 +191,52 @@ class MLP(nn.Module):
         """
         layers, norms = ([own.detach()[:count] for own in _tensors(group)] for group in (self.layers, self.norms))
         return _apply(x, layers, norms)
+
+    def input_gradient(self, x: Tensor) -> Tensor:
+        """Return the gradient ``(count, B, input_size)`` of each network's output, if several their sum, by its input.
+
+        The result can be differentiated in the parameters, which the gradients of :meth:`forward` cannot. A perceptron
+        is linear between the kinks of its ReLUs, so its slope is the product of the weights of the units that are on;
+        written out it takes two thirds of the time of autograd's way.
+
+        Args:
+            x: Input ``(B, input_size)``; no gradient for it is computed.
+        """
+        layers, norms = _tensors(self.layers), _tensors(self.norms)
+        slopes = _normalized_slopes(x, layers, norms) if norms else _slopes(x, layers)
+        gradient = layers[-2].sum(1, keepdim=True).expand(-1, len(x), -1)
+        for slope, weight in zip(reversed(slopes), layers[-4::-2], strict=True):
+            gradient = torch.bmm(slope(gradient), weight)
+        return gradient  # type: ignore[no-any-return]
+
+
+def _slopes(x: Tensor, layers: list[Tensor]) -> list[Slope]:
+    """Return each hidden layer's slope, of gradients ``(count, B, width)``."""
+    h, slopes = x.expand(len(layers[0]), *x.shape), list[Slope]()
+    with torch.no_grad():
+        for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
+            h = torch.baddbmm(bias[:, None], h, weight.mT).relu_()
+            slopes.append(partial(torch.ops.aten.threshold_backward, self=h, threshold=0))
+    return slopes
+
+
+def _normalized_slopes(x: Tensor, layers: list[Tensor], norms: list[Tensor]) -> list[Slope]:
+    """Return each hidden layer's slope; it varies between kinks, so the forward pass is differentiated, too."""
+    h, slopes = x.expand(len(layers[0]), *x.shape), list[Slope]()
+    for weight, bias, scale, shift in zip(layers[:-2:2], layers[1:-2:2], norms[0::2], norms[1::2], strict=True):
+        h = torch.baddbmm(bias[:, None], h, weight.mT)
+        centred = h - h.mean(2, keepdim=True)
+        std = (centred.square().mean(2, keepdim=True) + LAYER_NORM_EPSILON).sqrt()
+        normal = centred / std
+        h = (scale[:, None] * normal + shift[:, None]).relu()
+        slopes.append(partial(_normalized_slope, h=h, scale=scale, normal=normal, std=std))
+    return slopes
+
+
+def _normalized_slope(gradient: Tensor, h: Tensor, scale: Tensor, normal: Tensor, std: Tensor) -> Tensor:
+    inner = torch.ops.aten.threshold_backward(gradient, h, 0) * scale[:, None]
+    along = normal * (inner * normal).mean(2, keepdim=True)
+    return (inner - inner.mean(2, keepdim=True) - along) / std  # type: ignore[no-any-return]
 
 
 def _tensors(group: nn.ParameterList) -> list[Any]:

@@ -36,7 +36,7 @@ from offline_rl.origin import processor
 from offline_rl.training.options import Mode
 from offline_rl.training.updates.compiled import obstacle
 
-ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "famo2o", "a2pr", "dt", "doc", "parl")
+ALGORITHMS = ("td3_bc", "prdc", "iql", "bc", "cql", "sac_n", "edac", "famo2o", "a2pr", "dt", "doc", "parl")
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
 LONG_TO_COMPILE = ("dt", "doc")
 """Algorithms with transformers, whose updates take minutes to compile, and are measured eagerly unless asked for."""

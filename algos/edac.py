@@ -10,9 +10,7 @@ All pairs of critics are compared, as in the paper and in CORL. One version of t
 min(N, A) of them, drawn at random. Pairs are not compared one by one: the sum over all pairs is the squared length of
 the sum of all unit gradients, less their own.
 
-Deviations: SAC-N's.
-
-Not verified: SAC-N's, and no score has been reproduced yet. eta 5 on two tasks is CORL's.
+Deviations: SAC-N's. Not verified: what is not verified of SAC-N. No score has been reproduced yet.
 """
 
 from collections.abc import Mapping

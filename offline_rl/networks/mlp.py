@@ -196,8 +196,8 @@ class MLP(nn.Module):
         """Return the gradient ``(count, B, input_size)`` of each network's output, if several their sum, by its input.
 
         The result can be differentiated in the parameters, which the gradients of :meth:`forward` cannot. A perceptron
-        is linear between the kinks of its ReLUs, so its slope is the product of the weights of the units that are on;
-        written out it takes two thirds of the time of autograd's way.
+        is linear between the kinks of its ReLUs, so its slope is the product of the weights of the units that are on.
+        Written out it takes less time than autograd's way, which would differentiate the forward pass in vain.
 
         Args:
             x: Input ``(B, input_size)``; no gradient for it is computed.

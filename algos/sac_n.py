@@ -13,8 +13,8 @@ in the critics and U(-0.001, 0.001) in the policy, and a log-std that is cut at 
 Deviations: the density of tanh is exact, where CORL adds 1e-6 to its slope. Hidden weights are U(-1/√in, 1/√in) in all
 networks; CORL's critics have 1/√256 in the first layer, too.
 
-Not verified: no score has been reproduced yet, and no update was made on a GPU. How the authors' policy draws its hidden
-weights, and their settings for random, expert and full-replay data, were not at hand.
+Not verified: no score has been reproduced yet, and no update was made on a GPU. How the authors' policy draws its
+hidden weights, and their settings for random, expert and full-replay data, were not at hand.
 """
 
 from collections.abc import Mapping

@@ -44,7 +44,7 @@ class Config(AgentConfig):
     actor_learning_rate: Positive = 3e-4
     """Adam's learning rate for the policy."""
     critic_learning_rate: Positive = 3e-4
-    """Adam's learning rate for both critics."""
+    """Adam's learning rate for the critics."""
     temperature_learning_rate: Positive = 3e-4
     """Adam's learning rate for the logarithm of the policy's temperature."""
     reward_scale: float = 1.0
@@ -86,14 +86,19 @@ class SAC(Agent):
 
     def build_learner(self) -> None:
         """Make the policy's temperature, and two critics with a slowly moving copy."""
-        c, sizes = self.config, (self.observation_size, self.action_size)
-        norm: LayerNorm = "before" if c.layer_norm else "none"
-        self.critic = Critic(*sizes, c.hidden_dims, initializer=lecun, layer_norm=norm)
+        c = self.config
+        self.critic = self.make_critics()
         self.optimizer("critic", self.critic, c.critic_learning_rate)
         self.target_critic = self.target_of("critic")
         self.log_temperature = Scalar()
         self.optimizer("actor", self.actor, c.actor_learning_rate)
         self.optimizer("temperature", self.log_temperature, c.temperature_learning_rate)
+
+    def make_critics(self) -> Critic:
+        """Make the critics; algorithms that build on this one have others."""
+        c, sizes = self.config, (self.observation_size, self.action_size)
+        norm: LayerNorm = "before" if c.layer_norm else "none"
+        return Critic(*sizes, c.hidden_dims, initializer=lecun, layer_norm=norm)
 
     def draws(self) -> dict[str, Draw]:
         """Ask for the noise of the policy's loss and of the target."""

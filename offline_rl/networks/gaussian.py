@@ -85,13 +85,14 @@ class SquashedGaussianActor(nn.Module):
     """a = tanh(u), u ~ N(mean(s), std²).
 
     The std depends on the state, log std = c₁ h(s) + c₀, where mean and h are the two halves of one MLP's output
-    and c₁ and c₀ are learned and start at 1 and -1; or it is one for all states and starts at 1.
+    and c₁ and c₀ are learned and start at 1 and -1, or log std = h(s); or it is one for all states and starts at 1.
 
     Args:
         observation_size: O.
         action_size: A.
         hidden_dims: Widths of the hidden layers.
         shared_std: Learn one std for all states.
+        scaled_std: Learn c₁ and c₀; without, the log-std is h(s). It has no effect on a shared std.
         log_std_bounds: Where the log-std is cut when it is used.
         initializer: How the weights start.
     """
@@ -103,19 +104,21 @@ class SquashedGaussianActor(nn.Module):
         hidden_dims: Sequence[int],
         *,
         shared_std: bool = False,
+        scaled_std: bool = True,
         log_std_bounds: tuple[float, float] = (-20.0, 2.0),
         initializer: Initializer = lecun,
     ) -> None:
         super().__init__()
         self._shared_std, self._bounds = shared_std, log_std_bounds
-        outputs, shapes = (1, [(action_size,)]) if shared_std else (2, [(), ()])
+        outputs, shapes = (1, [(action_size,)]) if shared_std else (2, [(), ()] if scaled_std else [])
         self.mlp = MLP(observation_size, outputs * action_size, hidden_dims, initializer=initializer)
         self.spread = nn.ParameterList([nn.Parameter(torch.empty(shape)) for shape in shapes])
 
     def initialize(self, generator: np.random.Generator) -> None:
         """Draw the weights from ``generator``."""
         self.mlp.initialize(generator)
-        for parameter, start in zip(self.spread, (0.0,) if self._shared_std else (1.0, -1.0), strict=True):
+        starts = (0.0,) if self._shared_std else (1.0, -1.0)[: len(self.spread)]
+        for parameter, start in zip(self.spread, starts, strict=True):
             parameter.data.fill_(start)
 
     def forward(self, observation: Tensor) -> SquashedGaussian:
@@ -130,7 +133,8 @@ class SquashedGaussianActor(nn.Module):
         if self._shared_std:
             return SquashedGaussian(output, spread[0].clamp(*self._bounds))
         mean, raw = output.chunk(2, 1)
-        return SquashedGaussian(mean, (spread[0] * raw + spread[1]).clamp(*self._bounds))
+        log_std = spread[0] * raw + spread[1] if spread else raw
+        return SquashedGaussian(mean, log_std.clamp(*self._bounds))
 
 
 def log_likelihood(noise: Tensor, log_std: Tensor) -> Tensor:

@@ -66,6 +66,10 @@ class Critic(nn.Module):
         """Values of the first ``count`` critics, without gradients for their weights."""
         return self.mlp.frozen(torch.cat((observation, action), 1), count).squeeze(-1)
 
+    def action_gradient(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return each critic's ∇ₐ Q(s, a) ``(count, B, A)``, which a loss may hold: it passes gradients to weights."""
+        return self.mlp.input_gradient(torch.cat((observation, action), 1))[..., observation.shape[1] :]
+
 
 class Value(nn.Module):
     """One estimate V(s)."""

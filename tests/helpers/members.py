@@ -18,6 +18,7 @@ WINDOWS = {"width": 8, "layers": 1}
 MORE = {
     "a2pr": {"actor_hidden_dims": [16], "vae_hidden_dims": [16]},
     "dt": {**WINDOWS, "length": 4},
+    "edac": {"num_critics": 3},
     "doc": {**WINDOWS, "past": 3, "future": 4, "negatives": 5, "candidates": 10},
     "fql": {"flow_steps": 2},
     "parl": {
@@ -28,6 +29,7 @@ MORE = {
         "upper_steps": 2,
         "reward_epochs": 2,
     },
+    "sac_n": {"num_critics": 3},
     "spot": {"vae_hidden_dims": [16], "vae_steps": 5},
     "td3_bc": {"policy_delay": 3},
 }

@@ -111,11 +111,20 @@ def test_a_squashed_actors_log_std_is_a_learned_line_in_the_second_half(observat
     assert slopes[1] == 18
 
 
+def test_without_a_line_the_log_std_is_the_second_half_itself(observation):
+    """Broken by scalars that are learned all the same, or by another start."""
+    actor = started(SquashedGaussianActor(5, 2, [8], scaled_std=False, log_std_bounds=(-0.01, 0.01)))
+    output = actor.mlp(observation)[0]
+    assert torch.equal(actor(observation).log_std, output[:, 2:].clamp(-0.01, 0.01))
+    assert len(list(actor.parameters())) == len(list(actor.mlp.parameters()))
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: GaussianActor(5, 2, [8], (-5, 2)),
         lambda: SquashedGaussianActor(5, 2, [8]),
+        lambda: SquashedGaussianActor(5, 2, [8], scaled_std=False),
         lambda: SquashedGaussianActor(5, 1, [8], shared_std=True),
     ],
 )

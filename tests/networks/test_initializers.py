@@ -1,6 +1,7 @@
 """How weights start: what each rule promises of them."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from scipy import stats
 
 from offline_rl.networks import Critic
-from offline_rl.networks.initializers import glorot, lecun, orthogonal, uniform
+from offline_rl.networks.initializers import glorot, lecun, orthogonal, small_last, uniform
 
 
 def start(rule, shape, last=False, seed=0):
@@ -66,6 +67,17 @@ def test_glorot_weights_have_variance_two_over_both_sizes(last):
     assert not bias.any()
 
 
+@pytest.mark.parametrize("bound", [3e-3, 1e-3])
+def test_a_small_last_layer_comes_with_raised_hidden_biases(bound):
+    """Broken by a bias of 0, by a last bias of 0.1, or by a last layer that starts like the others."""
+    rule = partial(small_last, bound=bound)
+    (weight, bias), (last, last_bias) = start(rule, (2, 300, 64)), start(rule, (2, 300, 64), last=True)
+    assert stats.kstest(weight.ravel(), stats.uniform(-1 / 8, 2 / 8).cdf).pvalue > 0.01
+    assert (bias == 0.1).all()
+    for values in (last, last_bias):
+        assert stats.kstest(values.ravel(), stats.uniform(-bound, 2 * bound).cdf).pvalue > 0.01
+
+
 def test_the_default_draws_as_it_always_has():
     """Broken by another order of draws: every recorded result would change."""
     generator = np.random.default_rng(0)
@@ -74,7 +86,7 @@ def test_the_default_draws_as_it_always_has():
     assert np.array_equal(bias, generator.uniform(-0.5, 0.5, (2, 3)))
 
 
-@pytest.mark.parametrize("rule", [uniform, orthogonal, lecun, glorot])
+@pytest.mark.parametrize("rule", [uniform, orthogonal, lecun, glorot, small_last])
 def test_a_networks_last_layer_is_told_so_and_the_generator_decides(rule):
     """Broken by taking every layer, or none, for the last."""
     calls = []

@@ -196,3 +196,74 @@ def test_a_product_in_bfloat16_would_be_refused(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", coarse)
     assert kernels._product_error() > 3e-5
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 6, 5)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_inputs_gradient_and_what_weights_get_through_it_are_autograds(hidden, count):
+    """Broken by a forgotten mask, or by a layer out of order."""
+    mlp = network(hidden=hidden, count=count)
+    x, weight = torch.randn(9, 5).double(), torch.randn(count, 9, 5).double()
+    own = x.expand(count, 9, 5).clone().requires_grad_()
+    outputs = [spelled_out(mlp, member, own[member]).sum() for member in range(count)]
+    (theirs,) = torch.autograd.grad(sum(outputs), own, create_graph=True)
+    ours = mlp.input_gradient(x)
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
+    parameters = list(mlp.parameters())
+    pairs = [
+        torch.autograd.grad((value * weight).square().sum(), parameters, allow_unused=True, materialize_grads=True)
+        for value in (ours, theirs)
+    ]
+    for a, b in zip(*pairs, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def spelled_out(mlp, member, x):
+    """Apply one network of a stack with nothing but PyTorch's functions."""
+    pairs = list(zip(mlp.layers[0::2], mlp.layers[1::2], strict=True))
+    for weight, bias in pairs[:-1]:
+        x = torch.nn.functional.linear(x, weight[member], bias[member]).relu()
+    return torch.nn.functional.linear(x, pairs[-1][0][member], pairs[-1][1][member])
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": "before"}, {"activation": "gelu"}])
+def test_the_inputs_gradient_of_other_networks_is_refused(options):
+    """Broken by the gradient of a plain network, which would be wrong for these."""
+    with pytest.raises(NotImplementedError, match="ReLU only"):
+        network(**options).input_gradient(torch.randn(9, 5).double())
+
+
+def test_the_inputs_gradient_is_the_same_in_a_stack_of_agents():
+    """Broken by an operation that mixes agents under ``torch.vmap``."""
+    mlp = network()
+    parameters = [torch.stack((own.detach(), own.detach() + 0.1)) for own in mlp.parameters()]
+    names, x = [name for name, _ in mlp.named_parameters()], torch.randn(2, 9, 5).double()
+
+    def of(own, one):
+        return torch.func.functional_call(Slopes(mlp), {f"mlp.{n}": p for n, p in zip(names, own, strict=True)}, (one,))
+
+    stacked = torch.vmap(of)(parameters, x)
+    alone = [of([parameter[place] for parameter in parameters], x[place]) for place in range(2)]
+    assert torch.allclose(stacked, torch.stack(alone), rtol=0, atol=1e-13)
+
+
+class Slopes(torch.nn.Module):
+    """Calls ``input_gradient``, as a module does."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, x):
+        return self.mlp.input_gradient(x)
+
+
+def test_a_critics_action_gradient_is_that_of_its_own_values():
+    """Broken by the columns of observations, or by a sum over critics."""
+    critic = Critic(4, 3, (8, 6), 5).double()
+    critic.initialize(np.random.default_rng(0))
+    observation, action = torch.randn(9, 4).double(), torch.randn(9, 3).double().requires_grad_()
+    found = critic.action_gradient(observation, action)
+    assert found.shape == (5, 9, 3)
+    for member, values in enumerate(critic(observation, action)):
+        assert torch.allclose(found[member], torch.autograd.grad(values.sum(), action, retain_graph=True)[0])

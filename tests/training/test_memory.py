@@ -8,14 +8,31 @@ from offline_rl.training.plan import Plan
 
 
 def test_a_runs_memory_is_that_of_its_data_and_of_all_agents():
-    """Counted by hand: actor 11-16-3, two critics 14-16-1; weights, gradients, two moments, a target and two counts."""
+    """Counted by hand: actor 11-16-3, two critics 14-16-1; weights, gradients, two moments, a target and two counts.
+
+    An update holds the gradients twice, and the hidden layers of both critics for 256 rows.
+    """
     options = TrainOptions(dataset="hopper-demo", seeds=[0, 1, 2])
     plan = Plan.make("td3_bc", None, options, {"hidden_dims": [16]})
     weights = (11 * 16 + 16 + 16 * 3 + 3) + 2 * (14 * 16 + 16 + 16 * 1 + 1)
     found = memory.Memory.of(plan)
     assert found.replica == 4 * (5 * weights + 2)
     assert found.dataset == 4 * len(plan.dataset) * (11 + 3 + 1 + 1 + 11)
-    assert found.needed == found.dataset + 3 * found.replica
+    assert found.update == 4 * (weights + 256 * 2 * 16)
+    assert found.needed == found.dataset + 3 * found.replica + found.update
+
+
+@pytest.mark.parametrize("algorithm", ["sac_n", "edac"])
+def test_memory_grows_by_the_same_for_every_critic(algorithm):
+    """Broken by critics, their moments, targets or hidden layers that are not counted."""
+    options, settings = TrainOptions(dataset="hopper-demo", seeds=[0]), {"hidden_dims": [16, 8], "batch_size": 32}
+    few, many = (
+        memory.Memory.of(Plan.make(algorithm, None, options, {**settings, "num_critics": count})) for count in (2, 52)
+    )
+    critic = (14 * 16 + 16) + (16 * 8 + 8) + (8 * 1 + 1)
+    assert many.replica - few.replica == 50 * 4 * 5 * critic
+    assert many.update - few.update == 50 * 4 * (critic + 32 * (16 + 8))
+    assert str(many).endswith(f"{many.update / 1e6:.1f} MB for an update)")
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_written(monkeypatch, tmp_path):

@@ -177,7 +177,7 @@ def test_fql_goes_online(tmp_path):
 
 @pytest.mark.slow
 def test_spot_goes_online_with_a_weight_that_falls(tmp_path):
-    """Broken by a VAE that is trained anew online, or by a resumed run that counts from another update."""
+    """Broken by a VAE that is trained again online, or by a resumed run that counts from another update."""
     small = {"vae_hidden_dims": [8], "vae_steps": 20, "cool_online": True, "cooling_steps": 60}
     settings = {**SETTINGS, **small, "steps": 40, "eval_every": 0, "final_episodes": 0, "log_every": 20}
     whole = orl.train("spot", "hopper-demo", online_steps=40, out=str(tmp_path / "whole"), **settings)

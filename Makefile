@@ -42,12 +42,13 @@ parity: .venv/dev.stamp .venv-peers/peers.stamp
 report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.results check results
 	$(BIN)/python -m benchmarks.throughput --show results/throughput/cpu.json --chart results/throughput/cpu.png
-	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(peer_parity|stochastic|throughput|runs)/'); do \
+	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(peer_parity|twins|stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.robustness show
 	$(BIN)/python -m benchmarks.peer_parity show
+	if [ -d results/twins ]; then $(BIN)/python -m benchmarks.twins show; fi
 	$(BIN)/python -m benchmarks.results pages
 
 scores: .venv/dev.stamp

@@ -46,6 +46,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "td3_bc": {},
     "iql": {"scale_rewards": False},
     "cql": {},
+    "awac": {"normalize_weights": True},
+    "rebrac": {},
 }
 """What is compared, and the settings that are not our default; d3rlpy gets all of ours, in its own words."""
 Arrays = dict[str, list[np.ndarray]]
@@ -69,7 +71,7 @@ def _parts(name: str, network: nn.Module) -> dict[str, list[Tensor]]:
     mlp = getattr(network, "mlp", None)
     if not isinstance(mlp, MLP):  # a single number
         return {name: [parameter.reshape(1, 1) for parameter in network.parameters()]}
-    members = [_layers(mlp, member) for member in range(len(mlp.layers[0]))]
+    members = [layers_of(mlp, member) for member in range(len(mlp.layers[0]))]
     if isinstance(network, GaussianActor):
         return {name: [network.free_log_std[None], *members[0]]}
     if isinstance(network, SquashedGaussianActor):  # one layer of ours makes both mean and log-std
@@ -78,7 +80,7 @@ def _parts(name: str, network: nn.Module) -> dict[str, list[Tensor]]:
     return {name: members[0]} if len(members) == 1 else {f"{name}_{place}": m for place, m in enumerate(members)}
 
 
-def _layers(mlp: MLP, member: int) -> list[Tensor]:
+def layers_of(mlp: MLP, member: int) -> list[Tensor]:
     """Return weight and bias of each layer, with the scale and shift that follow a hidden one."""
     layers = []
     for place in range(0, len(mlp.layers), 2):

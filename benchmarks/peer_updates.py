@@ -13,7 +13,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +21,7 @@ from unittest import mock
 import d3rlpy
 import numpy as np
 import torch
-from d3rlpy.models.torch import ActionOutput, build_squashed_gaussian_distribution
+from d3rlpy.models.torch import ActionOutput, build_gaussian_distribution, build_squashed_gaussian_distribution
 from torch import Tensor, nn
 
 Settings = Mapping[str, Any]
@@ -47,7 +47,8 @@ def matched(algorithm: str, settings: Settings, steps: int, **more: Any) -> Any:
         "critic_encoder_factory": encoder,
         **more,
     }
-    return PEERS[algorithm].config(settings, steps, common)
+    make = PEERS[algorithm].config if algorithm in PEERS else TRAINED_ONLY[algorithm]
+    return make(settings, steps, common)
 
 
 def _td3_bc(settings: Settings, steps: int, common: dict[str, Any]) -> Any:
@@ -95,6 +96,27 @@ def _cql(settings: Settings, steps: int, common: dict[str, Any]) -> Any:
         alpha_learning_rate=0.0,
         alpha_threshold=0.0,
     )
+
+
+def _rebrac(settings: Settings, steps: int, common: dict[str, Any]) -> Any:
+    if settings["critic_layer_norm"] != "after":
+        raise SystemExit("d3rlpy can normalise hidden layers after their ReLU only; leave critic_layer_norm as it is")
+    widths = list(settings["critic_hidden_dims"] or settings["hidden_dims"])
+    critic = d3rlpy.models.VectorEncoderFactory(widths, use_layer_norm=True)
+    return d3rlpy.algos.ReBRACConfig(
+        **{**common, "critic_encoder_factory": critic},
+        actor_beta=settings["actor_penalty"],
+        critic_beta=settings["critic_penalty"],
+        target_smoothing_sigma=settings["policy_noise"],
+        target_smoothing_clip=settings["noise_clip"],
+        update_actor_interval=settings["policy_delay"],
+    )
+
+
+def _awac(settings: Settings, steps: int, common: dict[str, Any]) -> Any:
+    if not settings["normalize_weights"]:
+        raise SystemExit("d3rlpy divides weights by their mean over the batch; give normalize_weights")
+    return d3rlpy.algos.AWACConfig(**common, lam=settings["temperature"], n_action_samples=1)
 
 
 @dataclass
@@ -246,6 +268,76 @@ def _cql_noise(bridges: Sequence[str]) -> list[str]:
     return ["policy", *critic] if together.__name__ in bridges else [*critic, "policy"]
 
 
+def count_of_rebrac(learner: Learner) -> None:
+    """Ours counts updates from 1, so the second one moves the actor; d3rlpy counts from 0, like the authors."""
+    learner.first = 1
+
+
+def flax_epsilon(learner: Learner) -> None:
+    """Ours adds 1e-6 to the variance in a layer normalisation, as Flax in the authors' code; PyTorch adds 1e-5."""
+    for network in (learner.impl._modules.q_funcs, learner.impl._modules.targ_q_funcs):
+        for module in network.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = 1e-6
+
+
+def plain_mean(learner: Learner) -> None:
+    """Our mean is not squashed, as in CORL; d3rlpy's is, by tanh, as the authors'."""
+    _set_awac_policy(learner)
+
+
+def wide_log_std(learner: Learner) -> None:
+    """Our log-std is cut to [-20, 2], as in CORL; d3rlpy's is a sigmoid between -6 and 0, as the authors'."""
+    _set_awac_policy(learner)
+
+
+def _set_awac_policy(learner: Learner) -> None:
+    policy, bridges = learner.impl._modules.policy, learner.bridges
+
+    def forward(x: Tensor, *_: Any) -> ActionOutput:
+        mean, low, high = policy._mu(policy._encoder(x)), policy._min_logstd, policy._max_logstd
+        sigmoid = low + policy._logstd.sigmoid() * (high - low)
+        log_std = policy._logstd.clamp(-20, 2) if wide_log_std.__name__ in bridges else sigmoid
+        return ActionOutput(mean, mean if plain_mean.__name__ in bridges else mean.tanh(), log_std)
+
+    policy.forward = forward
+
+
+def no_entropy(learner: Learner) -> None:
+    """Our target has no entropy; d3rlpy's has, with temperature 1, which is left from SAC and no option."""
+    _set_awac_target(learner)
+
+
+def own_distribution(learner: Learner) -> None:
+    """Our target has a sample of the policy; d3rlpy's has the tanh of one around the mean before its tanh."""
+    _set_awac_target(learner)
+
+
+def _set_awac_target(learner: Learner) -> None:
+    impl, policy, bridges = learner.impl, learner.impl._modules.policy, learner.bridges
+    own = own_distribution.__name__ in bridges
+    build = build_gaussian_distribution if own else build_squashed_gaussian_distribution
+
+    def target(batch: Any) -> Tensor:
+        with torch.no_grad():
+            action, log_likelihood = build(policy(batch.next_observations)).sample_with_log_prob()
+            value = impl._targ_q_func_forwarder.compute_target(batch.next_observations, action, reduction="min")
+            return value if no_entropy.__name__ in bridges else value - log_likelihood
+
+    impl.compute_target = target
+
+
+def mean_loss(learner: Learner) -> None:
+    """Our loss of the policy is a mean over the batch, d3rlpy's a sum; to Adam they are nearly the same."""
+    loss_of = learner.impl.compute_actor_loss
+
+    def mean(batch: Any, action: ActionOutput) -> Any:
+        loss = loss_of(batch, action)
+        return replace(loss, actor_loss=loss.actor_loss / len(batch.rewards))
+
+    learner.impl.compute_actor_loss = mean
+
+
 @dataclass(frozen=True)
 class Peer:
     """How an algorithm of d3rlpy stands beside ours.
@@ -293,9 +385,23 @@ PEERS = {
         _cql_noise,
         {"actor": "policy", "critic": "q_funcs", "target_critic": "targ_q_funcs", "temperature": "log_temp"},
     ),
+    "awac": Peer(
+        _awac,
+        {"critic_loss": "critic_loss", "actor_loss": "actor_loss"},
+        [no_entropy, own_distribution, plain_mean, wide_log_std, mean_loss],
+        lambda bridges: ["target", "policy"],
+        {"actor": "policy", "critic": "q_funcs", "target_critic": "targ_q_funcs"},
+    ),
+    "rebrac": Peer(
+        _rebrac,
+        {"critic_loss": "critic_loss", "actor_loss": "actor_loss"},
+        [count_of_rebrac, flax_epsilon],
+        lambda bridges: ["target"],
+        TD3_NETWORKS,
+    ),
 }
-CONFIGS_ALONE = {"prdc": _prdc}
-"""Algorithms that are trained as a whole only."""
+TRAINED_ONLY = {"prdc": _prdc}
+"""Algorithms whose single updates are not compared."""
 
 
 def parameters(learner: Learner, modules: Mapping[str, str]) -> dict[str, list[Tensor]]:

@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?= td3_bc --dataset hopper-demo --steps 10000 --eval_every 2500
 RELEASE := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-all lint docs floors bench report scores
+.PHONY: train test test-all lint docs floors bench parity report scores
 
 train: .venv/run.stamp
 	$(BIN)/offline-rl train $(ARGS)
@@ -33,15 +33,22 @@ floors: .venv-lowest/lowest.stamp
 bench: .venv/dev.stamp .venv-peers/peers.stamp
 	$(BIN)/python -m benchmarks.throughput --peers .venv-peers/bin/python --out results/throughput/cpu.json $(BENCH)
 
+# d3rlpy's updates beside ours, from equal weights, batches and noise.
+parity: .venv/dev.stamp .venv-peers/peers.stamp
+	$(BIN)/python -m benchmarks.peer_parity
+	$(BIN)/python -m benchmarks.peer_parity show
+
 # Every committed table and figure, from the committed results: git then shows no difference.
 report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.results check results
 	$(BIN)/python -m benchmarks.throughput --show results/throughput/cpu.json --chart results/throughput/cpu.png
-	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(stochastic|throughput|runs)/'); do \
+	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(peer_parity|twins|stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.robustness show
+	$(BIN)/python -m benchmarks.peer_parity show
+	if [ -d results/twins ]; then $(BIN)/python -m benchmarks.twins show; fi
 	$(BIN)/python -m benchmarks.results pages
 	$(BIN)/python -m benchmarks.algorithms
 

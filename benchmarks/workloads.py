@@ -1,8 +1,6 @@
 """What is measured: agents of ours in this process or in several, and d3rlpy's in its own Python."""
 
 import functools
-import json
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.peer import Peer
 from offline_rl.agent import Agent, find_algorithm
 from offline_rl.data import Dataset
 from offline_rl.data.packed import PackedRows
@@ -159,33 +158,20 @@ class Competitor:
     """
 
     def __init__(self, python: Path, data: Mapping[str, Data]) -> None:
-        script, pipe = str(Path(__file__).with_name("peer_d3rlpy.py")), subprocess.PIPE
-        self._process = subprocess.Popen([str(python), script], stdin=pipe, stdout=pipe, text=True)
+        self._peer = Peer("peer_d3rlpy.py", python)
         with tempfile.TemporaryDirectory() as folder:
             written = functools.cache(lambda own: _written(own.dataset, Path(folder)))
-            self._ask({name: {"data": written(own), **_sizes(name)} for name, own in data.items()})
-        self.name = f"d3rlpy {self._ask('version')}"
+            self._peer.ask({name: {"data": written(own), **_sizes(name)} for name, own in data.items()})
+        self.name = f"d3rlpy {self._peer.ask('version')}"
 
     def window(self, algorithm: str, seconds: float, most: int | None = None) -> dict[str, float]:
         """Make updates for so long, or so many; return how many, the seconds, and those of them that sampling took."""
-        answer: dict[str, float] = self._ask({"algorithm": algorithm, "seconds": seconds, "most": most})
+        answer: dict[str, float] = self._peer.ask({"algorithm": algorithm, "seconds": seconds, "most": most})
         return answer
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _ask(self, request: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the competitor's process ended; run `make bench` to set up its environment")
-        return json.loads(line)
+        self._peer.close()
 
 
 def _sizes(algorithm: str) -> dict[str, Any]:

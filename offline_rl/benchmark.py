@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from offline_rl.agent import find_algorithm, upgraded
+from offline_rl.analysis.bandit import Pool, write_bandit
 from offline_rl.analysis.comparison import compare as compare_results
+from offline_rl.analysis.figures import score_name
 from offline_rl.analysis.groups import conditions, identity, varying
 from offline_rl.analysis.report import report as report_folder
 from offline_rl.analysis.report import write_report
@@ -28,14 +30,17 @@ from offline_rl.data import d4rl
 from offline_rl.data.kinds import stem
 from offline_rl.documents import check as check_shape
 from offline_rl.documents import read_yaml
-from offline_rl.errors import OfflineRLError, RunError, RunInUseError, quoted, suggestion
+from offline_rl.errors import DivergedError, OfflineRLError, RunError, RunInUseError, quoted, suggestion
 from offline_rl.files import replace_files, sealed, write_bytes, write_json
+from offline_rl.training.evaluation import evaluate
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import split_settings
 from offline_rl.training.preset import named_preset
 from offline_rl.training.run import Run, train
 
 logger = logging.getLogger(__name__)
+Protocol = Literal["scores", "bandit"]
+"""What a report is about."""
 WAIT_SECONDS = 1.0
 """How long a process waits for others when they do all that is left."""
 KEYS = ("datasets", "options", "methods", "metrics")
@@ -258,6 +263,8 @@ def report(
     *places: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     suite: str | os.PathLike[str] | None = None,
+    protocol: Protocol = "scores",
+    episodes: int = 100,
 ) -> Path:
     """Write tables, figures and one page of results or finished runs, as ``offline-rl report`` does.
 
@@ -265,16 +272,59 @@ def report(
         *places: Folders of finished runs, and folders of result files.
         out: Where to write; a single folder of results may do without, and gets the report itself.
         suite: YAML file of the suite that made the results: its order of methods, its metrics as columns.
+        protocol: ``"scores"``: the last scores, with intervals over seeds. ``"bandit"``: what a policy comes to that is
+            chosen by playing, see :mod:`offline_rl.analysis.bandit`; for this, runs alone, whose agents are played.
+        episodes: With ``"bandit"``: how many episodes of each agent to play.
 
     Returns:
-        The page, ``report.html``; the table and the figures are beside it.
+        The page, ``report.html``; the table and the figures are beside it. With ``"bandit"``, the table ``bandit.md``.
 
     Raises:
         RunError: There are no results, a run has not finished, or it is not said where to write.
     """
+    if protocol == "bandit":
+        if out is None:
+            raise RunError("a report needs a folder of its own; name it with --out")
+        if suite is not None:
+            raise RunError("the order of a suite is for --protocol scores; leave --suite out")
+        return _bandit([Path(place) for place in places], Path(out), episodes)
     order = read_suite(Path(suite)) if suite is not None else None
     columns = {"methods": list(order.methods), "metrics": order.metrics} if order else {}
     return report_of([Path(place) for place in places], None if out is None else Path(out), **columns)
+
+
+def _bandit(places: Sequence[Path], out: Path, episodes: int) -> Path:
+    """Play the agents of runs, and write what a bandit over them comes to: one pool for each algorithm and dataset."""
+    if strange := [path for path in places if not is_run(path)]:
+        raise RunError(f"{strange[0]} is no run; the bandit plays agents, which results do not hold: give runs")
+    pools: dict[tuple[str, str], Pool] = {}
+    made: dict[tuple[str, str], dict[str, Any]] = {}
+    lost = []
+    for path in dict.fromkeys(places):
+        run = Run(path)
+        config, agents = run.config, run.agents
+        key = config["dataset"]["name"], config["algorithm"]
+        same = {name: config["options"].get(name, 0) for name in ("steps", "online_steps")}
+        same |= {"dynamics": config["dynamics"], "fingerprint": config["dataset"]["fingerprint"]}
+        if apart := varying([made.setdefault(key, same), same]):
+            raise RunError(f"{path} differs from other runs of {key[1]} in {', '.join(sorted(apart))}; report it apart")
+        pool = pools.setdefault(key, Pool(*key, [], [], score_name(config)))
+        for seed in agents:
+            name = f"{path.name}, seed {seed}"
+            logger.info("%s: %d episodes", name, episodes)
+            try:
+                played = evaluate(agents[seed], episodes=episodes)
+            except DivergedError:
+                lost.append(f"{name} has diverged and is left out.")
+                continue
+            if played.scores is None:
+                raise RunError(f"{path} has no task that gives scores; a bandit cannot compare its agents")
+            pool.policies.append(name)
+            pool.episodes.append([float(score) for score in played.scores])
+    found = [pool for pool in pools.values() if pool.episodes]
+    if not found:
+        raise RunError("no agent is left to choose from: all have diverged")
+    return write_bandit(found, out, remarks=lost)
 
 
 def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from helpers.records import made
+from helpers.settings import TINY
 
 import offline_rl as orl
 from offline_rl.agent import find_algorithm
-from offline_rl.benchmark import check, missing, read_suite, result_paths, suite_table
+from offline_rl.benchmark import check, collect, missing, read_suite, result_paths, suite_table
 from offline_rl.cli.benchmark import _Watch
 from offline_rl.cli.main import main
-from offline_rl.files import sealed, write_json
+from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.training.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -302,6 +303,49 @@ def test_a_report_and_a_comparison_are_functions_too(tmp_path):
         orl.report(*folders)
     text = orl.compare(str(folders[0]), folders[1])
     assert "| wide less a narrow one | 1.5 ± 6.4 | 9.5 ± 6.4 | -8.0 ± 3.0 | more than noise" in text
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Train two settings of bc with two seeds each."""
+    folder = tmp_path_factory.mktemp("pool")
+    settings = {"steps": 4, "eval_every": 0, "final_episodes": 2, "workers": 0, **TINY}
+    return [
+        orl.train("bc", "hopper-demo", out=str(folder / name), seeds=[0, 1], learning_rate=rate, **settings).path
+        for name, rate in (("slow", 1e-4), ("fast", 1e-2))
+    ]
+
+
+def test_a_bandit_plays_the_agents_of_runs_with_the_same_algorithm_as_one_pool(pool, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert main(["report", *map(str, pool), "--protocol", "bandit", "--episodes", "3", "--out", str(out)]) == 0
+    assert (out / "bandit.md").read_text().startswith("| dataset | method | policies | taken | 1 episode |")
+    assert "| hopper-demo | bc | 4 | 4 | " in capsys.readouterr().out
+    record = read_sealed(out / "bandit.json")
+    (found,) = record["pools"]
+    assert found["policies"] == ["slow, seed 0", "slow, seed 1", "fast, seed 0", "fast, seed 1"]
+    played = [
+        orl.evaluate(path / "agents" / f"seed-{seed}", episodes=3).scores.tolist() for path in pool for seed in (0, 1)
+    ]
+    assert found["episodes"] == played
+    assert all((out / f"bandit.{ending}").stat().st_size > 1000 for ending in ("png", "svg"))
+    again = orl.report(*pool, out=tmp_path / "again", protocol="bandit", episodes=3)
+    assert again.read_bytes() == (out / "bandit.md").read_bytes()
+    assert (tmp_path / "again" / "bandit.png").read_bytes() == (out / "bandit.png").read_bytes()
+
+
+def test_what_a_bandit_cannot_play_is_refused(pool, tmp_path):
+    results = tmp_path / "results"
+    collect(pool[:1], out=results)
+    with pytest.raises(orl.RunError, match=r"results is no run; the bandit plays agents"):
+        orl.report(results, out=tmp_path / "page", protocol="bandit")
+    with pytest.raises(orl.RunError, match=r"needs a folder of its own; name it with --out"):
+        orl.report(*pool, protocol="bandit")
+    longer = orl.train(
+        "bc", "hopper-demo", out=str(tmp_path / "longer"), steps=5, workers=0, eval_every=0, final_episodes=2, **TINY
+    )
+    with pytest.raises(orl.RunError, match=r"longer differs from other runs of bc in steps; report it apart"):
+        orl.report(pool[0], longer, out=tmp_path / "page", protocol="bandit", episodes=1)
 
 
 def test_the_end_of_each_run_elsewhere_is_told(capsys):

@@ -105,6 +105,40 @@ def draw_profiles(
     save(figure, path)
 
 
+def draw_bands(
+    panels: Mapping[str, Mapping[str, Sequence[Mapping[int, float | None]]]], path: Path, across: str, up: str
+) -> None:
+    """Draw curves of several seeds in panels, the mean over seeds and a band around it; see :func:`spread`.
+
+    Args:
+        panels: By panel and by method, the curve of each seed: its score by step.
+        path: Where the PNG or SVG goes.
+        across: What the horizontal axis is.
+        up: What the vertical axis is.
+    """
+    from matplotlib.figure import Figure
+
+    style = styles(list(dict.fromkeys(method for methods in panels.values() for method in methods)))
+    rows = math.ceil(len(panels) / COLUMNS)
+    columns = min(COLUMNS, len(panels))
+    figure = Figure(figsize=(max(5.5, 4.3 * columns), 3.6 * rows + 0.5), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for (title, methods), axes in zip(panels.items(), every, strict=False):
+        for method, curves in methods.items():
+            steps = sorted(set.intersection(*map(set, curves)))
+            ends = list(zip(*(spread([curve[step] for curve in curves]) for step in steps), strict=True))
+            _draw_line(axes, steps, ends, style[method], f"{method} (n = {len(curves)})")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(across, fontsize=9)
+        axes.set_ylabel(up, fontsize=9)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.grid(alpha=0.3)
+    for axes in every[len(panels) :]:
+        axes.remove()
+    _legend_below(figure, every[: len(panels)], {})
+    save(figure, path)
+
+
 def save(figure: "Figure", path: Path, dpi: int = 120) -> None:
     """Write a figure as PNG or SVG, the same bytes each time: without a date, a version or names drawn by chance."""
     import matplotlib as mpl

@@ -132,17 +132,67 @@ def interval(statistic: Callable[..., float], *samples: Scores) -> tuple[float, 
 
 
 def best_of(values: Sequence[float], tries: int) -> float:
-    """Return the expected best of so many settings drawn with replacement (Dodge et al., 2019).
+    """Return the expected best of so many settings drawn with replacement (Dodge et al., 2019, arXiv 1909.03004).
+
+    Kurenkov and Kolesnikov (2022, arXiv 2110.04156) call it expected online performance where a try is a policy that is
+    played online, and ReBRAC's authors report it so. With the values in order, v₁ ≤ … ≤ v_N, and k tries it is
+    Σ_n v_n ((n / N)^k - ((n - 1) / N)^k).
 
     Args:
-        values: The mean score of each setting.
-        tries: The tuning budget, in settings.
+        values: The mean score of each setting, ``(N,)``; more is better.
+        tries: The tuning budget k, in settings.
     """
     count = len(values)
     return math.fsum(
         value * ((rank / count) ** tries - ((rank - 1) / count) ** tries)
         for rank, value in enumerate(sorted(values), 1)
     )
+
+
+BUDGETS = (1, 2, 3, 5, 10, 20, 50, 100)
+"""Numbers of tries that tables of :func:`best_of` have."""
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """What tuning came to against what it cost: :func:`best_of` for growing budgets, with intervals.
+
+    Attributes:
+        tries: Budgets, ``(K,)``, none above the number of settings N.
+        best: The expected best value for each, ``(K,)``.
+        low: Lower ends of 95 % percentile intervals, ``(K,)``, for which settings are drawn anew from those tried;
+            None for a single setting.
+        high: Their upper ends.
+    """
+
+    tries: list[int]
+    best: list[float]
+    low: list[float] | None
+    high: list[float] | None
+
+    @classmethod
+    def of(cls, values: Sequence[float], *, maximize: bool = True, tries: Sequence[int] = ()) -> "BudgetCurve":
+        """Return the curve of some settings that were drawn independently.
+
+        The settings must be a sample of one search space, as a random search makes, or all of a grid. A search that
+        learns from its trials draws better ones later, which no order of the values can undo.
+
+        Args:
+            values: The value of each setting, ``(N,)``, at least one.
+            maximize: Whether more is better; else the expected lowest value is returned.
+            tries: Budgets; by default those of :data:`BUDGETS` up to N, and N.
+        """
+        count, sign = len(values), 1 if maximize else -1
+        budgets = list(tries) or sorted({*(budget for budget in BUDGETS if budget <= count), count})
+        signed = [sign * value for value in values]
+
+        def curve(tasks: Scores) -> list[float]:
+            return [sign * best_of(tasks[0], budget) for budget in budgets]
+
+        if count < 2:
+            return cls(budgets, curve([signed]), None, None)
+        low, high = bootstrap(curve, [signed])
+        return cls(budgets, curve([signed]), low.tolist(), high.tolist())
 
 
 @dataclass(frozen=True)

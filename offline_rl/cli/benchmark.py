@@ -85,22 +85,33 @@ class _Watch:
 
 def report_command(arguments: list[str]) -> None:
     """Write tables, figures and one page of results or finished runs."""
-    from offline_rl.benchmark import report
+    from offline_rl.benchmark import Protocol, report
 
-    def command(*, places: list[str], out: str | None = None, suite: str | None = None) -> dict[str, Any]:
+    def command(
+        *,
+        places: list[str],
+        out: str | None = None,
+        suite: str | None = None,
+        protocol: Protocol = "scores",
+        episodes: int = 100,
+    ) -> dict[str, Any]:
         """Write table.md, report.md, .tex, .csv, .html, and curves and profiles as PNG and SVG; print the table.
 
         Args:
             places: Finished runs, and folders of result files, such as offline-rl benchmark writes.
             out: Where to write; by default a single folder of result files itself.
             suite: YAML file of the suite that made the results: its order of methods, its metrics as columns.
+            protocol: The last scores; or bandit: play the agents of runs, and write what the policy comes to that a
+                UCB bandit would choose after so many episodes, as bandit.md, .json, .png and .svg.
+            episodes: Episodes of each agent to play for the bandit.
         """
         return locals()
 
-    line = CommandLine(arguments, typing.get_type_hints(command), positional=("places",))
+    line = CommandLine(arguments, {**typing.get_type_hints(command), "protocol": Protocol}, positional=("places",))
     given = line.parse(command, "offline-rl report")
-    page = report(*given["places"], out=given["out"], suite=given["suite"])
-    show((page.parent / "table.md").read_text(encoding="utf-8").rstrip("\n"))
+    page = report(*given.pop("places"), **given)
+    table = page if given["protocol"] == "bandit" else page.parent / "table.md"
+    show(table.read_text(encoding="utf-8").rstrip("\n"))
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
 
 

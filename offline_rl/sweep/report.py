@@ -1,5 +1,6 @@
 """What a person sees of a sweep: a table while it runs; at the end the best trials, importance, a picture."""
 
+import dataclasses
 import logging
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from offline_rl.analysis.statistics import BudgetCurve
 from offline_rl.analysis.tables import markdown
 from offline_rl.errors import RunError, brief
 from offline_rl.files import write_json
@@ -27,6 +29,8 @@ NEW_SEEDS = 4
 IMPORTANCE_TRIALS = 10
 IMPORTANCE_TRIALS_EACH = 3
 """Finished trials, in all and for each parameter, below which importance would be chance."""
+BUDGET_TRIALS = 5
+"""Trials with a value below which the expected best of several would be chance."""
 SHOWN = 20
 """Trials that the table shows: all that run, then the best."""
 REFRESH_SECONDS = 1.0
@@ -151,8 +155,10 @@ def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
     finished = [trial for trial in ranked(sweep, trials) if trial.state == "finished"]
     seeds = used_seeds(sweep, trials)
     weights = importance(search, sweep) if len(finished) >= needed_trials(sweep) else None
-    write_json(folder / "summary.json", _summary(sweep, folder, trials, finished, weights, seeds))
-    draw(sweep, trials, folder / "sweep.png")
+    curve = budget_curve(sweep, trials)
+    told = {"importance": weights, "budget": curve and dataclasses.asdict(curve)}
+    write_json(folder / "summary.json", _summary(sweep, folder, trials, finished, seeds, told))
+    draw(sweep, trials, folder / "sweep.png", curve)
     counts = {state: sum(trial.state == state for trial in trials) for state in dict.fromkeys(t.state for t in trials)}
     said = [f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items())}"]
     said += [f"  trial {trial.number + 1} failed: {trial.error}" for trial in trials if trial.error]
@@ -161,7 +167,39 @@ def conclude(search: Search, sweep: Sweep, folder: Path) -> str:
         said.append("importance: " + ", ".join(f"{name} {value:.0%}" for name, value in weights.items()))
     elif sweep.parameters:
         said.append(f"importance: {_no_importance(sweep, finished)}")
+    said += _on_the_budget(sweep, trials, curve)
     return "\n".join([*said, f"saved in {folder}: summary.json, sweep.png, runs"])
+
+
+def budget_curve(sweep: Sweep, trials: Sequence[Trial]) -> BudgetCurve | None:
+    """Return the expected best value against the number of trials; None if trials are not independent, or too few.
+
+    A trial that was stopped early counts with what it had come to: that is what the budget was spent on.
+    """
+    values = [trial.value for trial in trials if trial.value is not None]
+    if sweep.method == "bayes" or len(values) < BUDGET_TRIALS:
+        return None
+    return BudgetCurve.of(values, maximize=sweep.metric.maximize)
+
+
+def _on_the_budget(sweep: Sweep, trials: Sequence[Trial], curve: BudgetCurve | None) -> list[str]:
+    """Return the lines on what tuning came to against what it cost."""
+    if curve is None:
+        why = "a Bayesian search does not draw its trials independently"
+        few = f"it needs {BUDGET_TRIALS} trials with a value"
+        return [f"tuning budget: not told; {why if sweep.method == 'bayes' else few}"]
+    assert curve.low is not None
+    assert curve.high is not None
+    ends = [f"{low:.4g} to {high:.4g}" for low, high in zip(curve.low, curve.high, strict=True)]
+    rows = [list(row) for row in zip(map(str, curve.tries), (f"{best:.4g}" for best in curve.best), ends, strict=True)]
+    without = sum(trial.value is None for trial in trials)
+    left_out = f"; {without} without a value are left out, so that it looks too good" if without else ""
+    return [
+        "",
+        markdown(["trials drawn", f"expected best {sweep.metric.name}", "95 % interval"], rows),
+        "",
+        f"tuning budget: the best of so many trials, drawn from the {len(trials) - without} of this sweep{left_out}",
+    ]
 
 
 def _on_the_best(sweep: Sweep, folder: Path, finished: Sequence[Trial], seeds: Sequence[int]) -> list[str]:
@@ -235,8 +273,8 @@ def _summary(  # noqa: PLR0917
     folder: Path,
     trials: Sequence[Trial],
     finished: Sequence[Trial],
-    weights: dict[str, float] | None,
     seeds: Sequence[int],
+    told: dict[str, Any],
 ) -> dict[str, Any]:
     best = finished[0] if finished else None
     return {
@@ -249,7 +287,7 @@ def _summary(  # noqa: PLR0917
         "seeds": seeds,
         "new_seeds": new_seeds(seeds),
         "top": [_entry(sweep, folder, trial) for trial in finished[:TOP]],
-        "importance": weights,
+        **told,
         "importance_needs_trials": needed_trials(sweep),
         "trials": [_entry(sweep, folder, trial) for trial in trials],
     }
@@ -261,23 +299,27 @@ def _entry(sweep: Sweep, folder: Path, trial: Trial) -> dict[str, Any]:
     return {**what, "run": run, **({"error": trial.error} if trial.error else {})}
 
 
-def draw(sweep: Sweep, trials: Sequence[Trial], path: Path) -> None:
-    """Draw the metric over the trials, and over the values of each parameter.
+def draw(sweep: Sweep, trials: Sequence[Trial], path: Path, curve: BudgetCurve | None = None) -> None:
+    """Draw the metric over the trials, over the values of each parameter, and its expected best over the budget.
 
     Args:
         sweep: The sweep.
         trials: Its trials; those without a value are left out.
         path: Where the PNG goes.
+        curve: What :func:`budget_curve` returned; None leaves its panel out.
     """
     # The object interface: it needs no display and leaves the caller's own figures alone.
     from matplotlib.figure import Figure
 
     known = [trial for trial in trials if trial.value is not None]
     names = ["trial", *sweep.parameters]
-    figure = Figure(figsize=(4 * min(len(names), 3), 3.2 * -(-len(names) // 3)), layout="constrained")
-    panels = figure.subplots(-(-len(names) // 3), min(len(names), 3), squeeze=False).flatten()
-    for axes in panels[len(names) :]:
+    count = len(names) + (curve is not None)
+    figure = Figure(figsize=(4 * min(count, 3), 3.2 * -(-count // 3)), layout="constrained")
+    panels = figure.subplots(-(-count // 3), min(count, 3), squeeze=False).flatten()
+    for axes in panels[count:]:
         axes.set_visible(False)
+    if curve is not None:
+        _draw_budget(panels[count - 1], curve)
     for name, axes in zip(names, panels, strict=False):
         for state, colour in (("finished", "#0072B2"), ("stopped early", "#E69F00")):
             of_state = [trial for trial in known if trial.state == state]
@@ -294,6 +336,16 @@ def draw(sweep: Sweep, trials: Sequence[Trial], path: Path) -> None:
     panels[0].set_ylabel(sweep.metric.name)
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def _draw_budget(axes: Any, curve: BudgetCurve) -> None:
+    axes.plot(curve.tries, curve.best, color="#0072B2", marker="o", ms=3, lw=1.6)
+    axes.fill_between(curve.tries, curve.low, curve.high, color="#0072B2", alpha=0.15, lw=0)
+    axes.set_xscale("log")
+    axes.set_xticks(curve.tries, list(map(str, curve.tries)), fontsize=7)
+    axes.minorticks_off()
+    axes.set_xlabel("trials drawn: expected best, 95 % interval")
+    axes.grid(alpha=0.3)
 
 
 def _place(sweep: Sweep, name: str, trial: Trial) -> float:

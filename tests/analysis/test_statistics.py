@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from scipy import stats
 
 from offline_rl.analysis.statistics import (
+    BudgetCurve,
     Difference,
     Estimate,
     Noise,
@@ -109,6 +111,39 @@ def test_seeds_and_episodes_are_told_apart():
 
 def test_the_best_of_some_tries_worked_by_hand():
     assert [best_of([0.0, 10.0], tries) for tries in (1, 2, 3)] == [5.0, 7.5, 8.75]
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3, 4])
+def test_the_best_of_some_tries_is_the_mean_over_all_draws(tries):
+    """Fails without replacement, or with a rank that is off by one."""
+    values = [3.0, -1.0, 8.0, 8.0, 4.5]
+    draws = itertools.product(values, repeat=tries)
+    assert best_of(values, tries) == pytest.approx(np.mean([max(draw) for draw in draws]))
+
+
+def test_a_budget_curve_grows_from_the_mean_towards_the_best():
+    values = np.random.default_rng(5).normal(50, 10, 12).tolist()
+    curve = BudgetCurve.of(values)
+    assert curve.tries == [1, 2, 3, 5, 10, 12]
+    assert curve.best[0] == pytest.approx(np.mean(values))
+    assert curve.best == sorted(curve.best)
+    assert np.mean(values) < curve.best[-1] < max(values)
+    assert all(low < best < high for low, best, high in zip(curve.low, curve.best, curve.high, strict=True))
+    down = BudgetCurve.of([-value for value in values], maximize=False)
+    assert down.best == pytest.approx([-best for best in curve.best])
+    assert down.low == pytest.approx([-high for high in curve.high])
+    assert down.high == pytest.approx([-low for low in curve.low])
+    assert BudgetCurve.of([4.0], tries=[1, 7]) == BudgetCurve([1, 7], [4.0, 4.0], None, None)
+
+
+@pytest.mark.slow
+def test_a_budget_curves_interval_covers_the_truth():
+    """Fails with an interval of the draws' maximum in place of that of its expectation."""
+    values, truth = np.random.default_rng(6).uniform(0, 1, (60, 40)), 3 / 4
+    curves = [BudgetCurve.of(sample.tolist(), tries=[3]) for sample in values]
+    covered = np.mean([curve.low[0] <= truth <= curve.high[0] for curve in curves])
+    assert 0.85 <= covered <= 1.0
+    assert np.mean([curve.high[0] - curve.low[0] for curve in curves]) < 0.2
 
 
 def test_committed_coverage_of_what_stands_in_cells_is_as_promised():

@@ -58,7 +58,7 @@ def benchmark_command(arguments: list[str]) -> None:
         )
     text = suite_table(suite, run_suite(suite, data=data, results=results, runs=runs))
     write_table(results / "table.md", text)
-    show(text)
+    show(text, results / "table.md")
 
 
 class _Watch:
@@ -100,7 +100,8 @@ def report_command(arguments: list[str]) -> None:
     line = CommandLine(arguments, typing.get_type_hints(command), positional=("places",))
     given = line.parse(command, "offline-rl report")
     page = report(*given["places"], out=given["out"], suite=given["suite"])
-    show((page.parent / "table.md").read_text(encoding="utf-8").rstrip("\n"))
+    table = page.parent / "table.md"
+    show(table.read_text(encoding="utf-8").rstrip("\n"), table)
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
 
 

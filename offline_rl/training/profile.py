@@ -35,9 +35,9 @@ METHODS: Mapping[tuple[type, str], str] = {
 }
 """Methods whose time has a name; a search beside other work counts as long as it is waited for."""
 OPERATIONS = {
-    **dict.fromkeys(("_Perceptron", "Perceptron", "_Together", "offline_rl::perceptron"), "perceptrons forward"),
-    **dict.fromkeys(("_PerceptronBackward", "PerceptronBackward", "_TogetherBackward"), "perceptrons backward"),
-    "offline_rl::perceptron_gradients": "perceptrons backward",
+    **dict.fromkeys(("_Perceptron", "Perceptron", "_Together", "offline_rl::perceptron"), "MLPs forward"),
+    **dict.fromkeys(("_PerceptronBackward", "PerceptronBackward", "_TogetherBackward"), "MLPs backward"),
+    "offline_rl::perceptron_gradients": "MLPs backward",
     **dict.fromkeys(("offline_rl::begin_search", "offline_rl::end_search"), "search"),
     **dict.fromkeys(("cudaDeviceSynchronize", "cudaStreamSynchronize"), WAITING),
 }

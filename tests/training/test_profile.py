@@ -38,7 +38,7 @@ def test_the_parts_are_all_the_time_there_was(runs):
     found = {name: float(share) / 100 for share, name in re.findall(r"^ *([\d.-]+)% +[\d.-]+  (.+)$", parts, re.M)}
     assert sum(found.values()) == pytest.approx(1, abs=0.005)
     assert min(found.values()) >= 0
-    own = {"perceptrons forward", "perceptrons backward", "optimiser", "targets", "sampling", "other operations"}
+    own = {"MLPs forward", "MLPs backward", "optimiser", "targets", "sampling", "other operations"}
     assert all(found[name] > 0 for name in own)
     assert "aten::" in operations
 

@@ -35,6 +35,8 @@ RUN = {
 
 RENAMED = {"members": "concurrent_trials"}
 """Options that had another name, by the old one; the error for the old one names the new one."""
+UNSAID = (None, "")
+"""Defaults that help does not show: they say nothing, and the option's sentence says what happens."""
 
 
 class UsageError(OfflineRLError):
@@ -101,6 +103,11 @@ class CommandLine:
             tyro.conf.OmitArgPrefixes,
             tyro.conf.OmitSubcommandPrefixes,
         )
+        command.__doc__ = _flowing(command.__doc__)
+        for name, parameter in inspect.signature(command).parameters.items():
+            if name in self.types and parameter.default in UNSAID:
+                shown = tyro.conf.arg(help_behavior_hint="")
+                command.__annotations__[name] = typing.Annotated[self.types[name], shown]
         for name in self.positional:
             kind, place = self.types[name], name.upper()
             shown = tyro.conf.arg(metavar=f"[{place}]" if type(None) in typing.get_args(kind) else place)
@@ -159,6 +166,12 @@ class CommandLine:
         if typing.get_origin(kind) is dict:
             values = [_mapping(name, values[0])]
         self.given[name] = _spelled(kind, values[0])
+
+
+def _flowing(docstring: str | None) -> str:
+    """Return a docstring whose arguments have a line each: the parser would keep the breaks between lines."""
+    text, heading, arguments = inspect.cleandoc(docstring or "").partition("\n\nArgs:\n")
+    return f"{text}{heading}" + re.sub(r"\n {5,}", " ", arguments)
 
 
 def _description(command: Callable[..., Any]) -> str:
@@ -255,6 +268,11 @@ def _collection(origin: Any, arguments: tuple[Any, ...], text: str) -> Any:
     return found
 
 
+def _default_text(value: Any) -> str:
+    """Return a default as help shows it; empty where there is nothing to show."""
+    return "" if value in UNSAID or value in ([], {}) else " ".join(_shown(value))
+
+
 def _shown(value: Any) -> list[str]:
     """Return a default as one types it."""
     return list(map(str, value)) if isinstance(value, list) else [str(value)]
@@ -299,6 +317,13 @@ def _plain(message: str) -> str:
     return re.sub(r"^(Value error Error parsing|Invalid choice) ", "", " ".join(words))
 
 
+def own_first(kind: type) -> dict[str, Setting]:
+    """Return what is known of the options of a class, those that it adds to its base before the others."""
+    table = table_of(kind)
+    own = [name for name in table if name in vars(kind).get("__annotations__", {})]
+    return {name: table[name] for name in (*own, *table)}
+
+
 def options_class(table: Mapping[str, Setting]) -> type:
     """Return a class for the parser with a field for each option; help says the option's limits behind its default.
 
@@ -308,8 +333,8 @@ def options_class(table: Mapping[str, Setting]) -> type:
 
     fields: list[tuple[str, Any, Any]] = []
     for name, setting in table.items():
-        default_text = " ".join(_shown(setting.default)) or "empty"
-        shown = f"(default: {default_text}" + (f"; {setting.range})" if setting.range else ")")
+        hints = [f"default: {text}" if (text := _default_text(setting.default)) else "", setting.range]
+        shown = f"({said})" if (said := "; ".join(filter(None, hints))) else ""
         marks = tyro.conf.arg(name=name, help=setting.description, help_behavior_hint=shown)
         default = dataclasses.field(default_factory=functools.partial(copy.copy, setting.default))
         fields.append((_field(name), typing.Annotated[setting.kind, marks], default))
@@ -323,6 +348,21 @@ def read_off(parsed: Any, names: Iterable[str]) -> dict[str, Any]:
 
 def _field(name: str) -> str:
     return name.replace(".", "__")
+
+
+def show_options(command: Callable[..., Any], program: str, kind: type) -> None:
+    """Print the help of a command whose first argument, given by place, decides on options that are not listed.
+
+    Args:
+        command: Takes that argument, and then what has the options of ``kind``; its docstring is the help.
+        program: The words before them.
+        kind: The class of the options that are always there.
+    """
+    place, options = inspect.signature(command).parameters
+    command.__annotations__ |= {options: options_class(own_first(kind))}
+    types = {place: str, **types_of(kind)}
+    with contextlib.suppress(SystemExit):
+        CommandLine(["--help"], types, positional=(place,)).parse(command, program)
 
 
 def training_types(algorithm: str) -> dict[str, Any]:
@@ -355,13 +395,13 @@ def train_settings(arguments: list[str]) -> tuple[str, Any, dict[str, Any]]:
 
         Args:
             run: The run.
-            agent: The algorithm's settings.
+            agent: Hyperparameters of the algorithm.
             config: File with values for any of these options, for instance a run's config.json; or JSON, in quotes.
         """
         return run, agent
 
     own, table = types_of(TrainOptions), algorithm_table(name, algorithm.config_class())
-    command.__annotations__ |= {"run": options_class(table_of(TrainOptions)), "agent": options_class(table)}
+    command.__annotations__ |= {"run": options_class(own_first(TrainOptions)), "agent": options_class(table)}
     run, agent = line.parse(command, f"offline-rl train {name}")
     settings = read_off(agent, [key for key in line.given if key in table])
     options = TrainOptions(**read_off(run, own))

@@ -440,14 +440,14 @@ def _check(suite: Suite, dataset: str, method: str, results: Path) -> None:
         result = read_result(path)
         found = {**result, **result["options"], **upgraded(name, result["config"])}
         if wrong := [name for name, value in wanted.items() if name in found and found[name] != value]:
-            raise RunError(f"{path} was made with another {', '.join(wrong)}; remove it, or choose other --results")
+            raise RunError(f"{path} was made with a different {', '.join(wrong)}; remove it, or choose other --results")
 
 
 def _check_same(path: Path, old: Result, new: Result) -> None:
     """Refuse to write over a result of something else, or of the same thing on another machine."""
     if different := _apart(old, new):
         raise RunError(
-            f"{path} is a result made with another {different}; remove it, choose another place, or name the new"
+            f"{path} is a result made with a different {different}; remove it, choose another place, or name the new"
             " one's method"
         )
     if old["score_last"] != new["score_last"]:
@@ -461,11 +461,11 @@ def _both_want(place: Path, one: Path, first: Result, other: Path, second: Resul
     """Return what to say where two runs would be written to one file, before any is."""
     if different := _apart(first, second):
         return RunError(
-            f"{one} and {other} both want the name {place.name}, and were made with another {different}; take one of"
+            f"{one} and {other} would both be written to {place.name}, but differ in {different}; take one of"
             " them by itself, with --method NAME to tell it apart"
         )
     return RunError(
-        f"{one} and {other} both want the name {place.name}, and were made with the same settings; take one of them"
+        f"{one} and {other} would both be written to {place.name}, and have the same settings; take one of them"
     )
 
 

@@ -92,7 +92,7 @@ def test_a_suite_is_run_once_and_its_table_names_methods_in_their_order(small, b
     small.write_text(SMALL.replace("hidden_dims: [8]", "hidden_dims: [4]"))
     refused = benchmark(small)
     assert refused.returncode == 2
-    assert "a-narrow-one-hopper-demo-seed-0.json was made with another hidden_dims; remove it" in refused.stderr
+    assert "a-narrow-one-hopper-demo-seed-0.json was made with a different hidden_dims; remove it" in refused.stderr
 
 
 @pytest.mark.slow
@@ -188,13 +188,13 @@ def test_a_suites_presets_may_differ_from_dataset_to_dataset(tmp_path):
             if good:
                 check(suite, tmp_path)
             else:
-                with pytest.raises(orl.RunError, match=r"was made with another discount; remove it"):
+                with pytest.raises(orl.RunError, match=r"was made with a different discount; remove it"):
                     check(suite, tmp_path)
             place.unlink()
     (result,) = made(algorithm="a2pr", name="hopper-demo", steps=30, final_episodes=2, config={**config, "alpha": 40.0})
     (place,) = result_paths(suite, "hopper-demo", "plain", tmp_path)
     write_json(place, sealed({**result, "preset": ["halfcheetah-*"], "method": "plain"}))
-    with pytest.raises(orl.RunError, match="was made with another alpha; remove it"):
+    with pytest.raises(orl.RunError, match="was made with a different alpha; remove it"):
         check(suite, tmp_path)
 
 

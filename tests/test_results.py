@@ -159,7 +159,7 @@ def test_a_result_of_other_settings_is_not_replaced(run, other, tmp_path):
     out = tmp_path / "results"
     collect((run.path,), out=out)
     before = contents(out)
-    with pytest.raises(orl.RunError, match=r"seed-0\.json is a result made with another learning_rate; remove it"):
+    with pytest.raises(orl.RunError, match=r"seed-0\.json is a result made with a different learning_rate; remove it"):
         collect((other,), out=out)
     assert contents(out) == before
 
@@ -184,7 +184,7 @@ def test_two_runs_that_want_one_name_are_told_before_anything_is_written(run, ot
     out = tmp_path / "new"
     assert main(["results", "collect", str(run.path), str(other), "--out", str(out)]) == 2
     said = capsys.readouterr().err
-    assert f"{run.path} and {other} both want the name bc-hopper-demo-seed-0.json" in said
+    assert f"{run.path} and {other} would both be written to bc-hopper-demo-seed-0.json" in said
     assert "another learning_rate" in said
     assert "--method NAME" in said
     same = shutil.copytree(run.path, tmp_path / "same")
@@ -221,7 +221,10 @@ def test_a_report_takes_runs_and_folders_of_results(run, other, tmp_path, capsys
 def test_what_holds_no_results_names_the_command(run, tmp_path, capsys):
     """Broken by advice to remove a run's settings, or by none."""
     (tmp_path / "empty").mkdir()
-    for place, said in ((tmp_path / "empty", "holds no results; make"), (run.path.parent, "it holds runs, which are")):
+    for place, said in (
+        (tmp_path / "empty", "holds no results; make"),
+        (run.path.parent, "holds runs, not result files; name"),
+    ):
         assert main(["report", str(place)]) == 2
         error = capsys.readouterr().err
         assert said in error

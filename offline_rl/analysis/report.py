@@ -33,15 +33,17 @@ DASHES = {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}
 """Matplotlib's line styles as SVG's."""
 THRESHOLDS = [float(threshold) for threshold in range(0, 121, 2)]
 NO_INTERVAL = (
-    "[–]: no interval, because a dataset has a single run, or because the runs do not scatter enough for one: that none"
-    " of so few runs differs is not certainty."
+    "[–]: no interval, because a dataset has a single run, or because its few runs are all alike, which proves nothing."
 )
 CAVEAT = (
     "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"
-    " percentile bootstrap over runs, resampled within each dataset (2,000 times, seeded). With few seeds they are too"
-    " narrow: simulated with three seeds on three tasks, only 75 to 90 of 100 covered the truth"
-    f" (`benchmarks/coverage.py`). {NO_INTERVAL} The cells of the table above have Student-t intervals, which do not"
-    " suffer from it."
+    " percentile bootstrap over runs, which are resampled within each dataset (2,000 times, seeded). With few seeds"
+    " these intervals are too narrow: in a simulation with three seeds on three tasks, only 75 to 90 of 100 contained"
+    f" the true value (`benchmarks/coverage.py`). {NO_INTERVAL} The table above has Student-t intervals, which do not"
+    " have this fault."
+)
+IMPROVEMENT = (
+    "Probability that a run of the row scores higher than a run of the column; a tie counts half. Mean over datasets."
 )
 
 
@@ -130,7 +132,7 @@ def _sections(groups: Sequence[Group], labels: Sequence[str]) -> tuple[dict[str,
             [one, *("–" if one == other else _improvement(scores[one], scores[other]) for other in scores)]
             for one in scores
         ]
-        text = f"{over} Mean over datasets; of two runs, ties half. {NO_INTERVAL}"
+        text = f"{over} {IMPROVEMENT} {NO_INTERVAL}"
         sections["Probability of improvement"] = f"{markdown(['P(row beats column)', *scores], rows)}\n\n{text}"
     sections["Seeds and episodes"] = _noise(groups)
     if budget := _budget(groups):

@@ -94,7 +94,7 @@ def results_of(run: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, 
             if step not in final:
                 raise RunError(
                     f"{run} is not finished: seed {seed} has no final evaluation at step {step:,}; wait for it, or"
-                    " continue it with --resume"
+                    f" continue it by offline-rl resume {run}"
                 )
         results.append(_result(config_of(config, seed), seed, own, final))
     return results
@@ -184,9 +184,12 @@ def read_results(folder: Path) -> list[Result]:
         raise RunError(f"there is no folder {folder}; name a folder of results, or a run")
     results = [read_result(path) for path in sorted(folder.glob("*.json"))]
     if not results:
-        inside = "; it holds runs, which are named one by one" if any(folder.glob("*/config.json")) else ""
+        if any(folder.glob("*/config.json")):
+            raise RunError(
+                f"{folder} holds runs, not result files; name the runs: offline-rl report {folder / '*'} --out FOLDER"
+            )
         raise RunError(
-            f"{folder} holds no results{inside}; make some from finished runs by offline-rl results collect RUN..."
+            f"{folder} holds no results; make some from finished runs by offline-rl results collect RUN..."
             f" --out {folder}, or give the runs themselves to offline-rl report RUN... --out FOLDER"
         )
     return results

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def algos_command(arguments: list[str]) -> None:
     """List the algorithms, or describe one."""
     from offline_rl.agent import find_algorithm, variants
+    from offline_rl.training.preset import in_words
 
     def command(name: str | None = None) -> str | None:
         """List the algorithms, fastest first, or describe one with its paper, objective, settings and presets.
@@ -32,13 +33,15 @@ def algos_command(arguments: list[str]) -> None:
         _list_algorithms()
         return
     algorithm = find_algorithm(name)
-    print(_module_doc(algorithm))
+    _print_documentation(_module_doc(algorithm))
     for chosen, variant in variants(name).items():
-        print(f"\n{inspect.cleandoc(variant.__doc__ or '')}\n\nHyperparameters{f' with {chosen}' if chosen else ''}")
+        print()
+        _print_documentation(inspect.cleandoc(variant.__doc__ or ""))
+        print(f"\nHyperparameters{f' with {chosen}' if chosen else ''}")
         _print_hyperparameters(variant.config_class())
     print("\nPresets" if algorithm.PRESETS else "\nNo presets: one setting serves all tasks.")
     for task, values in algorithm.PRESETS.items():
-        print(f"  {task:28} {values}")
+        _print_wrapped(f"  {task:28} ", in_words(values))
 
 
 def _list_algorithms() -> None:
@@ -46,32 +49,42 @@ def _list_algorithms() -> None:
     from offline_rl.agent import About, algorithms, find_algorithm
     from offline_rl.analysis.speeds import measured_speeds
 
-    speeds, width = measured_speeds(), shutil.get_terminal_size().columns
+    speeds = measured_speeds()
     names = sorted(algorithms(), key=lambda name: -speeds.rates.get(name, 0.0))
     longest = max(map(len, names))
-    indent = " " * (longest + 11)
     for name in names:
         algorithm = find_algorithm(name)
         about = algorithm.about or About(method=_module_doc(algorithm).splitlines()[0], use_when="", needs="")
         rate = f"{speeds.rates[name]:,.0f}/s" if name in speeds.rates else "–"
-        online = "" if algorithm.explores() else "Offline only."
-        use, needs = (
-            f"{word} {text}." if text else "" for word, text in (("Use it", about.use_when), ("Needs", about.needs))
+        parts = (
+            ("Use it", about.use_when),
+            ("Needs", about.needs),
+            ("Offline", "" if algorithm.explores() else "only"),
         )
-        for text, start in (
-            (about.method, f"  {name:{longest}}  {rate:>6} "),
-            (" ".join(filter(None, (use, needs, online))), indent),
-        ):
-            print(textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent))
-    print(textwrap.fill(f"Updates/s: {speeds.protocol}. To read more of one: offline-rl algos NAME", width))
+        _print_wrapped(f"  {name:{longest}}  {rate:>6} ", about.method)
+        _print_wrapped(" " * (longest + 11), " ".join(f"{word} {text}." for word, text in parts if text))
+    _print_wrapped("", f"Updates/s: {speeds.protocol}. To read more of one: offline-rl algos NAME")
 
 
 def _print_hyperparameters(config: "AgentConfig") -> None:
     """Print each one's name, default and range, and the sentence below its field."""
-    width, indent = shutil.get_terminal_size().columns, " " * 6
     for name, setting in config.table().items():
         print(f"  {name} = {setting.default}" + (f"   ({setting.range})" if setting.range else ""))
-        print(textwrap.fill(setting.description, width, initial_indent=indent, subsequent_indent=indent))
+        _print_wrapped(" " * 6, setting.description)
+
+
+def _print_documentation(text: str) -> None:
+    """Print a docstring's paragraphs, wrapped at words; what is indented, such as a formula, stays as it is."""
+    paragraphs = text.replace("``", "").split("\n\n")
+    width = shutil.get_terminal_size().columns
+    print("\n\n".join(p if "\n " in p or p.startswith(" ") else textwrap.fill(p, width) for p in paragraphs))
+
+
+def _print_wrapped(label: str, text: str) -> None:
+    """Print a text behind a label, wrapped at words, its other lines below its first."""
+    width, indent = shutil.get_terminal_size().columns, " " * len(label)
+    lines = textwrap.wrap(text, width, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
+    print("\n".join(lines))
 
 
 def _module_doc(algorithm: type) -> str:
@@ -144,6 +157,10 @@ def _size(place: Path) -> str:
     return f"{size / 1e6:,.1f} MB" if size else "not here"
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
 def describe_dataset(name: str, mode: str | None) -> None:
     """Print what a dataset holds: episodes, lengths, returns, sizes, score."""
     import numpy as np
@@ -155,14 +172,15 @@ def describe_dataset(name: str, mode: str | None) -> None:
 
     dataset = load_dataset(name, mode)
     returns, lengths = dataset.episode_returns, dataset.episode_lengths
+    low, median, high = np.quantile(returns, (0.1, 0.5, 0.9))
     facts = {
         "rows": f"{len(dataset):,} (mode {dataset.metadata.get('mode', 'mixed')})",
         "episodes": f"{len(returns):,}, {int(dataset.episode_complete.sum()):,} of them complete",
         "episode length": f"{lengths.mean():.0f} mean, {lengths.min()} to {lengths.max()}",
         "episode return": f"{dataset.mean_return:.1f} mean, {returns.min():.1f} to {returns.max():.1f}, "
-        f"deciles {', '.join(f'{value:.0f}' for value in np.quantile(returns, (0.1, 0.5, 0.9)))} (10, 50, 90 %)",
-        "terminated": f"{int(dataset.terminated.sum()):,} rows",
-        "truncated": f"{int(dataset.truncated.sum()):,} rows",
+        f"median {median:.0f}, 10 % are below {low:.0f}, 10 % above {high:.0f}",
+        "terminated": _rows(int(dataset.terminated.sum())),
+        "truncated": _rows(int(dataset.truncated.sum())),
         "episode ends": dataset.ends,
         "sizes": f"{dataset.observation_size} observation entries, {dataset.action_size} action entries",
         "task": dataset.task or "none named",
@@ -183,4 +201,4 @@ def describe_dataset(name: str, mode: str | None) -> None:
         )
     print(dataset.name)
     for what, value in facts.items():
-        print(f"  {what:17} {value}")
+        _print_wrapped(f"  {what:17} ", value)

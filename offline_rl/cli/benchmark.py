@@ -58,7 +58,7 @@ def benchmark_command(arguments: list[str]) -> None:
         )
     text = suite_table(suite, run_suite(suite, data=data, results=results, runs=runs))
     write_table(results / "table.md", text)
-    show(text)
+    show(text, results / "table.md")
 
 
 class _Watch:
@@ -111,7 +111,7 @@ def report_command(arguments: list[str]) -> None:
     given = line.parse(command, "offline-rl report")
     page = report(*given.pop("places"), **given)
     table = page if given["protocol"] == "bandit" else page.parent / "table.md"
-    show(table.read_text(encoding="utf-8").rstrip("\n"))
+    show(table.read_text(encoding="utf-8").rstrip("\n"), table)
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
 
 

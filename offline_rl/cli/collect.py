@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, options_class, read_off
+from offline_rl.arguments import CommandLine, UsageError, options_class, own_first, read_off, show_options
 from offline_rl.cli.about import describe_dataset
-from offline_rl.settings import table_of, types_of
+from offline_rl.settings import types_of
 
 
 def collect_command(arguments: list[str]) -> None:
@@ -15,9 +15,7 @@ def collect_command(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] not in ("-h", "--help"):
             raise UsageError(f"say first who plays: offline-rl collect {'|'.join(KINDS)} --task TASK --out FILE.hdf5")
-        print("usage: offline-rl collect KIND --task TASK --steps N --out FILE.hdf5 [options]\n")
-        print("KIND is random (uniform random actions), agent (a saved one plays), or sac (SAC learns from nothing,")
-        print("and every step is kept); offline-rl collect KIND --help lists all options")
+        _show_help()
         return
     kind = arguments[0]
     kind_class, config_class = find_kind(kind), learner_config(kind)
@@ -35,14 +33,14 @@ def collect_command(arguments: list[str]) -> None:
 
         Args:
             collection: The collection.
-            learner: The algorithm's settings.
+            learner: Hyperparameters of the algorithm.
         """
         return collection, learner
 
     own, table = types_of(kind_class), config_class().table() if config_class else {}
     for function in (command, learning_command):
         function.__annotations__ |= {
-            "collection": options_class(table_of(kind_class)),
+            "collection": options_class(own_first(kind_class)),
             "learner": options_class(table),
         }
     line = CommandLine(arguments[1:], own | {name: setting.kind for name, setting in table.items()})
@@ -50,3 +48,21 @@ def collect_command(arguments: list[str]) -> None:
     settings = read_off(learner, [name for name in line.given if name in table])
     path = collect(kind, options=kind_class(**read_off(options, own)), **settings)
     describe_dataset(str(path), None)
+
+
+def _show_help() -> None:
+    """Show the options that all kinds share."""
+    from offline_rl.collection.options import CollectOptions
+
+    def command(kind: str, collection: Any) -> None:
+        """Make a dataset in D4RL's layout by playing a task, every step a row; resumed, it ends in the same bytes.
+
+        These options are common to all kinds. offline-rl collect KIND --help also lists those of the kind.
+
+        Args:
+            kind: random (uniform random actions), agent (a saved agent plays), or sac (SAC learns from nothing, and
+                every step is kept).
+            collection: The collection.
+        """
+
+    show_options(command, "offline-rl collect", CollectOptions)

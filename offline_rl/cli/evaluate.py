@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError
-from offline_rl.cli.common import Dynamics, print_json, spread
+from offline_rl.cli.common import DEVIATION, INTERVAL, Dynamics, print_json, score_line
 
 
 def evaluate_command(arguments: list[str]) -> None:
@@ -60,15 +60,17 @@ def _evaluate(
     from offline_rl.envs.tasks import D4RL, SCORE_NAMES
     from offline_rl.training.evaluation import evaluate
 
-    found: list[str | Path] = list(agent_folders(path).values()) or [path]
+    seeds = agent_folders(path)
+    agents: dict[str, str | Path] = {f"seed {number}": folder for number, folder in seeds.items()} or {"agent": path}
+    first = next(iter(agents.values()))
     if figure:
-        _draw_episode(found[0], task, dynamics, seed, Path(figure))
+        _draw_episode(first, task, dynamics, seed, Path(figure))
     results: list[dict[str, Any]] = []
     configs = []
-    for folder in found:
+    for name, folder in agents.items():
         agent = load_agent(folder)
         configs.append(agent.config)
-        filming: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == found[0] else {}
+        filming: dict[str, Any] = {"video": video, "video_episodes": video_episodes} if folder == first else {}
         result = evaluate(agent, task, dynamics=dynamics, episodes=episodes, seed=seed, **filming)
         played = {"task": result.task, "dynamics": result.dynamics, "episodes": episodes}
         results.append({"agent": str(folder), **played, **_means(result)})
@@ -77,11 +79,14 @@ def _evaluate(
         if result.by_target_return:
             results[-1]["asked_for"] = {asked: _means(played) for asked, played in result.by_target_return.items()}
         if not json:
-            _print_evaluation(results[-1])
+            if folder == first:
+                _print_head(path, result, len(agents))
+            _print_agent(name, result)
     if json:
         print_json(results)
-    elif len(results) > 1 and all(config == configs[0] for config in configs):
-        _print_means_over_seeds(results)
+    else:
+        mean = len(results) > 1 and all(config == configs[0] for config in configs)
+        _print_end(results if mean else [], episodes)
     if video:
         print(f"video written to {video}", file=sys.stderr)
 
@@ -95,28 +100,41 @@ def _means(played: Any) -> dict[str, float]:
     }
 
 
-def _print_evaluation(result: dict[str, Any]) -> None:
-    asked_for = result.get("asked_for", {"": result})
-    for asked, means in asked_for.items():
-        who = f"{result['agent']}, asked for {asked}" if asked else result["agent"]
-        score = result.get("score_is", "score") + (f" {means['score']:.1f}" if "score" in means else "")
-        dynamics = f", {result['dynamics']} dynamics" if result["dynamics"] else ""
-        plus_minus, episodes = spread({**means, "episodes": result["episodes"]}), result["episodes"]
-        about = "; ± is their standard deviation" if episodes > 1 else ""
-        played = f"{episodes} episode{'s' * (episodes > 1)} of {means['length']:.0f} steps on {result['task']}"
-        print(f"{who}: return {means['return']:.1f} ± {plus_minus}, {score}  ({played}{dynamics}{about})")
+def _print_head(path: str, result: Any, agents: int) -> None:
+    """Print what is played, and the columns' names."""
+    episodes = len(result.returns)
+    dynamics = f", {result.dynamics} dynamics" if result.dynamics else ""
+    each = " for each agent" if agents > 1 else ""
+    name, unscored = (result.score_name, "") if result.scores is not None else ("", f": {result.score_name}")
+    print(f"{path} on {result.task}{dynamics}, {episodes} episode{'s' * (episodes > 1)}{each}{unscored}")
+    print(score_line("", "return", name, "steps"))
 
 
-def _print_means_over_seeds(results: list[dict[str, Any]]) -> None:
-    """Print how far the mean of the agents of a run, which differ in their seeds alone, can be trusted."""
+def _print_agent(name: str, result: Any) -> None:
+    """Print an agent's line, or one for each return that it is asked for."""
+    parts = {f"{name}, asked for {asked}": played for asked, played in result.by_target_return.items()}
+    for what, played in (parts or {name: result}).items():
+        scores = _mean_and_deviation(played.scores) if played.scores is not None else ""
+        print(score_line(what, _mean_and_deviation(played.returns), scores, f"{played.lengths.mean():.0f}"))
+
+
+def _mean_and_deviation(values: Any) -> str:
+    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
+
+
+def _print_end(results: list[dict[str, Any]], episodes: int) -> None:
+    """Print how far the mean of agents that differ in their seeds alone can be trusted, and what ± means."""
     from offline_rl.analysis.statistics import Estimate
 
-    for asked in results[0].get("asked_for", {"": {}}):
+    for asked in results[0].get("asked_for", {"": {}}) if results else ():
         means = [result.get("asked_for", {"": result})[asked] for result in results]
-        who = f"mean of {len(means)} seeds" + (f", asked for {asked}" if asked else "")
-        score = f", score {Estimate.of([own['score'] for own in means])}" if "score" in means[0] else ""
-        returns = Estimate.of([own["return"] for own in means])
-        print(f"{who}: return {returns}{score}  (95 % Student-t interval over the seeds)")
+        what = f"mean, asked for {asked}" if asked else f"mean of {len(means)} seeds"
+        scores = str(Estimate.of([own["score"] for own in means])) if "score" in means[0] else ""
+        print(score_line(what, str(Estimate.of([own["return"] for own in means])), scores))
+    if episodes > 1:
+        print(f"  {DEVIATION}")
+    if results:
+        print(f"  {INTERVAL}")
 
 
 def _draw_episode(folder: str | Path, task: str | None, dynamics: Dynamics | None, seed: int, figure: Path) -> None:

@@ -28,22 +28,23 @@ TRACEBACK = "OFFLINE_RL_TRACEBACK"
 
 USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
 
-  offline-rl train ALGO --dataset NAME    train, evaluate and save an agent for each seed
-  offline-rl finetune RUN --steps N       go on online with the agents of a finished run
-  offline-rl resume RUN                   go on with a run that was stopped; --steps N goes on longer
-  offline-rl evaluate RUN_OR_AGENT        score saved agents
-  offline-rl export RUN_OR_AGENT          write a policy as ONNX, to act without this package
-  offline-rl sweep FILE.yaml              search settings with a sweep file in W&B's format, without an account
-  offline-rl collect KIND --task TASK     make a dataset: random actions, a saved agent, or SAC that learns
-  offline-rl benchmark SUITE.yaml         run what is missing of a suite, and print its table
-  offline-rl report FOLDER_OR_RUN...      tables, intervals, figures and one page of results or finished runs
-  offline-rl results collect RUN...       make small result files of finished runs, to keep and to publish
-  offline-rl compare A B                  what differs between two runs or folders of results, and if it is noise
-  offline-rl algos [NAME]                 list the algorithms, or describe one
-  offline-rl datasets [NAME]              list the datasets, or describe one
-  offline-rl datasets download NAME...    fetch datasets for a machine without network
+  offline-rl train ALGO --dataset NAME  train and save an agent for each seed
+  offline-rl finetune RUN --steps N     continue online with a run's agents
+  offline-rl resume RUN                 continue a stopped run, or longer
+  offline-rl evaluate RUN_OR_AGENT      score saved agents; film them
+  offline-rl export RUN_OR_AGENT        write a policy as ONNX
+  offline-rl sweep FILE.yaml            search hyperparameters
+  offline-rl collect KIND --task TASK   make a dataset by playing a task
+  offline-rl benchmark SUITE.yaml       run what a suite still lacks; its table
+  offline-rl report RUN...              tables, intervals, figures, one web page
+  offline-rl results collect RUN...     keep small result files of finished runs
+  offline-rl compare A B                what differs, and whether it is noise
+  offline-rl algos [NAME]               list the algorithms, or describe one
+  offline-rl datasets [NAME]            list the datasets, or describe one
+  offline-rl datasets download NAME...  fetch datasets
 
-Every command has --help. A first try: offline-rl train td3_bc --dataset hopper-demo --steps 10000"""
+Every command has --help. A first try, which takes minutes:
+  offline-rl train td3_bc --dataset hopper-demo --steps 10000"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.analysis.statistics import Estimate
+from offline_rl.cli.common import DEVIATION, INTERVAL, score_line
 
 Row = Mapping[str, Any]
 
@@ -58,12 +59,12 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     if not final:
         return lines
     reference = data.get("reference") or {"score_name": "normalised score", "returns": "D4RL's"}
-    lines.append(f"  {'':24}{'return':>18}  {reference['score_name']:>17}")
+    lines.append(score_line("", "return", reference["score_name"]))
     for step in sorted({row["step"] for row in final}):
         if online_steps:
             lines.append("  after the offline phase" if step == steps else "  after the online phase")
         lines += _phase([row for row in final if row["step"] == step], config)
-    lines.append(_line("mean of the data", f"{data['mean_return']:.1f}", _rounded(data["mean_score"])))
+    lines.append(score_line("mean of the data", f"{data['mean_return']:.1f}", _rounded(data["mean_score"])))
     untrained = [row for row in rows if row["kind"] == "evaluation" and row["step"] == 0]
     lines += [_played("untrained agent", row, config) for row in untrained[:1]]
     return lines + _remarks(final, config, reference)
@@ -72,9 +73,9 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
 def _remarks(final: Sequence[Row], config: Row, reference: Row) -> list[str]:
     """Return what one has to know to read the table."""
     seeds, several = config["options"]["seeds"], final[0]["episodes"] > 1
-    remarks = ["± of an agent is the standard deviation over its episodes"] if several else []
+    remarks = [DEVIATION] if several else []
     if _mean_of_seeds(final, config):
-        remarks.append("± of the mean of seeds is its 95 % t interval (see offline-rl compare)")
+        remarks.append(INTERVAL)
     if len(seeds) == 1:
         remarks.append("one seed is no result; train several: --seeds 0 1 2 3 4")
     if not reference["returns"].startswith("D4RL's"):
@@ -96,7 +97,9 @@ def _phase(rows: Sequence[Row], config: Row) -> list[str]:
         about = [f"{name} {values[place]:g}" for name, values in each.items()] or [episodes]
         lines.append(_played(f"seed {row['seed']}, {', '.join(about)}", row, config))
         for name in (key.removeprefix("return/") for key in row if key.startswith("return/")):
-            lines.append(_line(f"  asked for {name}", _rounded(row[f"return/{name}"]), _rounded(row[f"score/{name}"])))
+            lines.append(
+                score_line(f"  asked for {name}", _rounded(row[f"return/{name}"]), _rounded(row[f"score/{name}"]))
+            )
     return lines + _mean_of_seeds(rows, config)
 
 
@@ -107,20 +110,20 @@ def _mean_of_seeds(rows: Sequence[Row], config: Row) -> list[str]:
     step = rows[-1]["step"]
     found = [row for row in rows if row["step"] == step]
     if lost := sum(row["score"] is None for row in found):
-        return [_line("mean of seeds", f"none, {lost} of {len(found)}", "diverged")]
+        return [score_line("mean of seeds", f"none, {lost} of {len(found)}", "diverged")]
     returns, scores = (Estimate.of([row[name] for row in found]) for name in ("return", "score"))
-    return [_line(f"mean of {len(found)} seeds", str(returns), str(scores))]
+    return [score_line(f"mean of {len(found)} seeds", str(returns), str(scores))]
 
 
 def _played(what: str, row: Row, config: Row) -> str:
     """Return the line of an agent that has played, with the standard deviations over its episodes."""
     if row["return"] is None or row["score"] is None:
-        return _line(what, "has diverged", "")
+        return score_line(what, "has diverged", "")
     if row["episodes"] < 2 or row["return_std"] is None:
-        return _line(what, _rounded(row["return"]), _rounded(row["score"]))
+        return score_line(what, _rounded(row["return"]), _rounded(row["score"]))
     low, high = _references(config)
     spread = 100 * row["return_std"] / (high - low)
-    return _line(what, f"{row['return']:.1f} ± {row['return_std']:.1f}", f"{row['score']:.1f} ± {spread:.1f}")
+    return score_line(what, f"{row['return']:.1f} ± {row['return_std']:.1f}", f"{row['score']:.1f} ± {spread:.1f}")
 
 
 def _references(config: Row) -> tuple[float, float]:
@@ -135,7 +138,3 @@ def _references(config: Row) -> tuple[float, float]:
 
 def _rounded(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
-
-
-def _line(what: str, returned: str, score: str) -> str:
-    return f"  {what:24}{returned:>18}  {score:>17}".rstrip()

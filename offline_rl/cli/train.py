@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from offline_rl.arguments import CommandLine, UsageError, algorithm_table, options_class, read_off, train_settings
+from offline_rl.arguments import (
+    CommandLine,
+    UsageError,
+    algorithm_table,
+    options_class,
+    own_first,
+    read_off,
+    show_options,
+    train_settings,
+)
 from offline_rl.cli.summary import print_report
 from offline_rl.settings import Setting, table_of, types_of
 
@@ -16,11 +25,48 @@ def train_command(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] not in ("-h", "--help"):
             raise UsageError(f"name the algorithm first: offline-rl train {'|'.join(algorithms())} --dataset NAME")
-        print(f"usage: offline-rl train ALGO --dataset NAME [options]\n\nALGO is one of {', '.join(algorithms())};")
-        print("offline-rl train ALGO --help lists all options")
+        _show_train_help()
         return 0
     algorithm, options, overrides = train_settings(arguments)
     return print_report(train(algorithm, options=options, **overrides))
+
+
+def _show_train_help() -> None:
+    """Show the options that all algorithms share."""
+    from offline_rl.agent import algorithms
+    from offline_rl.training.options import TrainOptions
+
+    def command(algo: str, run: Any) -> None:
+        """Train an agent for each seed, show progress, evaluate, save; print the normalised score per seed.
+
+        These options are common to all algorithms. offline-rl train ALGO --help also lists the algorithm's
+        hyperparameters.
+
+        Args:
+            algo: The algorithm.
+            run: The run.
+        """
+
+    command.__doc__ = (command.__doc__ or "").replace("The algorithm.", f"One of {', '.join(algorithms())}.")
+    show_options(command, "offline-rl train", TrainOptions)
+
+
+def _show_finetune_help() -> None:
+    """Show the options that all runs share."""
+    from offline_rl.training.options import FinetuneOptions
+
+    def command(run: str, online: Any) -> None:
+        """Train the agents of a finished run online, in a new run folder; evaluate, save; print the scores.
+
+        These options are common to all runs. offline-rl finetune RUN --help also lists the hyperparameters, with those
+        of the run as defaults.
+
+        Args:
+            run: The finished run's folder.
+            online: The new run.
+        """
+
+    show_options(command, "offline-rl finetune", FinetuneOptions)
 
 
 def finetune_command(arguments: list[str]) -> int:
@@ -33,8 +79,7 @@ def finetune_command(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] not in ("-h", "--help"):
             raise UsageError("name the run first: offline-rl finetune RUN --steps N")
-        print("usage: offline-rl finetune RUN --steps N [options]\n\nRUN is the folder of a finished run;")
-        print("offline-rl finetune RUN --help lists all options, with the run's own settings as defaults")
+        _show_finetune_help()
         return 0
     old = Run(Path(arguments[0]))
     name, recorded = old.config["algorithm"], old.config["config"]
@@ -46,11 +91,11 @@ def finetune_command(arguments: list[str]) -> int:
 
         Args:
             run: The run.
-            agent: The algorithm's settings.
+            agent: Hyperparameters of the algorithm.
         """
         return run, agent
 
-    command.__annotations__ |= {"run": options_class(table_of(FinetuneOptions)), "agent": options_class(table)}
+    command.__annotations__ |= {"run": options_class(own_first(FinetuneOptions)), "agent": options_class(table)}
     line = CommandLine(arguments[1:], {**own, **{key: setting.kind for key, setting in table.items()}})
     run, agent = line.parse(command, "offline-rl finetune RUN")
     overrides = read_off(agent, [key for key in line.given if key in table])
@@ -63,16 +108,16 @@ def resume_command(arguments: list[str]) -> int:
 
     table = resume_table()
 
-    def command(run: str, options: Any) -> tuple[str, Any]:
+    def command(run: str, new: Any) -> tuple[str, Any]:
         """Continue a run from its last checkpoint with all that its config.json records; print the scores.
 
         Args:
             run: The run's folder.
-            options: What may be given again.
+            new: What may be given again.
         """
-        return run, options
+        return run, new
 
-    command.__annotations__ |= {"run": str, "options": options_class(table)}
+    command.__annotations__ |= {"run": str, "new": options_class(table)}
     types = {"run": str, **{name: setting.kind for name, setting in table.items()}}
     line = CommandLine(arguments, types, positional=("run",))
     run, options = line.parse(command, "offline-rl resume")

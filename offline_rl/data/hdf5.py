@@ -149,9 +149,9 @@ def _check_own(path: Path, d4rl_id: str, attributes: dict[str, Any], *, loaded_b
             )
     elif re.search(r"-v\d+$", path.stem.lower()):
         warnings.warn(
-            f"{path} is named as D4RL's {d4rl_id}, but says that it was recorded in {said}, as none of D4RL's files"
-            f" does, so it is not read as {d4rl_id}"
-            + ("" if mode else f"; --task {d4rl_id} --data_mode d4rl makes of it what the id would"),
+            f"{path} has the name of D4RL's {d4rl_id}, but is not read as that: it states its environment, {said},"
+            " which D4RL's own files do not"
+            + ("" if mode else f"; --task {d4rl_id} --data_mode d4rl reads it like the id"),
             stacklevel=4,
         )
 

@@ -47,13 +47,13 @@ def choose_kernel(threads: int = 1, *, built: bool = True) -> Kernel:
 def kernel_in_words(kernel: Kernel, threads: int = 1) -> str:
     """Say which kernel computes on a CPU, and why that one."""
     if precision_of(kernel) != "float32":
-        return f"{kernel} products, as asked for"
-    products = "oneDNN's products (AMD Zen 5 or later)" if "onednn" in kernel else "PyTorch's products"
+        return f"{kernel} matrix products"
+    products = "matrix products by oneDNN (AMD Zen 5 or later)" if "onednn" in kernel else "PyTorch's kernels"
     if "native" in kernel:
-        return f"native kernel for MLPs (AVX-512, a C++ compiler) with {products}"
+        return "native MLP kernel (AVX-512)" + (f", {products}" if "onednn" in kernel else "")
     if threads > 1:
-        return f"{products}, because the native kernel takes one thread, not {threads}"
-    return f"{products}, because {native.obstacle() or 'the run began with them'}"
+        return f"{products} (the native kernel takes one thread, not {threads})"
+    return f"{products} ({native.obstacle() or 'the run began with them'})"
 
 
 def precision_of(kernel: str) -> Precision:

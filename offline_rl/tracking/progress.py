@@ -93,7 +93,7 @@ class Progress:
             self._bar.show(step, self._statuses())
         elif not self._quiet and (self._is_due(now) or step == self._steps):
             self._line = now, step
-            logger.info("step %s/%s  %s", f"{step:,}", f"{self._steps:,}", self._statuses()[0])
+            logger.info("%s", f"step {step:,}/{self._steps:,}  {self._statuses()[0]}".rstrip())
 
     def close(self) -> None:
         """Take the bar away."""

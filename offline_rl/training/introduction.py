@@ -1,6 +1,7 @@
 """How a run introduces itself: what it does, on what, with which settings, and where it is."""
 
 import inspect
+import re
 import shlex
 import sys
 import textwrap
@@ -29,7 +30,7 @@ def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, res
     preset, *remarks = plan.sentences()
     facts = [
         ("algorithm", f"{plan.algorithm.name}, {_first_line(sys.modules[plan.algorithm.__module__])}"),
-        ("objective", _first_line(plan.algorithm)),
+        ("objective", re.sub(r"\s*\([^()]*\bequations?\b[^()]*\)$", "", _first_line(plan.algorithm))),
         ("dataset", "; ".join([_dataset(plan), *remarks])),
         ("preset", "" if resumed else preset.removeprefix("preset ").replace("no preset:", "none:", 1)),
         ("settings", f"those in {out / 'config.json'}" if resumed else _settings(plan)),
@@ -37,7 +38,7 @@ def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, res
         ("compute", f"{compute.device}, {MODES[compute.mode]}, {_kernel(plan, compute)}"),
         ("memory", memory.in_words),
         ("folder", str(out)),
-        ("stop", f"Ctrl-C; to go on: offline-rl resume {shlex.quote(str(out))}"),
+        ("stop", f"Ctrl-C; continue with: offline-rl resume {shlex.quote(str(out))}"),
     ]
     return [line for label, text in facts if text for line in _wrapped(label, text)]
 
@@ -90,5 +91,5 @@ def _run(plan: Plan) -> str:
 
 def _kernel(plan: Plan, compute: Compute) -> str:
     if compute.device != "cpu":
-        return f"{plan.options.precision} products"
+        return f"{plan.options.precision} matrix products"
     return kernel_in_words(compute.kernel, plan.options.threads)

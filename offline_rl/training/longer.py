@@ -32,7 +32,8 @@ def changed_lengths(config: Mapping[str, Any], plan: Plan) -> list[str]:
 def made_longer(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, out: Path) -> Checkpoint | None:
     """Return the checkpoint from which a longer run goes on; None if the run is as long as it was.
 
-    What stands for the old end alone is taken out of the record: its final evaluation. Its agents stay until those of
+    What stands for the old end alone is taken out of the record: its final evaluation, and the metrics of the last
+    updates if they fill no interval. Its agents stay until those of
     the new end take their place.
 
     Args:
@@ -55,11 +56,12 @@ def made_longer(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, o
     if checkpoint.total != total:
         _check(checkpoint, config, plan, out, changed)
     longer = dataclasses.replace(checkpoint, total=total, finished=False)
-    if checkpoint.step != checkpoint.total or not plan.options.final_episodes:
+    if checkpoint.step != checkpoint.total:
         return longer
-    kept = _before_final(out, checkpoint)
+    kept = _before_end(out, checkpoint, plan.options.log_every)
     files = {**checkpoint.files, "metrics.jsonl": hashlib.sha256(kept).hexdigest()}
-    return dataclasses.replace(longer, metrics_bytes=len(kept), files=files, due=True)
+    due = plan.options.final_episodes > 0
+    return dataclasses.replace(longer, metrics_bytes=len(kept), files=files, due=due)
 
 
 def _check(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, out: Path, changed: list[str]) -> None:
@@ -85,15 +87,16 @@ def _check(checkpoint: Checkpoint, config: Mapping[str, Any], plan: Plan, out: P
         )
 
 
-def _before_final(out: Path, checkpoint: Checkpoint) -> bytes:
-    """Return the record before the final evaluation at the checkpoint's step, which comes last."""
+def _before_end(out: Path, checkpoint: Checkpoint, log_every: int) -> bytes:
+    """Return the record before what a run adds at its end, the checkpoint's step; that comes last."""
+    added = ("final", "train") if checkpoint.step % log_every else ("final",)
     path, length = out / "metrics.jsonl", 0
     try:
         content = path.read_bytes()[: checkpoint.metrics_bytes]
         check_metrics(out, content)
         for line in content.splitlines(keepends=True):
             row = json.loads(line)
-            if (row["kind"], row["step"]) == ("final", checkpoint.step):
+            if row["step"] == checkpoint.step and row["kind"] in added:
                 break
             length += len(line)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -35,16 +35,21 @@ class Means:
 
     def report(self) -> dict[str, float]:
         """Return the means, and begin a new interval; this waits for the device."""
+        self._last = self.so_far()
+        for names in self._sums:
+            self._sums[names].zero_()
+            self._counts[names] = 0
+        return dict(self._last)
+
+    def so_far(self) -> dict[str, float]:
+        """Return the means, and let the interval go on; this waits for the device."""
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         for names in sorted(self._sums):  # in the same order after a resumption, for the same last bits
             for name, value in zip(names, self._sums[names].tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + self._counts[names]
-            self._sums[names].zero_()
-            self._counts[names] = 0
-        self._last |= {name: value / counts[name] for name, value in sums.items() if counts[name]}
-        return dict(self._last)
+        return self._last | {name: value / counts[name] for name, value in sums.items() if counts[name]}
 
     def state(self) -> dict[str, Tensor]:
         """Return what continuing in the middle of an interval needs."""

@@ -53,14 +53,14 @@ class Memory:
     @property
     def in_words(self) -> str:
         """What is needed, and what there is."""
-        free = "" if self.free is None else f" of {_size(self.free)} free"
-        return f"at least {_size(self.needed)}{free} on {self.device}"
+        free = "" if self.free is None else f", {_size(self.free)} free"
+        return f"at least {_size(self.needed)} needed{free}"
 
     def __str__(self) -> str:
         """Say it in one line, with its parts."""
         agents = f"{self.replicas} x {_size(self.replica)} for agents"
         parts = f"dataset {_size(self.dataset)}, {agents}, {_size(self.update)} for an update"
-        return f"memory: {self.in_words} ({parts})"
+        return f"memory on {self.device}: {self.in_words} ({parts})"
 
     def check(self) -> None:
         """Refuse what cannot fit.

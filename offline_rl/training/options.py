@@ -25,7 +25,7 @@ class LoopOptions:
     precision: Precision = "float32"
     """Of matrix products; "tf32" (on a GPU) and "bf16" (on a CPU with AMX) are faster, and change results."""
     out: str | None = None
-    """Folder of the run; by default runs/ALGORITHM-DATASET, or of a run that goes on online RUN-online."""
+    """Folder of the run; by default runs/ALGORITHM-DATASET, or RUN-online after finetune; with -2 if that exists."""
     resume: bool = False
     """Continue the run in --out from its last checkpoint; with more steps also a finished one that has no schedule."""
     eval_every: Annotated[int, AtLeast(0)] = 5000

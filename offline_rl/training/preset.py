@@ -74,7 +74,7 @@ def find_preset(algorithm: type[Agent], asked: str | None, task: Task | None, da
     if asked is not None:
         return named_preset(algorithm, asked)
     if not algorithm.PRESETS:
-        return Preset((), {}, f"{algorithm.name} has none, its defaults are one setting for all tasks")
+        return Preset((), {}, f"{algorithm.name} uses its defaults for all tasks")
     if task is None:
         return Preset((), {}, f"dataset {dataset.name} names no task", f"--preset takes one of {_listed(algorithm)}")
     # Joined data goes by its first part's task, but what was published for that part is not meant for it.
@@ -88,8 +88,8 @@ def find_preset(algorithm: type[Agent], asked: str | None, task: Task | None, da
     hint = _hint(algorithm, task.robot.name, guesses)
     if entries:
         return Preset(entries, merged(found), "for all data of the robot", hint)
-    what = "joined data" if joined else f"{name}, data {dataset.name}" if name != dataset.name else name
-    return Preset((), {}, f"{algorithm.name} has none of its own for {what}", hint)
+    what = "joined data" if joined else f"task {name} and dataset {dataset.name}" if name != dataset.name else name
+    return Preset((), {}, f"nothing is published for {algorithm.name} on {what}", hint)
 
 
 def named_preset(algorithm: type[Agent], name: str) -> Preset:
@@ -99,7 +99,7 @@ def named_preset(algorithm: type[Agent], name: str) -> Preset:
         RunError: The name is unknown, or nothing is published for it.
     """
     if _plain(name) == NONE:
-        return Preset((), {}, "none is asked for, the defaults hold")
+        return Preset((), {}, "the defaults, as asked for")
     if not algorithm.PRESETS:
         raise RunError(f"preset {_quoted(name)}: {algorithm.name} has one setting for all tasks; leave it out")
     plain = _plain(name).removesuffix(EVERY)

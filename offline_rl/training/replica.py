@@ -55,10 +55,15 @@ class Replica:
         if self._on_transition is not None:
             self._on_transition(transition)
 
-    def metrics(self) -> dict[str, float]:
-        """Return the means of metrics since the last report, and what the log says of episodes online."""
+    def metrics(self, *, begin_anew: bool = True) -> dict[str, float]:
+        """Return the means of metrics since the last report, and what the log says of episodes online.
+
+        Args:
+            begin_anew: Whether this is a report, after which means begin anew.
+        """
         online = self._interaction.metrics() if self._interaction else {}
-        return dict(sorted({**self.means.report(), **online}.items()))
+        means = self.means.report() if begin_anew else self.means.so_far()
+        return dict(sorted({**means, **online}.items()))
 
     def state(self, stored: int = 0) -> dict[str, Tensor]:
         """Return all that continuing exactly needs; of rows collected online those after the first ``stored``."""

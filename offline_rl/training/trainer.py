@@ -277,6 +277,8 @@ class Trainer:
                 self._log(metrics)
             if self._evaluates_at(target):
                 self._evaluate("evaluation", self._options.eval_episodes)
+            if target == self._options.steps < self._options.total_steps:
+                self._log_rest()
             if self._phase_ends(target) and target < self._options.total_steps:
                 self._evaluate("final", self._options.final_episodes)
             self._collect()
@@ -291,6 +293,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Play the final evaluation with all processes, then save the agents; the run is finished only after that."""
+        self._log_rest()
         weights = self._workers.weights()
         self._evaluator.help(self._workers.clients)
         if self._options.final_episodes:
@@ -373,6 +376,11 @@ class Trainer:
         self._record.add(rows)
         self._progress.losses(self._step, list(metrics.values()))
         self._warn_of_divergence(metrics)
+
+    def _log_rest(self) -> None:
+        """Log the last updates of a phase, if they fill no interval."""
+        if self._step % self._options.log_every:
+            self._log(self._workers.metrics_so_far())
 
     def _warn_of_divergence(self, metrics: dict[str, dict[str, float]]) -> None:
         for name in sorted(set(metrics) - self._diverged):

@@ -81,6 +81,10 @@ class Worker:
         self._training.run(until)
         return {name: replica.metrics() for name, replica in self._training.replicas.items()} if report else {}
 
+    def metrics_so_far(self) -> dict[str, dict[str, float]]:
+        """Return every replica's metrics since the last report, by name; the next report has them, too."""
+        return {name: replica.metrics(begin_anew=False) for name, replica in self._training.replicas.items()}
+
     def start_profile(self) -> None:
         """Begin to measure what updates spend their time on."""
         from offline_rl.training.profile import Profiler

@@ -176,6 +176,10 @@ class Workers:
         """Train all replicas up to ``until``; return their metrics by name if ``report``."""
         return _merged(self._ask_all(Worker.run, until=until, report=report))
 
+    def metrics_so_far(self) -> dict[str, dict[str, float]]:
+        """Return the replicas' metrics since the last report, by name; the next report has them, too."""
+        return _merged(self._ask_all(Worker.metrics_so_far))
+
     def start_profile(self) -> None:
         """Let the first worker measure what its updates spend their time on."""
         self.clients[0].ask(Worker.start_profile)

@@ -454,7 +454,7 @@ def test_no_advice_loses_a_file_that_is_none_of_ours(tmp_path):
         assert len(str(caught.value)) < 600
     with pytest.raises(RunError, match=r"run is a run, not a folder of results; offline-rl results collect"):
         report(tmp_path / "run")
-    with pytest.raises(RunError, match="holds no results; it holds runs, which are named one by one"):
+    with pytest.raises(RunError, match="holds runs, not result files; name the runs"):
         report(tmp_path)
     with pytest.raises(RunError, match="there is no folder"):
         report(tmp_path / "nothing")

@@ -44,8 +44,8 @@ def test_on_a_terminal_a_table_is_drawn_within_its_width(width):
     assert not any(line.startswith("|") for line in lines)
     assert max(map(len, lines)) <= width
     assert command == f"  offline-rl train td3_bc {'--option ' * 12}"
-    text = "\n".join(lines)
+    text = " ".join("\n".join(lines).split())
     # All columns of a wide one, else as many tables as it takes; each tells of which row it is.
-    assert [line.split()[:2] for line in lines].count(["hopper", "td3_bc"]) == (1 if width == 100 else 3)
+    assert [line.split()[:2] for line in lines].count(["hopper", "td3_bc"]) == (1 if width == 100 else 2)
     for cell in ("11.0 ± 2.5", "360.0 ± 30.7", "more than noise", "[red]", "b|c", "Means over seeds"):
         assert cell in text

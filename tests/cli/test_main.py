@@ -167,6 +167,7 @@ def test_two_values_for_one_option_are_refused():
     "command",
     [
         *([], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["datasets", "--help"]),
+        *(["finetune", "--help"], ["collect", "--help"]),
         ["datasets", "download", "--help"],
     ],
 )
@@ -207,6 +208,24 @@ def test_help_fits_the_terminal(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main(command)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("train", ["--dataset", "--eval_every"]), ("finetune", ["--steps", "--eval_every"]), ("collect", ["--task"])],
+)
+def test_help_lists_what_is_common_before_anything_is_named(command, options, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in options)
+    assert not re.search(r"default: (None|\)|'')", text)
+
+
+@pytest.mark.parametrize("command", [[], ["algos"], ["algos", "iql"]])
+def test_what_is_listed_fits_the_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(command) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
@@ -286,12 +305,15 @@ def test_evaluate_scores_a_run_and_an_agent(trained):
 def test_evaluate_says_how_far_the_mean_over_seeds_can_be_trusted(trained, capsys):
     folder, _ = trained
     assert main(["evaluate", str(folder / "run"), "--episodes", "2"]) == 0
-    *agents, mean = capsys.readouterr().out.splitlines()
+    title, _, *agents, mean, deviation, interval = capsys.readouterr().out.splitlines()
     scores = [evaluate(folder / "run" / "agents" / f"seed-{seed}", episodes=2).scores.mean() for seed in (0, 1)]
     half = 12.706 * np.std(scores, ddof=1) / np.sqrt(2)  # t of one degree of freedom
-    assert f", score {np.mean(scores):.1f} ± {half:.1f}  (95 % Student-t interval over the seeds)" in mean
-    assert mean.startswith("mean of 2 seeds: return ")
-    assert all("± is their standard deviation" in line for line in agents)
+    assert title == f"{folder / 'run'} on Hopper-v4, d4rl dynamics, 2 episodes for each agent"
+    assert mean.startswith("  mean of 2 seeds  ")
+    assert mean.endswith(f"  {np.mean(scores):.1f} ± {half:.1f}")
+    assert [line.split()[:2] for line in agents] == [["seed", "0"], ["seed", "1"]]
+    assert deviation.endswith("standard deviation over its episodes")
+    assert "95 % t interval" in interval
     assert main(["evaluate", str(folder / "run" / "agents" / "seed-1"), "--episodes", "1"]) == 0
     assert "mean of" not in capsys.readouterr().out
 
@@ -377,7 +399,7 @@ def test_evaluate_and_the_report_tell_of_every_target(tmp_path):
     agent = path / "agents" / "seed-0"
     played = evaluate(orl.load_agent(agent), "hopper", episodes=3)
     told = run("evaluate", str(agent), "--episodes", "3").stdout.splitlines()
-    assert [line.split(": ")[0] for line in told] == [f"{agent}, asked for 300", f"{agent}, asked for 90"]
+    assert [line.split("  ")[1] for line in told[2:4]] == ["agent, asked for 300", "agent, asked for 90"]
     found = json.loads(run("evaluate", str(agent), "--episodes", "3", "--json").stdout)[0]
     assert found["return"] == found["asked_for"]["300"]["return"] == played.returns.mean()
     assert found["asked_for"]["90"]["return"] == played.by_target_return["90"].returns.mean()

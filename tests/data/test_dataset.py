@@ -336,7 +336,8 @@ def test_a_file_that_only_bears_d4rls_name_says_so(write, arrays):
     """Broken by a silent second experiment under one name."""
     path = write(arrays, "hopper_medium-v2.hdf5", env_id="Hopper-v4")
     with pytest.warns(
-        UserWarning, match=r"named as D4RL's hopper-medium-v2, but says that it was recorded in Hopper-v4"
+        UserWarning,
+        match=r"has the name of D4RL's hopper-medium-v2, but is not read as that: it states its environment, Hopper-v4",
     ):
         namesake = load_dataset(path)
     assert (namesake.task, namesake.metadata["mode"]) == ("Hopper-v4", "exact")

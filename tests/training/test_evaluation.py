@@ -211,7 +211,8 @@ def test_the_command_says_that_there_is_no_score(tmp_path, capsys):
     for path in ("agent", "run"):
         assert main(["evaluate", str(tmp_path / path), "--task", "Pendulum-v1", "--episodes", "1"]) == 0
         said = capsys.readouterr().out
-        assert "raw returns, no score  (1 episode of 200 steps on Pendulum-v1)" in said
+        assert "on Pendulum-v1, 1 episode: raw returns, no score\n" in said
+        assert said.splitlines()[-1].endswith(" 200")
     assert main(["evaluate", str(tmp_path / "agent"), "--task", "Pendulum-v1", "--episodes", "1", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["score_is"] == RAW_RETURNS

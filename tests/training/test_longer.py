@@ -47,6 +47,13 @@ def straight(tmp_path_factory):
     return content(train(tmp_path_factory.mktemp("straight") / "run", 100))
 
 
+def test_a_run_shorter_than_an_interval_records_its_losses(tmp_path):
+    run = train(tmp_path / "run", 10, "bc", eval_every=0)
+    assert [row["step"] for row in run.rows if row["kind"] == "train"] == [10]
+    longer = train(tmp_path / "run", 30, "bc", eval_every=0, resume=True)
+    assert [(row["kind"], row["step"]) for row in longer.rows] == [("train", 25), ("train", 30), ("final", 30)]
+
+
 SLOW = pytest.mark.slow
 
 

@@ -54,6 +54,7 @@ def test_what_no_update_of_an_interval_has_keeps_its_last_mean():
     means = Means()
     means.add({"a": torch.tensor(1.0), "b": torch.tensor(5.0)})
     means.add({"a": torch.tensor(2.0)})
+    assert means.so_far() == means.so_far() == {"a": 1.5, "b": 5.0}
     assert means.report() == {"a": 1.5, "b": 5.0}
     means.add({"a": torch.tensor(4.0)})
     assert means.report() == {"a": 4.0, "b": 5.0}

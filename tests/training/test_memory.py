@@ -37,6 +37,8 @@ def test_memory_grows_by_the_same_for_every_critic(algorithm):
 
 def test_what_cannot_fit_is_refused_before_anything_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_free", lambda device: 1_000_000)
-    with pytest.raises(orl.RunError, match=r"at least .* of 1.0 MB free on cpu .*; train fewer seeds at once"):
+    with pytest.raises(
+        orl.RunError, match=r"memory on cpu: at least .* needed, 1.0 MB free .*; train fewer seeds at once"
+    ):
         orl.train("bc", "hopper-demo", steps=10, out=str(tmp_path / "run"), **TINY)
     assert not (tmp_path / "run").exists()

@@ -72,8 +72,8 @@ def test_data_gets_the_preset_of_its_own_name_and_version_else_that_of_its_robot
         ("a2pr", "hopper", "walker2d_medium", "--preset takes one of hopper-medium-v2, hopper-medium-replay-v2"),
         ("iql", None, "mine", "dataset mine names no task; --preset takes one of halfcheetah-random-v2, "),
         ("iql", None, "mine", "and 14 more, which offline-rl algos iql lists"),
-        ("prdc", "hopper", "mine", "no preset: prdc has none of its own for hopper, data mine"),
-        ("td3_bc", "hopper-medium-v2", "mine", "no preset: td3_bc has none, its defaults are one setting"),
+        ("prdc", "hopper", "mine", "no preset: nothing is published for prdc on task hopper and dataset mine"),
+        ("td3_bc", "hopper-medium-v2", "mine", "no preset: td3_bc uses its defaults for all tasks"),
     ],
 )
 def test_a_run_without_a_preset_says_so_and_which_one_is_near(algorithm, task, name, words):
@@ -113,7 +113,7 @@ def test_what_is_asked_for_does_not_depend_on_task_or_data():
         assert asked.config.constraint_weight == 0.4
     without = plan("a2pr", data(task="hopper-medium-v2"), preset="None")
     assert (without.config.constraint_weight, without.record()["preset"]) == (1.0, [])
-    assert without.sentences() == ["no preset: none is asked for, the defaults hold"]
+    assert without.sentences() == ["no preset: the defaults, as asked for"]
 
 
 def test_a_task_of_the_robot_alone_leaves_the_data_its_preset():

@@ -115,7 +115,7 @@ def test_with_two_critics_and_sacs_networks_it_is_sac():
     """SAC's policy and critics start otherwise; but for them, two critics are SAC to the last bit."""
 
     class OnSACsNetworks(SACN):
-        build_policy, new_critic = SAC.build_policy, SAC.new_critic
+        build_policy, make_critics = SAC.build_policy, SAC.make_critics
 
     settings = {"hidden_dims": [32, 32], "batch_size": 24}
     ours = OnSACsNetworks(Config(**settings, num_critics=2), 11, 3)

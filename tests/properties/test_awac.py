@@ -94,7 +94,7 @@ def test_no_gradient_runs_through_the_weights(agent, batch):
     assert torch.allclose(gradient_of(agent, batch), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_policy_sees_the_new_critics(batch):
+def test_the_policy_sees_the_make_criticss(batch):
     """Broken by losses that are all taken before the first step, as in the authors' code."""
     fast, start = make(critic_learning_rate=0.1), make()
     before = gradient_of(start, batch)

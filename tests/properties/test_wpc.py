@@ -92,7 +92,7 @@ def test_v_learns_the_critics_target(agent, batch):
     assert torch.allclose(metrics["value_loss"], (value - target).square().mean())
 
 
-def test_the_actor_sees_the_old_v_and_the_new_critics(batch):
+def test_the_actor_sees_the_old_v_and_the_make_criticss(batch):
     """Broken by a comparison with V from after its step, or with Q₁ from before: both learn fast here."""
     fast, start = make(value_learning_rate=0.1, critic_learning_rate=0.1), make()
     fast.update(batch, 2)

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.ensemble_cost import table as ensemble_table
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.analysis.figures import draw_comparison
@@ -94,7 +95,7 @@ def _checksums(run: Path) -> dict[str, str]:
 
 
 def pages(root: Path = ROOT) -> None:
-    """Put scores, of the folder that has most of them, and speed between the marks of the README and the docs.
+    """Put scores, of the folder that has most of them, speed and costs between the marks of the README and the docs.
 
     Args:
         root: The repository.
@@ -102,8 +103,10 @@ def pages(root: Path = ROOT) -> None:
     results = root / "results"
     folder = max((results / name for name in SHOWN), key=lambda folder: len(list(folder.glob("*.json"))))
     speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
+    ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
     contents = {"README.md": ("scores", brief(folder)), "docs/scores.md": ("scores", summary(folder))}
-    for page, (name, content) in {**contents, "docs/speed.md": ("speed", speed)}.items():
+    contents |= {"docs/speed.md": ("speed", speed), "docs/edac.md": ("ensembles", ensembles)}
+    for page, (name, content) in contents.items():
         text = (root / page).read_text(encoding="utf-8")
         write_bytes(root / page, between(text, name, f"{content}\n").encode())
 

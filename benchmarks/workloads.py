@@ -58,10 +58,10 @@ def synthetic(rows: int, observation_size: int = 17, action_size: int = 6) -> Da
     )
 
 
-def agent_of(algorithm: str, seed: int, data: Data, device: str) -> Agent:
-    """Return an untrained agent with its algorithm's default settings."""
+def agent_of(algorithm: str, seed: int, data: Data, device: str, **settings: Any) -> Agent:
+    """Return an untrained agent with its algorithm's default settings, but for those given."""
     found = find_algorithm(algorithm)
-    config = found.config_class.of(SETTINGS.get(algorithm, {}))
+    config = found.config_class.of({**SETTINGS.get(algorithm, {}), **settings})
     sizes = data.preprocessing.sizes
     return found(config, *sizes, seed=seed, steps=STEPS, preprocessing=data.preprocessing, device=device)
 

@@ -59,7 +59,12 @@ def test_committed_results_bear_their_names_and_no_places(folder):
         assert not re.search(r'": "[^"]*/', path.read_text()), f"{path.name} names a folder"
 
 
-SHOWN = ("README.md", "docs/scores.md", "docs/speed.md")
+SHOWN = {
+    "README.md": "scores",
+    "docs/scores.md": "scores",
+    "docs/speed.md": "speed",
+    "docs/edac.md": "ensembles",
+}
 
 
 def test_the_pages_scores_and_speed_are_the_committed_ones(tmp_path):
@@ -75,8 +80,7 @@ def test_the_pages_scores_and_speed_are_the_committed_ones(tmp_path):
 def test_the_pages_say_when_and_how_their_scores_were_made_and_what_is_missing(tmp_path):
     """Broken by a date or a protocol that stands there by hand, or by a cell that hides what it lacks."""
     (tmp_path / "docs").mkdir()
-    for page in SHOWN:
-        name = "speed" if "speed" in page else "scores"
+    for page, name in SHOWN.items():
         (tmp_path / page).write_text(f"before\n<!-- {name}: begin -->\nold\n<!-- {name}: end -->\nafter\n")
     whole = made([10.0, 12.0, 14.0], name="hopper", algorithm="bc", final_episodes=7, steps=60)
     partial = made([5.0, 6.0, 7.0], name="walker", algorithm="prdc", final_episodes=7, steps=60)[:2]
@@ -288,6 +292,7 @@ def test_older_results_get_a_checksum_and_keep_their_numbers(tmp_path):
         *(
             "throughput/cpu.json",
             "throughput/gpu.json",
+            "throughput/ensembles.json",
             "comparison/bc-hopper_medium_replay-seed-0.json",
             "stochastic/lucky-arm-dt-seed-0.json",
         ),

@@ -33,8 +33,7 @@ DASHES = {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}
 """Matplotlib's line styles as SVG's."""
 THRESHOLDS = [float(threshold) for threshold in range(0, 121, 2)]
 NO_INTERVAL = (
-    "[–]: no interval, because a dataset has a single run, or because its few runs are all alike, which proves"
-    " nothing."
+    "[–]: no interval, because a dataset has a single run, or because its few runs are all alike, which proves nothing."
 )
 CAVEAT = (
     "IQM: mean of the middle half of all runs. Optimality gap: how far runs fall short of 100. Intervals: 95 %"

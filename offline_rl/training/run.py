@@ -226,7 +226,9 @@ def _begin(out: Path, plan: Plan, say: Callable[[str], None]) -> tuple[Checkpoin
         checkpoint.save(out)
         with writing(config, MAKE_ROOM):
             write_json(config, sealed({**old, "options": {**old["options"], **lengths_of(plan)}}))
-    if not checkpoint.finished:
+    if old and "offline" in old and checkpoint.step == plan.options.steps:
+        say(f"the online phase begins, after {checkpoint.step:,} updates of the offline run")
+    elif not checkpoint.finished:
         say(f"resumed at step {checkpoint.step}")
     return checkpoint, Compute.recorded(old) if old else plan.compute
 

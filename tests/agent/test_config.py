@@ -28,7 +28,7 @@ from offline_rl.errors import AgentError
 from offline_rl.settings import AtLeast, AtMost
 
 OLD = json.loads(Path(__file__).with_name("old_configs.json").read_text(encoding="utf-8"))
-"""The ``config`` of ``config.json``, as runs had it when all settings lay side by side."""
+"""The ``config`` of ``config.json``: of runs whose settings all lay side by side, and of others before new settings."""
 SMALL = {"hidden_dims": [8], "batch_size": 8}
 
 
@@ -156,7 +156,19 @@ def test_an_old_config_of_famo2o_holds_the_settings_of_both_bases(name, base):
     assert config.settings() == {**FAMO2O.classes[base].config_class().settings(), **changed}
 
 
-@pytest.mark.parametrize("name", ["parl", "parl td3_bc", "famo2o", "famo2o cql"])
+@pytest.mark.parametrize("name", ["td3_bc", "a2pr"])
+def test_an_old_config_has_critics_as_they_were(name):
+    """Broken by a default of the settings of critics that is not what there was before there were any."""
+    config = find_algorithm(name).config_class.of(upgraded(name, OLD[name]))
+    assert {key: value for key, value in config.settings().items() if key not in OLD[name]} == {
+        "critic_hidden_dims": [],
+        "critic_layer_norm": "none",
+    }
+    sizes = {tuple(layer.shape[1:]) for layer in agent_of(name, OLD[name], 3, 2).critic.mlp.parameters()}
+    assert sizes == {(8, 5), (8,), (1, 8), (1,)}
+
+
+@pytest.mark.parametrize("name", ["parl", "parl td3_bc", "famo2o", "famo2o cql", "td3_bc", "a2pr"])
 def test_an_agent_with_an_old_config_is_loaded(name, tmp_path):
     algorithm = name.partition(" ")[0]
     agent = agent_of(algorithm, upgraded(algorithm, OLD[name]), 3, 2)

@@ -4,13 +4,14 @@ Paper: Denis Tarasov, Vladislav Kurenkov, Alexander Nikulin, Sergey Kolesnikov. 
 Offline Reinforcement Learning. NeurIPS 2023, arXiv 2305.09836. Authors' code: github.com/tinkoff-ai/ReBRAC, in JAX.
 
 Deviations from the authors' code: the actor and the targets move in the second of two updates, there in the first. The
-actor's target moves after the actor, there before it, so that it lags (``released_targets``). A target has no penalty
-where the next action is not known, which is so in the row before one that D4RL's rule leaves out at a time limit; there
-it is read from the recording, left out or not, and beyond the end of an episode that nobody has marked.
+actor's target moves after the actor, there before it, so that it lags (``released_targets``). Next actions come from
+the rows that are used, and a target has no penalty where there is none. The authors' code has one for every row: it
+reads it from the recording, also from a row that D4RL's rule leaves out, and from the next episode where that rule
+takes its first state.
 
 Not verified: no score has been reproduced yet, and the paper's text was not at hand, only the authors' code, its
-configurations as CORL has copied them, and comparisons by others. The authors' fine-tuning online, in which both
-penalties fade, is another program and not followed: here they stay.
+configurations as CORL has copied them, and comparisons by others. The authors' fine-tuning online is another program
+and not followed: there the actor's penalty fades and the critics' is 0, here both stay.
 """
 
 from collections.abc import Mapping

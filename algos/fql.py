@@ -13,6 +13,9 @@ see the weights from before the update, targets follow the critics from before t
 Acting draws noise. Episodes are scored with it, as the authors score theirs; :meth:`FQL.policy`, which must not draw,
 takes noise 0, a reading of ours.
 
+Known fault: a compiled update moves the targets after the critics' step, not before. The check of repeated updates sees
+it, so ``--mode compile`` is refused.
+
 Not verified: no score of the paper has been reproduced, and none could be on locomotion, for which the authors publish
 neither scores nor settings. Code, README and commands were read in copies of their repository that others keep.
 """

@@ -39,8 +39,8 @@ from offline_rl.training.updates.compiled import obstacle
 
 ALGORITHMS = tuple(ours())
 MEMBERS = {"cpu": (4,), "cuda": (20, 100)}
-LONG_TO_COMPILE = ("dt", "doc")
-"""Algorithms with transformers, whose updates take minutes to compile, and are measured eagerly unless asked for."""
+LONG_TO_COMPILE = ("dt", "doc", "fql")
+"""Algorithms whose updates take minutes to compile, or cannot be (FQL), and are measured eagerly unless asked for."""
 PATIENCE = 30.0
 """Seconds that d3rlpy's PRDC may warm up for: its search takes many times as long as ours."""
 

@@ -136,7 +136,7 @@ def kills(*, count: int = 20, seed: int = 0, only: tuple[str, ...] = (), out: Pa
     Args:
         count: Kills of each command.
         seed: Decides the moments.
-        only: Commands, if not all.
+        only: Commands, if not all; what is recorded of the others stays.
         out: File to record the counts in.
     """
     found = {name: kill(name, count, seed, say=_say) for name in only or COMMANDS}
@@ -144,7 +144,9 @@ def kills(*, count: int = 20, seed: int = 0, only: tuple[str, ...] = (), out: Pa
     print("\n".join(failures))
     counts = {n: {"kills": k.kills, "ended before": k.ended, "failures": len(k.failures)} for n, k in found.items()}
     print(json.dumps(counts))
-    _record(out, "kills", {"seed": seed, "commands": counts})
+    made = {name: {**own, "commit": commit()} for name, own in counts.items()}
+    others = read_sealed(out)["kills"]["commands"] if only and out and out.exists() else {}
+    _record(out, "kills", {"seed": seed, "commands": {**others, **made}})
     _exit(bool(failures))
 
 

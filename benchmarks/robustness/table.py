@@ -52,5 +52,8 @@ def _races(part: dict[str, Any]) -> str:
 
 
 def _kills(part: dict[str, Any]) -> str:
-    rows = [[f"`offline-rl {name}`", str(c["kills"]), str(c["failures"])] for name, c in part["commands"].items()]
-    return markdown(["command", "kills", "failures"], rows)
+    rows = [
+        [f"`offline-rl {name}`", str(c["kills"]), str(c["failures"]), (c.get("commit") or "–")[:9]]
+        for name, c in part["commands"].items()
+    ]
+    return markdown(["command", "kills", "failures", "commit"], rows)

@@ -189,11 +189,11 @@ def test_two_runs_that_want_one_name_are_told_before_anything_is_written(run, ot
     assert main(["results", "collect", str(run.path), str(other), "--out", str(out)]) == 2
     said = capsys.readouterr().err
     assert f"{run.path} and {other} would both be written to bc-hopper-demo-seed-0.json" in said
-    assert "another learning_rate" in said
+    assert "differ in learning_rate" in said
     assert "--method NAME" in said
     same = shutil.copytree(run.path, tmp_path / "same")
     assert main(["results", "collect", str(run.path), str(same), "--out", str(out)]) == 2
-    assert "were made with the same settings; take one of them" in capsys.readouterr().err
+    assert "and have the same settings; take one of them" in capsys.readouterr().err
     assert not out.exists()
     assert main(["results", "collect", str(run.path), str(run.path), "--out", str(out)]) == 0
     assert main(["results", "collect", str(other), "--out", str(out), "--method", "bc fast"]) == 0
@@ -225,14 +225,15 @@ def test_a_report_takes_runs_and_folders_of_results(run, other, tmp_path, capsys
 def test_what_holds_no_results_names_the_command(run, tmp_path, capsys):
     """Broken by advice to remove a run's settings, or by none."""
     (tmp_path / "empty").mkdir()
-    for place, said in (
-        (tmp_path / "empty", "holds no results; make"),
-        (run.path.parent, "holds runs, not result files; name"),
+    empty, runs = tmp_path / "empty", run.path.parent
+    for place, said, command in (
+        (empty, "holds no results; make", f"offline-rl results collect RUN... --out {empty}"),
+        (runs, "holds runs, not result files; name", f"offline-rl report {runs}/* --out FOLDER"),
     ):
         assert main(["report", str(place)]) == 2
         error = capsys.readouterr().err
         assert said in error
-        assert f"offline-rl results collect RUN... --out {place}" in error
+        assert command in error
     assert main(["report", str(tmp_path / "nothing")]) == 2
     assert "there is no folder" in capsys.readouterr().err
     with pytest.raises(orl.RunError, match=r"is a run, .* offline-rl results collect \S+ --out FOLDER makes results"):

@@ -69,7 +69,7 @@ class Memory:
             RunError: The device has too little left.
         """
         if self.free is not None and self.needed > self.free:
-            raise RunError(f"{self}; train fewer seeds at once, or a smaller dataset or network")
+            raise RunError(f"{self}; train fewer seeds at once, or take a smaller dataset, network or batch")
 
 
 def kept_by(agent: Agent) -> int:

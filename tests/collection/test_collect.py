@@ -317,7 +317,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(arguments, message, folder,
     printed = capsys.readouterr()
     if message is None:
         assert code == 0
-        assert "usage: offline-rl collect KIND" in printed.out
+        assert "usage: offline-rl collect [-h] [OPTIONS] KIND" in printed.out
     else:
         assert code == 2
         assert printed.err.startswith("error: ")

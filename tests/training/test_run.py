@@ -296,9 +296,13 @@ def test_a_checkpoint_can_be_read_while_the_next_one_takes_its_place(tmp_path):
         writer.join()
 
 
+TOO_LARGE = {"batch_size": 10**13, "hidden_dims": []}
+"""Without hidden layers nothing says beforehand that a batch does not fit."""
+
+
 def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path, tiny):
     with pytest.raises(orl.RunError, match="MemoryError"):
-        orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **{**tiny, **SCHEDULE, "batch_size": 10**13})
+        orl.train("bc", "hopper-demo", out=str(tmp_path / "x"), **{**tiny, **SCHEDULE, **TOO_LARGE})
     assert not list(tmp_path.iterdir())
 
 

@@ -16,6 +16,7 @@ from benchmarks.robustness import __main__ as robustness
 from benchmarks.robustness.bases import base
 from benchmarks.robustness.cases import OUTCOMES, RIGHT, Case, verdict_of
 from benchmarks.robustness.classes import CLASSES
+from benchmarks.robustness.kills import COMMANDS
 from benchmarks.robustness.damage import damaged
 from benchmarks.robustness.pool import fuzz
 from benchmarks.robustness.recordings import arrays_meaning
@@ -199,11 +200,12 @@ def test_the_page_shows_the_recorded_counts_and_no_failure():
     assert set(result["fuzz"]["classes"]) == set(CLASSES) - {"flip"}
     for counts in [*result["fuzz"]["classes"].values(), result["flips"]]:
         assert {name: counts[name] for name in OUTCOMES if name not in RIGHT and counts[name]} == {}
-    counted = [
-        *result.get("races", {}).get("kinds", {}).values(),
-        *result.get("kills", {}).get("commands", {}).values(),
-    ]
-    assert {part["failures"] for part in counted} <= {0}
+    races, killed = result["races"]["kinds"].values(), result["kills"]["commands"]
+    assert sum(counts["tried"] for counts in result["fuzz"]["classes"].values()) >= 100_000
+    assert sum(counts["pairs"] for counts in races) >= 200
+    assert {*killed} == {*COMMANDS}
+    assert {counts["kills"] + counts["ended before"] for counts in killed.values()} == {20}
+    assert {counts["failures"] for counts in (*races, *killed.values())} == {0}
 
 
 def test_what_is_loaded_is_compared_with_what_is_meant(tmp_path):

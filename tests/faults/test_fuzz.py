@@ -16,8 +16,8 @@ from benchmarks.robustness import __main__ as robustness
 from benchmarks.robustness.bases import base
 from benchmarks.robustness.cases import OUTCOMES, RIGHT, Case, verdict_of
 from benchmarks.robustness.classes import CLASSES
-from benchmarks.robustness.kills import COMMANDS
 from benchmarks.robustness.damage import damaged
+from benchmarks.robustness.kills import COMMANDS
 from benchmarks.robustness.pool import fuzz
 from benchmarks.robustness.recordings import arrays_meaning
 from benchmarks.robustness.table import tables

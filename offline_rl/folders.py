@@ -36,7 +36,12 @@ class OwnedFolder:
 
 @contextlib.contextmanager
 def owned_folder(
-    place: Path | Iterable[Path], *, keep: str, check: Callable[[Path], None], wait: float = 0.0
+    place: Path | Iterable[Path],
+    *,
+    keep: str,
+    check: Callable[[Path], None],
+    wait: float = 0.0,
+    shared: bool = False,
 ) -> Iterator[OwnedFolder]:
     """Own a folder, which is made if it is not there; what was begun in a fresh one vanishes again after a failure.
 
@@ -45,6 +50,7 @@ def owned_folder(
         keep: A path in the folder; once it exists, a failure leaves everything as it is.
         check: Refuses, by raising, a folder that was there and is not fresh; asked before anything is touched in it.
         wait: Seconds to wait for another owner.
+        shared: Others work in it without owning it, so temporary files below it may be theirs and stay.
 
     Raises:
         RunInUseError: Another process owns the folder.
@@ -55,8 +61,9 @@ def owned_folder(
         fresh = _is_fresh(path)
         if not fresh:
             check(path)  # once more: its owner may have been at work until now
-        with writing(path, "choose another --out"):
-            remove_leftovers(path)
+        if not shared:
+            with writing(path, "choose another --out"):
+                remove_leftovers(path)
         try:
             yield OwnedFolder(path, fresh)
         finally:

@@ -81,11 +81,16 @@ def new_commands():
     return {page: found for page, found in new.items() if found}
 
 
+def matching(word):
+    """Return the folders that a pattern stands for, as a shell would; anything else stands for itself."""
+    return sorted(map(str, Path().glob(word))) if word.endswith("/*") else [word]
+
+
 def smaller(words):
     """Return a command with paths filled in, of fewer seeds, steps, episodes and units."""
     # Those of the fixture: of one seed, method and dataset there may be one result.
     runs = sorted(map(str, Path().glob("runs/*-v2")))
-    words = [found for word in words for found in (runs if word == "runs/*" else [word])]
+    words = [found for word in words for found in (runs if word == "runs/*" else matching(word))]
     for name, value in (("--steps", "24"), ("--online_steps", "6")):
         if name in words:
             words[words.index(name) + 1] = "30" if {"resume", "--resume"} & set(words) else value

@@ -88,7 +88,7 @@ def test_a_package_of_ones_own_adds_an_algorithm(tmp_path):
         path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
         return run("-m", "offline_rl", *arguments, cwd=tmp_path, PYTHONPATH=path)
 
-    assert "  weighted_bc  Return-weighted behaviour cloning: imitates" in command("algos")
+    assert re.search(r"^  weighted_bc +– Return-weighted behaviour cloning: imitates", command("algos"), re.MULTILINE)
     assert "temperature" in command("train", "weighted_bc", "--help")
     options = ["--temperature=0.5", "--steps=50", "--final_episodes=2", "--out=run"]
     assert "normalised score" in command("train", "weighted_bc", "--dataset", "hopper-demo", *options)

@@ -152,6 +152,17 @@ def test_what_a_killed_process_left_before_it_began_is_in_nobodys_way(tmp_path, 
     assert not (path / ".config.json.17.tmp").exists()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_others_are_writing_in_a_shared_folder_stays(tmp_path, shared):
+    """Broken by a worker that joins a sweep and clears away what the others' runs are about to rename."""
+    theirs = tmp_path / "sweep" / "runs" / "x" / ".config.json.17.tmp"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    with owned(tmp_path / "sweep", check=lambda path: None, shared=shared):
+        pass
+    assert theirs.exists() == shared
+
+
 def test_a_run_begins_in_a_folder_with_nothing_but_a_lock(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / ".lock").touch()

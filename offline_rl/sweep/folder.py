@@ -28,7 +28,10 @@ def make_folder(path: Path, file: Path, overrides: dict[str, str], run_cap: int 
     sweep = make_sweep(str(file), text, overrides, run_cap)
     record = {"format": FORMAT, "file": text, "overrides": overrides, "run_cap": run_cap}
     # Owned for a moment only: after that, any number of processes work in it.
-    with owned_folder(path, keep="sweep.json", check=lambda path: _check(path, record), wait=WAIT_SECONDS):
+    owned = owned_folder(
+        path, keep="sweep.json", check=lambda path: _check(path, record), wait=WAIT_SECONDS, shared=True
+    )
+    with owned:
         try:
             write_json(path / "sweep.json", record)
         except (OSError, TypeError, ValueError) as error:

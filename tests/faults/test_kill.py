@@ -183,9 +183,12 @@ def test_a_kill_in_each_phase(algorithm, tmp_path):
 @pytest.mark.parametrize("command", kills.COMMANDS)
 def test_a_command_that_is_killed_ends_the_same_when_given_again(command):
     """How often is up to the variable; `python -m benchmarks.robustness kills` records more of them."""
-    found = kills.kill(command, int(os.environ.get("OFFLINE_RL_KILLS", "1")), seed=0)
-    assert found.failures == []
-    assert found.kills > 0
+    for seed in range(5):  # on a machine whose speed changes, a command may have ended before its moment comes
+        found = kills.kill(command, int(os.environ.get("OFFLINE_RL_KILLS", "1")), seed=seed)
+        assert found.failures == []
+        if found.kills:
+            return
+    pytest.fail("it always ended before")
 
 
 @pytest.mark.parametrize(

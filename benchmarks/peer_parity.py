@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.machine import today, versions
 from benchmarks.peer import PYTHON, ROOT, Peer
 from benchmarks.results import between
-from offline_rl.agent import Agent, algorithms, find_algorithm
+from offline_rl.agent import Agent, find_algorithm
 from offline_rl.analysis.tables import markdown
 from offline_rl.data import load_dataset
 from offline_rl.data.packed import PackedRows
@@ -184,20 +184,18 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     """Compare the algorithms and return the result."""
     if unknown := [name for name in arguments.algorithms if name not in ALGORITHMS]:
         raise RunError(f"{unknown[0]} is not compared; choose from {', '.join(ALGORITHMS)}")
-    missing = [name for name in arguments.algorithms if name not in algorithms()]
     peer, compared = Peer("peer_updates.py", arguments.peers), {}
     try:
         about = peer.ask("describe")
         for name in arguments.algorithms:
-            if name not in missing:
-                known = about["differences"][name]
-                found = compare(peer, name, arguments.steps, arguments.dataset, list(known))
-                compared[name] = {**found, "differences": known}
+            known = about["differences"][name]
+            found = compare(peer, name, arguments.steps, arguments.dataset, list(known))
+            compared[name] = {**found, "differences": known}
     finally:
         peer.close()
     made = {"date": today(), "d3rlpy": about["version"], "peer_torch": about["torch"], "versions": versions()}
     options = {"dataset": Path(arguments.dataset).stem, "updates": arguments.steps, "dtype": "float64"}
-    return sealed({**made, **options, "algorithms": compared, "missing": missing})
+    return sealed({**made, **options, "algorithms": compared})
 
 
 KINDS = ("losses", "weights", "targets")
@@ -223,8 +221,7 @@ def tables(result: Mapping[str, Any]) -> str:
     head = ["algorithm", *KINDS, *(f"{kind}, as it comes" for kind in KINDS)]
     made = f"""Made {result["date"]} with d3rlpy {result["d3rlpy"]}, PyTorch {result["versions"]["torch"]}, in
 {result["dtype"]}: {result["updates"]} updates on rows of {result["dataset"]}."""
-    missing = f" Not compared: {', '.join(result['missing'])}." if result["missing"] else ""
-    text = " ".join(made.split()) + missing
+    text = " ".join(made.split())
     return "\n\n".join(
         [markdown(head, rows), text, markdown(["algorithm", "difference", "weights, without its bridge"], differing)]
     )

@@ -145,7 +145,6 @@ def test_twenty_kills_at_random_moments(tmp_path, data_folder):
         ("doc", {**SMALL_DOC, "encoder": "mlp"}),
         pytest.param("prdc", {}, marks=pytest.mark.slow),
         pytest.param("a2pr", SMALL_A2PR, marks=pytest.mark.slow),
-        pytest.param("fql", {"steps": 800, "flow_steps": 2}, marks=pytest.mark.slow),
         pytest.param("spot", SMALL_SPOT, marks=pytest.mark.slow),
         pytest.param("dt", SMALL_DT, marks=pytest.mark.slow),
         pytest.param("doc", SMALL_DOC, marks=pytest.mark.slow),

@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 from offline_rl.agent import find_algorithm
 
 
@@ -23,3 +25,17 @@ def as_format_1(folder, **changes):
     for name in ("weights_sha256", "checksum"):
         description.pop(name, None)
     path.write_text(json.dumps(description))
+
+
+def moved(agent, change):
+    """Return which weights a change moves."""
+    before = snapshot(agent)
+    change()
+    names = {name for name in before if name.endswith((".parameters", ".target"))}
+    return {name for name in names if not torch.equal(agent.training_state()[name], before[name])}
+
+
+def gradient(loss, network):
+    """Return the gradient of a loss by a network's parameters as one vector."""
+    found = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+    return torch.cat([g.reshape(-1) for g in found])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers.agents import snapshot
+from helpers.agents import gradient, moved, snapshot
 from parity.harness import make_batches
 
 from offline_rl.algos.fql import FQL, Config
@@ -27,19 +27,6 @@ def agent():
 @pytest.fixture
 def batch(agent):
     return make_batches(agent, 1)[0]
-
-
-def gradient(loss, network):
-    found = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
-    return torch.cat([g.reshape(-1) for g in found])
-
-
-def moved(agent, change):
-    """Return which weights a change moves."""
-    before = snapshot(agent)
-    change()
-    names = {name for name in before if name.endswith((".parameters", ".target"))}
-    return {name for name in names if not torch.equal(agent.training_state()[name], before[name])}
 
 
 @pytest.mark.parametrize("name", ["actor", "flow", "critic"])

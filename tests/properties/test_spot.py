@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from helpers.agents import snapshot
+from helpers.agents import gradient, moved
 from parity.harness import make_batches
 
 from offline_rl.agent import merged, presets
@@ -32,19 +32,6 @@ def agent():
 @pytest.fixture
 def batch(agent):
     return make_batches(agent, 1)[0]
-
-
-def gradient(loss, network):
-    found = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
-    return torch.cat([g.reshape(-1) for g in found])
-
-
-def moved(agent, change):
-    """Return which weights a change moves."""
-    before = snapshot(agent)
-    change()
-    names = {name for name in before if name.endswith((".parameters", ".target"))}
-    return {name for name in names if not torch.equal(agent.training_state()[name], before[name])}
 
 
 class TD3WithDropout(TD3BC):

@@ -48,7 +48,7 @@ class EDAC(sac_n.SACN):
     name = "edac"
     about = About(
         method="SAC-N with fewer critics, which are kept different",
-        use_when="for high scores on locomotion, if there is a GPU and time for millions of updates",
+        use_when="to compare with high published scores, if there is a GPU and time for millions of updates",
         paper="An et al. 2021, arXiv 2110.01548",
     )
     config_class: ClassVar[type[AgentConfig]] = Config

@@ -63,7 +63,7 @@ class ReBRAC(td3_bc.TD3BC):
     name = "rebrac"
     about = About(
         method="TD3+BC with a penalty in the critics' target, too, and deeper networks",
-        use_when="as the strongest TD3+BC, if its two penalties can be tuned",
+        use_when="if TD3+BC works, and two penalties can be tuned for the task",
         paper="Tarasov et al. 2023, arXiv 2305.09836",
     )
     config_class = Config

@@ -207,14 +207,14 @@ def _estimate(results: Sequence[Mapping[str, Any]], name: str, digits: int) -> s
 def _facts(results: Sequence[Mapping[str, Any]]) -> list[str]:
     made = {json.dumps({**result["versions"], **result["hardware"]}, sort_keys=True) for result in results}
     return [
-        "Means over seeds ± half the width of their two-sided 95 % Student-t interval; a seed is one of the data, of"
-        " the agent and of the episodes played.",
+        "Each number is a mean over seeds ± half of its 95 % confidence interval (Student's t). Each seed has data, an"
+        " agent and evaluation episodes of its own.",
         "",
-        "* Promised: the mean return that DoC expects of the latent it acts on; what return-conditioned methods are"
-        " asked for, the best return in the data.",
-        "* Best actions: the share of actions that are the best policy's (value iteration, γ = 0.99).",
-        "* The lottery's earnings are those of the simulator and, for each step, the mean winnings; its score leaves"
-        " the lottery out.",
+        "* Promised: for DoC, the mean return that it expects of the latent it acts on; for return-conditioned methods,"
+        " the return that they are asked for, which is the best in the data.",
+        "* Best actions: the share of actions that the optimal policy takes (value iteration, γ = 0.99).",
+        "* The lottery's return is the simulator's reward plus the mean winnings of each step; its score leaves the"
+        " winnings out.",
         *(f"* Made with {', '.join(f'{k} {v}' for k, v in json.loads(one).items() if v)}." for one in sorted(made)),
     ]
 

@@ -94,7 +94,7 @@ def _draw_seeds(axes: "Axes", curves: Mapping[int, _Curve], options: Mapping[str
         along = {step: row for step, row in curve.items() if row["kind"] == "evaluation"}
         axes.plot(sorted(along), _scores(along), ls="", marker="o", ms=2.5, color=colour, alpha=alpha)
     if any(row["kind"] == "evaluation" for curve in curves.values() for row in curve.values()):
-        text = f"evaluation along the way{_episodes(curves, 'evaluation')}"
+        text = f"evaluation during training{_episodes(curves, 'evaluation')}"
         axes.plot([], [], ls="", marker="o", ms=2.5, color="dimgray", label=text)
 
 

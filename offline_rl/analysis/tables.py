@@ -168,21 +168,21 @@ def _facts(groups: Sequence[Group], methods: Sequence[str]) -> list[str]:
     shared = [fact(name, value) for name, value in conditions(results[0]).items() if name not in apart]
     trained = _distinct(str(len(result["options"]["seeds"])) for result in results)
     return [
-        "Means over seeds ± half the width of their two-sided 95 % Student-t interval. A seed's score is that of its"
-        " last agent, not of the best along the way, over its final episodes. Whether two intervals overlap is no test"
-        " of a difference.",
+        "Each score is a mean over seeds ± half of its 95 % confidence interval (Student's t). Each seed counts with its"
+        " last agent, not with its best, and with the mean of its final episodes. Two intervals that overlap do not show"
+        " that two methods are equal.",
         "",
         f"* All rows: {', '.join(shared)}.",
         *(f"* {text}." for text in settings_by_dataset(groups, methods)),
         *(f"* Data: {text}." for text in _distinct(_data(result) for result in results)),
         f"* Hardware: {'; '.join(_distinct(_hardware(result) for result in results))}.",
-        "* Updates/s: on the dataset, of one agent in a second of its run, in which all seeds of the run"
-        f" ({' or '.join(trained)}) were trained and evaluated.",
-        "* Hours: of the whole run, evaluations included, until a seed's last record. Mean of last 10: of the last"
-        " evaluations along the way, as many as there are if fewer. Best: the highest evaluation of each seed, an"
-        " oracle's choice, never to be compared with another column.",
-        "* Results whose algorithm's settings, task, data, dynamics, steps, evaluations, final episodes or versions"
-        " differ never share a row; a row names what tells it apart.",
+        "* Updates/s: updates of one agent per second of the run on the dataset, evaluations included, while all seeds of"
+        f" the run ({' or '.join(trained)}) were trained together.",
+        "* Hours: duration of the run, evaluations included. Mean of last 10: mean of the last 10 evaluations during"
+        " training, or of all if there were fewer. Best: the highest evaluation of each seed; it cannot be chosen"
+        " without the simulator, so do not compare it with other columns.",
+        "* Results share a row only if they agree in the algorithm's settings, task, data, dynamics, steps, evaluations,"
+        " final episodes and versions. Otherwise the row's name says what differs.",
         *(f"* Note: {note}" for note in _distinct(result["note"] for result in results if result.get("note"))),
     ]
 

@@ -31,7 +31,7 @@ class LoopOptions:
     eval_every: Annotated[int, AtLeast(0)] = 5000
     """Updates between evaluations; 0 for none."""
     eval_episodes: Count = 10
-    """Episodes of each evaluation along the way."""
+    """Episodes of each evaluation during training."""
     final_episodes: Annotated[int, AtLeast(0)] = 100
     """Episodes of the evaluation after the last update of a phase; 0 for none."""
     log_every: Count = 1000

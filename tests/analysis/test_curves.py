@@ -36,10 +36,10 @@ def line_of(axes, label):
 
 
 def test_final_evaluations_have_a_mark_of_their_own(drawn):
-    """Fails if points of 5 and of 100 episodes look alike, or an evaluation along the way is marked as final."""
+    """Fails if points of 5 and of 100 episodes look alike, or an evaluation during training is marked as final."""
     config, rows = record([10.0, 20.0, 30.0], final_episodes=100)
     axes, legend = drawn(config, rows)
-    assert "evaluation along the way, 5 episodes" in legend
+    assert "evaluation during training, 5 episodes" in legend
     assert "final evaluation, 100 episodes" in legend
     finals = [line for line in axes.lines if line.get_marker() == "D" and len(line.get_xdata())]
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in finals] == [

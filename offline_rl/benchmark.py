@@ -43,9 +43,9 @@ Protocol = Literal["scores", "bandit"]
 """What a report is about."""
 WAIT_SECONDS = 1.0
 """How long a process waits for others when they do all that is left."""
-KEYS = ("datasets", "options", "methods", "metrics")
+KEYS = ("datasets", "options", "methods", "metrics", "note")
 METHOD = {"algorithm": str, "datasets?": [str], str: object}
-SHAPE = {"datasets": [str], "options?": {str: object}, "methods": {str: METHOD}, "metrics?": [str]}
+SHAPE = {"datasets": [str], "options?": {str: object}, "methods": {str: METHOD}, "metrics?": [str], "note?": str}
 """Of a suite; what options and settings mean is checked like that of any run."""
 OWN = ("out", "resume", "dataset")
 """Options of a run that a suite sets itself."""
@@ -65,6 +65,7 @@ class Suite:
         methods: By its name in the table, each method's ``algorithm`` and the settings that are not its default; one
             with ``datasets`` is trained on these alone. The first method is run first, on all its datasets.
         metrics: Training metrics whose last values stand in the table, too.
+        note: A remark that results keep and the table shows, such as how the data was made.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Suite:
     options: dict[str, Any]
     methods: dict[str, dict[str, Any]]
     metrics: list[str]
+    note: str | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -182,7 +184,7 @@ def _run(  # noqa: PLR0917
         with _claimed(out):
             logger.info("[%s] %s, %s", place, dataset, method)
             run = train(algorithm, located(dataset, data), **settings, out=str(out), resume=out.exists())
-            collect((run.path,), out=results, method=method)
+            collect((run.path,), out=results, method=method, note=suite.note)
     except RunInUseError:
         return False
     return True

@@ -29,6 +29,7 @@ methods:
   wide: {algorithm: bc, hidden_dims: [16]}
   a narrow one: {algorithm: bc, hidden_dims: [8]}
 metrics: [actor_loss]
+note: a made-up remark
 """
 
 
@@ -64,6 +65,7 @@ def test_a_suite_is_run_once_and_its_table_names_methods_in_their_order(small, b
     results = small.parent / "results"
     table = (results / "table.md").read_text()
     assert done.stdout.endswith(table)
+    assert "* Note: a made-up remark\n" in table
     assert [line.split(" | ")[1] for line in table.splitlines()[3:5]] == ["wide", "a narrow one"]
     assert table.splitlines()[0] == (
         "| dataset | method | score | return | actor loss | seeds | updates/s | hours | mean of last 10"

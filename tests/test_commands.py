@@ -21,7 +21,7 @@ ELSEWHERE = {
     "mujoco/hopper/medium-v0": "a server of Minari's",
     "--launcher slurm": "a cluster",
     "--labels FOLDER": "files of labels",
-    "locomotion-small.yaml": "hours",
+    "repeatable.yaml": "hours",
     "precision.yaml": "hours",
     "--help": "ends the process; tests/cli has it",
     "--precision bf16": "a processor with AMX",

@@ -168,21 +168,21 @@ def _facts(groups: Sequence[Group], methods: Sequence[str]) -> list[str]:
     shared = [fact(name, value) for name, value in conditions(results[0]).items() if name not in apart]
     trained = _distinct(str(len(result["options"]["seeds"])) for result in results)
     return [
-        "Each score is a mean over seeds ± half of its 95 % confidence interval (Student's t). Each seed counts with its"
-        " last agent, not with its best, and with the mean of its final episodes. Two intervals that overlap do not show"
-        " that two methods are equal.",
+        "Each score is a mean over seeds ± half of its 95 % confidence interval (Student's t). Each seed counts with"
+        " its last agent, not with its best, and with the mean of its final episodes. Two intervals that overlap do not"
+        " show that two methods are equal.",
         "",
         f"* All rows: {', '.join(shared)}.",
         *(f"* {text}." for text in settings_by_dataset(groups, methods)),
         *(f"* Data: {text}." for text in _distinct(_data(result) for result in results)),
         f"* Hardware: {'; '.join(_distinct(_hardware(result) for result in results))}.",
-        "* Updates/s: updates of one agent per second of the run on the dataset, evaluations included, while all seeds of"
-        f" the run ({' or '.join(trained)}) were trained together.",
+        "* Updates/s: updates of one agent per second of the run on the dataset, evaluations included, while all seeds"
+        f" of the run ({' or '.join(trained)}) were trained together.",
         "* Hours: duration of the run, evaluations included. Mean of last 10: mean of the last 10 evaluations during"
         " training, or of all if there were fewer. Best: the highest evaluation of each seed; it cannot be chosen"
         " without the simulator, so do not compare it with other columns.",
-        "* Results share a row only if they agree in the algorithm's settings, task, data, dynamics, steps, evaluations,"
-        " final episodes and versions. Otherwise the row's name says what differs.",
+        "* Results share a row only if they agree in the algorithm's settings, task, data, dynamics, steps, "
+        "evaluations, final episodes and versions. Otherwise the row's name says what differs.",
         *(f"* Note: {note}" for note in _distinct(result["note"] for result in results if result.get("note"))),
     ]
 

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from benchmarks.results import between
+from benchmarks.text import between
 from benchmarks.throughput_table import own_lines
 from offline_rl.agent import About, algorithms, find_algorithm
 from offline_rl.analysis.speeds import SPEEDS, measured_speeds

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import today, versions
 from benchmarks.peer import PYTHON, ROOT, Peer
-from benchmarks.results import between
+from benchmarks.text import between
 from offline_rl.agent import Agent, find_algorithm
 from offline_rl.analysis.tables import markdown
 from offline_rl.data import load_dataset

@@ -6,18 +6,20 @@
 import hashlib
 import itertools
 import sys
-import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.algorithms import ours
+from benchmarks.cells import cells, finished, score
 from benchmarks.ensemble_cost import table as ensemble_table
+from benchmarks.text import between, filled
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
 from offline_rl.analysis.figures import draw_comparison
 from offline_rl.analysis.groups import Group, conditions, grouped, labels, varying
 from offline_rl.analysis.results import FORMAT, read_results
-from offline_rl.analysis.statistics import Estimate
 from offline_rl.analysis.tables import markdown, settings_by_dataset, table
 from offline_rl.benchmark import file_name, read_suite, write_table
 from offline_rl.documents import read_json
@@ -27,8 +29,10 @@ from offline_rl.training.preset import near_preset
 
 ROOT = Path(__file__).parent.parent
 SUITES = Path(__file__).parent
-SHOWN = ("locomotion-small", "comparison")
-"""Folders of results, of which the pages show the one with most of them."""
+SHOWN = ("locomotion-recordings", "locomotion-small")
+"""Folders of results that the pages show, the longest runs first."""
+ELSEWHERE = ("sac", "parl")
+"""Algorithms that no suite of these has: one plays first, one learns from preferences."""
 RECORDINGS = """
 The datasets are recordings that the tests use. They are of the kind of D4RL's, but they are not D4RL's files and cannot
 be downloaded, so these numbers compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out
@@ -95,42 +99,40 @@ def _checksums(run: Path) -> dict[str, str]:
 
 
 def pages(root: Path = ROOT) -> None:
-    """Put scores, of the folder that has most of them, speed and costs between the marks of the README and the docs.
+    """Put scores, speed and costs between the marks of the README and the docs.
 
     Args:
         root: The repository.
     """
     results = root / "results"
-    folder = max((results / name for name in SHOWN), key=lambda folder: len(list(folder.glob("*.json"))))
+    folders = [results / name for name in SHOWN if list((results / name).glob("*.json"))]
+    suites = {folder.name: _one_protocol(folder)[:2] for folder in folders}
     speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
     ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
-    contents = {"README.md": ("scores", brief(folder)), "docs/scores.md": ("scores", summary(folder))}
-    contents |= {"docs/speed.md": ("speed", speed), "docs/edac.md": ("ensembles", ensembles)}
-    for page, (name, content) in contents.items():
+    scores = "\n\n".join(summary(folder) for folder in folders)
+    contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
+    contents += [("docs/speed.md", "speed", speed), ("docs/edac.md", "ensembles", ensembles)]
+    contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]
+    for page, name, content in contents:
         text = (root / page).read_text(encoding="utf-8")
         write_bytes(root / page, between(text, name, f"{content}\n").encode())
 
 
-def between(text: str, name: str, content: str) -> str:
-    """Return a page with other content between the marks of this name."""
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{content}\n{end}{after}"
-
-
-def brief(folder: Path) -> str:
-    """Return the last scores in a folder of results as Markdown, with one sentence on what they are.
+def brief(folders: Sequence[Path]) -> str:
+    """Return the last scores in folders of results as Markdown, with one sentence on what they are.
 
     Raises:
         RunError: As :func:`summary`.
     """
-    groups, methods, options = _one_protocol(folder)
-    sentence = f"""
-Mean scores of {len(options["seeds"])} seeds ± half the 95 % interval, after {options["steps"]:,} updates (papers: a
-million), on recordings that are not D4RL's files: they compare with each other only. No score of a paper has been
+    parts = []
+    for folder in folders:
+        groups, methods, options = _one_protocol(folder)
+        parts += [f"After {options['steps']:,} updates, {len(options['seeds'])} seeds:", _scores(groups, methods)]
+    sentence = """
+Mean scores over seeds ± half the 95 % interval, on recordings that are not D4RL's files: they compare with each other
+only. Papers train for a million updates. A dash stands where no run has ended yet. No score of a paper has been
 reproduced yet. [What a score means](docs/scores.md)."""
-    return f"{_scores(groups, methods)}\n\n{_filled(sentence)}"
+    return "\n\n".join([*parts, filled(sentence)])
 
 
 def summary(folder: Path) -> str:
@@ -146,7 +148,7 @@ def summary(folder: Path) -> str:
     datasets = _datasets(groups)
     missing = len({group.label for group in groups}) * len(datasets) - len(groups)
     dash = " A dash stands where there is no result yet." if missing else ""
-    means = [(fmean(scores), datasets[group.dataset]["mean_score"]) for group in groups if (scores := _finished(group))]
+    means = [(fmean(scores), datasets[group.dataset]["mean_score"]) for group in groups if (scores := finished(group))]
     below = sum(score < mean for score, mean in means)
     data = "; ".join(f"{n}, {data['rows']:,} rows of {data['episodes']:,} episodes" for n, data in datasets.items())
     place = f"../results/{folder.name}"
@@ -161,7 +163,8 @@ the 95 % Student-t interval.{dash} {below} of {len(means)} means are below the m
 Learning curves of the same runs, {options["eval_episodes"]} episodes every {options["eval_every"]:,} updates: means
 over seeds, 95 % Student-t intervals."""
     figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
-    return "\n\n".join([_scores(groups, methods), _filled(protocol), figure, _filled(curves)])
+    title = f"### After {options['steps']:,} updates"
+    return "\n\n".join([title, _scores(groups, methods), filled(protocol), figure, filled(curves)])
 
 
 def _one_protocol(folder: Path) -> tuple[list[Group], list[str], dict[str, Any]]:
@@ -182,16 +185,10 @@ def _datasets(groups: list[Group]) -> dict[str, dict[str, Any]]:
 def _scores(groups: list[Group], methods: list[str]) -> str:
     """Return methods by datasets as Markdown, with the mean of the data first."""
     datasets = _datasets(groups)
-    cells = {(group.label, group.dataset): _score(group) for group in groups}
+    cells = {(group.label, group.dataset): score(group) for group in groups}
     rows = [["*mean of the data*", *(f"{data['mean_score']:.1f}" for data in datasets.values())]]
     rows += [[label, *(cells.get((label, name), "–") for name in datasets)] for label in labels(groups, methods)]
     return markdown(["last score", *datasets], rows)
-
-
-def _finished(group: Group) -> list[float]:
-    """Return the last scores of a group of which no agent has diverged, else none."""
-    scores = [result["score_last"] for result in group.results]
-    return [] if None in scores else scores
 
 
 def _settings(groups: list[Group], methods: list[str]) -> str:
@@ -209,17 +206,6 @@ def _lacks_preset(group: Group) -> bool:
         return False
     near = near_preset(find_algorithm(first["algorithm"]), group.dataset)
     return near is not None and any(first["config"].get(name) != value for name, value in near.settings.items())
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
-
-
-def _score(group: Group) -> str:
-    """Return a cell of the summary; one that lacks seeds says so."""
-    scores, asked = [result["score_last"] for result in group.results], len(group.results[0]["options"]["seeds"])
-    text = f"{scores.count(None)} of {len(scores)} diverged" if None in scores else str(Estimate.of(scores))
-    return text if len(scores) == asked else f"{text} ({len(scores)} of {asked} seeds)"
 
 
 def main() -> int:

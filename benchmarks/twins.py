@@ -27,7 +27,7 @@ import torch
 from benchmarks.machine import today, versions
 from benchmarks.peer import PYTHON, ROOT, Peer
 from benchmarks.peer_parity import layers_of
-from benchmarks.results import between
+from benchmarks.text import between
 from offline_rl.agent import Agent
 from offline_rl.analysis.figures import draw_bands
 from offline_rl.analysis.statistics import Difference, Estimate

@@ -12,7 +12,10 @@ from helpers.records import made
 from helpers.settings import TINY
 
 import offline_rl as orl
+from benchmarks.algorithms import ours
+from benchmarks.cells import cells
 from benchmarks.results import check, pages, seal, show
+from offline_rl.analysis.groups import grouped
 from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
@@ -60,10 +63,11 @@ def test_committed_results_bear_their_names_and_no_places(folder):
 
 
 SHOWN = {
-    "README.md": "scores",
-    "docs/scores.md": "scores",
-    "docs/speed.md": "speed",
-    "docs/edac.md": "ensembles",
+    "README.md": ("scores",),
+    "docs/scores.md": ("scores",),
+    "docs/speed.md": ("speed",),
+    **{f"docs/{name}.md": ("scores",) for name in ours() if name not in ("sac", "parl")},
+    "docs/edac.md": ("ensembles", "scores"),
 }
 
 
@@ -80,8 +84,9 @@ def test_the_pages_scores_and_speed_are_the_committed_ones(tmp_path):
 def test_the_pages_say_when_and_how_their_scores_were_made_and_what_is_missing(tmp_path):
     """Broken by a date or a protocol that stands there by hand, or by a cell that hides what it lacks."""
     (tmp_path / "docs").mkdir()
-    for page, name in SHOWN.items():
-        (tmp_path / page).write_text(f"before\n<!-- {name}: begin -->\nold\n<!-- {name}: end -->\nafter\n")
+    for page, names in SHOWN.items():
+        marks = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in names)
+        (tmp_path / page).write_text(f"before\n{marks}after\n")
     whole = made([10.0, 12.0, 14.0], name="hopper", algorithm="bc", final_episodes=7, steps=60)
     partial = made([5.0, 6.0, 7.0], name="walker", algorithm="prdc", final_episodes=7, steps=60)[:2]
     folder = tmp_path / "results" / "locomotion-small"
@@ -92,14 +97,12 @@ def test_the_pages_say_when_and_how_their_scores_were_made_and_what_is_missing(t
     pages(tmp_path)
     for page in ("README.md", "docs/scores.md"):
         text = (tmp_path / page).read_text()
-        assert text.startswith("before\n<!-- scores: begin -->\n\n| last score | hopper | walker |\n")
+        assert "60 updates" in text.split("| last score | hopper | walker |\n")[0]
         assert text.endswith("\n<!-- scores: end -->\nafter\n")
         assert "| bc | 12.0 ± 5.0 | – |" in text
         assert "| prdc | – | 5.5 ± 6.4 (2 of 3 seeds) |" in text
         assert "old" not in text
-    assert "3 seeds ± half the 95 % interval, after 60 updates" in " ".join(
-        (tmp_path / "README.md").read_text().split()
-    )
+    assert "After 60 updates, 3 seeds:\n" in (tmp_path / "README.md").read_text()
     caption = " ".join((tmp_path / "docs" / "scores.md").read_text().split())
     assert "Made 2031-01-01 to 2031-01-05 by `offline-rl benchmark benchmarks/locomotion-small.yaml`" in caption
     assert "with 60 updates (papers: a million), 3 seeds and dynamics d4rl." in caption
@@ -117,6 +120,33 @@ def test_the_pages_say_when_and_how_their_scores_were_made_and_what_is_missing(t
     write_json(folder / "0.json", made([10.0], name="hopper", algorithm="bc")[0])
     with pytest.raises(orl.RunError, match="differ in final_episodes, steps; the pages show one protocol"):
         pages(tmp_path)
+
+
+def test_an_algorithms_page_shows_its_control_and_says_whether_it_is_better():
+    """Broken by a page that shows gains without the control, or calls noise a gain."""
+    plain = made([10.0, 12.0, 14.0], name="hopper", algorithm="td3_bc", steps=60)
+    tuned = made([20.0, 21.0, 22.0], name="hopper", algorithm="td3_bc", steps=60, alpha=40.0)
+    tuned = [{**result, "method": "tuned"} for result in tuned]
+    other = made([9.0, 8.0, 7.0], name="hopper", algorithm="bc", steps=60)
+    far = made([50.0, 51.0, 52.0], name="hopper", algorithm="prdc", steps=60)
+    near = made([20.0, 22.0, 24.0], name="walker", algorithm="prdc", steps=60)
+    alone = made([20.0, 22.0, 24.0], name="hopper", algorithm="a2pr", steps=60)
+
+    def page(name, *results):
+        return cells(name, {"short": (grouped([result for part in results for result in part]), [])})
+
+    text = page("prdc", plain, tuned, other, far, near)
+    assert "| 60 | *mean of the data* | 3.0 | 3.0 |" in text
+    assert "| 60 | prdc | 51.0 ± 2.5 | 22.0 ± 5.0 |" in text
+    assert "| 60 | td3_bc | 12.0 ± 5.0 | – |" in text
+    assert "| 60 | tuned | 21.0 ± 2.5 | – |" in text
+    assert "bc |" not in text.replace("td3_bc |", "")
+    # The better of two controls counts: √(1/3 + 1/3) · t(0.975, 4) is 2.27.
+    assert "* prdc on hopper, 60 updates: above tuned (+30.0 ± 2.3, Welch's 95 % interval)." in text
+    assert "* prdc on walker, 60 updates: there is no run of td3_bc to compare it with yet." in text
+    assert "no difference from tuned shows (+1.0 ± " in page("a2pr", plain, tuned, alone)
+    assert "a2pr" not in page("td3_bc", plain, alone)
+    assert page("awac", plain).startswith("No run has ended yet")
 
 
 def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_path):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import today
-from benchmarks.results import between
 from benchmarks.robustness.bases import base
 from benchmarks.robustness.cases import RIGHT
 from benchmarks.robustness.classes import CLASSES
@@ -23,6 +22,7 @@ from benchmarks.robustness.pool import ROOT, Tally
 from benchmarks.robustness.pool import fuzz as tried
 from benchmarks.robustness.races import race
 from benchmarks.robustness.table import tables
+from benchmarks.text import between
 from offline_rl.errors import OfflineRLError
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 from offline_rl.origin import commit, processor, versions

@@ -146,7 +146,7 @@ def test_an_algorithms_page_shows_its_control_and_says_whether_it_is_better():
     assert "* prdc on walker, 60 updates: there is no run of td3_bc to compare it with yet." in text
     assert "no difference from tuned shows (+1.0 ± " in page("a2pr", plain, tuned, alone)
     assert "a2pr" not in page("td3_bc", plain, alone)
-    assert page("awac", plain).startswith("No run has ended yet")
+    assert page("awac", plain).startswith("No run of the suites")
 
 
 def test_collecting_writes_one_file_for_each_seed_and_again_the_same(run, tmp_path):

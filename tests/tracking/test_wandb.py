@@ -191,8 +191,7 @@ def test_a_resumed_run_is_whole_in_w_and_b(tmp_path):
     assert process.wait(60) == 128 + signal.SIGTERM
     before = shown_in(out)[0]
     assert 0 < len(before.rows) < len(rows_of(out)) + 1
-    subprocess.run(command(out, {**settings, "resume": True}), check=True, capture_output=True)
-    rows = orl.Run(out).rows
+    rows = orl.train("td3_bc", "hopper-demo", out=str(out), resume=True, **settings).rows
     after = shown_in(out)[0]
     assert after.run.run_id != before.run.run_id
     assert after.rows == rows

@@ -1,14 +1,13 @@
-"""Whole runs through both phases, with real processes and the real simulator."""
+"""Whole runs through both phases, with the real simulator; one with child processes, to whose bytes all others come."""
 
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from helpers.commands import offline_rl
 from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
@@ -31,9 +30,10 @@ def replay(run, seed, size=11, actions=3):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Give a run of two seeds through both phases."""
+    """Give a run of two seeds through both phases, each in a process of its own."""
     out = tmp_path_factory.mktemp("both") / "run"
-    return orl.train("td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(out), **SETTINGS)
+    settings = {**SETTINGS, "workers": None}
+    return orl.train("td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(out), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,8 @@ def test_finetuning_a_finished_run_is_the_second_phase(both, offline, tmp_path):
 
 
 def test_a_setting_can_change_when_the_run_goes_online(both, offline, tmp_path):
-    run = orl.finetune(
-        offline, steps=30, alpha=9.0, eval_every=0, final_episodes=0, quiet=True, out=str(tmp_path / "x")
-    )
+    settings = {"eval_every": 0, "final_episodes": 0, "quiet": True, "workers": 0}
+    run = orl.finetune(offline, steps=30, alpha=9.0, out=str(tmp_path / "x"), **settings)
     assert run.config["config"]["alpha"] == 9.0
     assert run.config["offline"]["config"]["alpha"] == 2.5
 
@@ -112,7 +111,7 @@ def test_playing_more_evaluations_changes_no_weight(both, tmp_path):
 def test_a_member_learns_online_as_it_would_alone(both, tmp_path):
     alone = orl.train("td3_bc", "hopper-demo", seeds=[1], online_steps=ONLINE, out=str(tmp_path / "alone"), **SETTINGS)
     together = orl.train(
-        "td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, workers=1, out=str(tmp_path / "one"), **SETTINGS
+        "td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(tmp_path / "one"), **SETTINGS
     )
     assert weights(alone, 1) == weights(both, 1) == weights(together, 1)
 
@@ -249,12 +248,13 @@ def test_an_unfinished_run_and_other_data_are_refused(offline, both, tmp_path):
 
 
 def test_the_command_line_finetunes_and_shows_both_scores(offline, tmp_path):
-    command = [sys.executable, "-m", "offline_rl", "finetune", str(offline.path), "--steps", "20"]
+    command = ["finetune", offline.path, "--steps", "20", "--workers=0"]
     flags = ["--eval_every=0", "--final_episodes=2", "--log_every=10", "--quiet", f"--out={tmp_path / 'online'}"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+    done = offline_rl(*command, *flags)
+    assert done.returncode == 0, done.stderr
     assert "200 updates and 20 online" in done.stdout
     assert done.stdout.index("after the offline phase") < done.stdout.index("after the online phase")
-    again = subprocess.run([*command, *flags, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
+    again = offline_rl(*command, *(flag for flag in flags if flag != "--quiet"), "--resume")
     assert "is finished (220 updates); nothing to do" in again.stderr
 
 

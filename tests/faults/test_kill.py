@@ -29,16 +29,16 @@ SETTINGS = {
 
 SHORT = {
     **SETTINGS,
-    "steps": 2000,
+    "steps": 1000,
     "hidden_dims": [8],
     "batch_size": 8,
-    "eval_every": 500,
+    "eval_every": 250,
     "eval_episodes": 2,
     "final_episodes": 5,
     "checkpoint_seconds": 0.2,
 }
-SMALL_A2PR = {"steps": 1000, "actor_hidden_dims": [8], "vae_hidden_dims": [8]}
-SMALL_SPOT = {"steps": 1000, "vae_hidden_dims": [8], "vae_steps": 500}
+SMALL_A2PR = {"actor_hidden_dims": [8], "vae_hidden_dims": [8]}
+SMALL_SPOT = {"vae_hidden_dims": [8], "vae_steps": 500}
 SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}
 SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10, "encoder": "mlp"}
@@ -120,33 +120,35 @@ def kill_once(algorithm, out, dataset, settings, *, delay, step=0):
     return checkpoint.step
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_twenty_kills_at_random_moments(tmp_path, data_folder):
-    """Each of two runs is killed ten times on its way: what a kill loses or does twice, no later step makes good.
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, data_folder):
+    """Give the dataset, and what a run leaves that nobody kills."""
+    dataset, out = data_folder / "hopper_medium_replay.hdf5", tmp_path_factory.mktemp("straight") / "run"
+    finish("td3_bc", out, dataset, SETTINGS)
+    return dataset, content(out)
 
-    One has child processes, the other has none.
-    """
-    dataset = data_folder / "hopper_medium_replay.hdf5"
-    begin = time.monotonic()
-    finish("td3_bc", tmp_path / "straight", dataset, SETTINGS)
-    expected = content(tmp_path / "straight")
-    generator = random.Random(0)
-    for out, more, children in ((tmp_path / "one", [], len(SETTINGS["seeds"])), (tmp_path / "other", [HERE], -1)):
-        steps = [0]
-        for left in range(10, 0, -1):
-            # Moments counted in steps, then in seconds within one checkpoint's interval: seconds alone, measured on
-            # another run, say little on a machine whose speed changes.
-            step = generator.randrange((SETTINGS["steps"] - steps[-1]) // (2 * left + 2))
-            process = start("td3_bc", out, dataset, SETTINGS, "--resume", *more)
-            wait_for_checkpoint(out, steps[-1] + 1 + step)
-            time.sleep(generator.uniform(0, SETTINGS["checkpoint_seconds"]))
-            assert kill_and_check_that_nothing_survives(process) > children
-            assert (f"resumed at step {steps[-1]}\n" in process.stdout.read()) == (steps[-1] > 0)
-            steps.append(Checkpoint.load(out).step)
-        assert f"resumed at step {steps[-1]}\n" in finish("td3_bc", out, dataset, SETTINGS, "--resume")
-        assert content(out) == expected, f"killed at {steps[1:]}"
-        print(f"resumed at {steps[1:]}; {time.monotonic() - begin:.0f} s in all")
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("more", [[], [HERE]], ids=["workers", "no workers"])
+def test_ten_kills_at_random_moments(straight, tmp_path, more):
+    """A run is killed ten times on its way: what a kill loses or does twice, no later step makes good."""
+    (dataset, expected), out, steps = straight, tmp_path / "run", [0]
+    begin, generator = time.monotonic(), random.Random(len(more))
+    for left in range(10, 0, -1):
+        # Moments counted in steps, then in seconds within one checkpoint's interval: seconds alone, measured on
+        # another run, say little on a machine whose speed changes.
+        step = generator.randrange((SETTINGS["steps"] - steps[-1]) // (2 * left + 2))
+        process = start("td3_bc", out, dataset, SETTINGS, "--resume", *more)
+        wait_for_checkpoint(out, steps[-1] + 1 + step)
+        time.sleep(generator.uniform(0, SETTINGS["checkpoint_seconds"]))
+        children = kill_and_check_that_nothing_survives(process)
+        assert more or children > len(SETTINGS["seeds"])
+        assert (f"resumed at step {steps[-1]}\n" in process.stdout.read()) == (steps[-1] > 0)
+        steps.append(Checkpoint.load(out).step)
+    assert f"resumed at step {steps[-1]}\n" in finish("td3_bc", out, dataset, SETTINGS, "--resume")
+    assert content(out) == expected, f"killed at {steps[1:]}"
+    print(f"resumed at {steps[1:]}; {time.monotonic() - begin:.0f} s in all")
 
 
 @pytest.mark.timeout(500)

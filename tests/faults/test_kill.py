@@ -29,16 +29,17 @@ SETTINGS = {
 
 SHORT = {
     **SETTINGS,
-    "steps": 1000,
+    "steps": 500,
     "hidden_dims": [8],
     "batch_size": 8,
-    "eval_every": 250,
+    "eval_every": 125,
+    "log_every": 100,
     "eval_episodes": 2,
     "final_episodes": 5,
     "checkpoint_seconds": 0.2,
 }
 SMALL_A2PR = {"actor_hidden_dims": [8], "vae_hidden_dims": [8]}
-SMALL_SPOT = {"vae_hidden_dims": [8], "vae_steps": 500}
+SMALL_SPOT = {"vae_hidden_dims": [8], "vae_steps": 250}
 SMALL_WINDOWS = {"steps": 300, "eval_every": 150, "width": 8, "layers": 1}
 SMALL_DT = {**SMALL_WINDOWS, "length": 4}
 SMALL_DOC = {**SMALL_WINDOWS, "past": 4, "future": 3, "negatives": 5, "candidates": 10, "encoder": "mlp"}
@@ -55,7 +56,7 @@ SMALL_PARL = {
     "head_size": 4,
     "eval_every": 150,
 }
-ONLINE = {"steps": 500, "online_steps": 500}
+ONLINE = {"online_steps": 500}
 HERE = "--workers=0"
 """No child processes; the bytes are the same."""
 

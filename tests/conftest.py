@@ -33,11 +33,11 @@ def _demo_is_read_once():
     """Remember what the demo's file holds: hundreds of tests train on it, and each reading starts a child process."""
     read, found = hdf5.read, {}
 
-    def remembering(path, keys, *more):
+    def remembering(path, keys, seconds=None):
         if path != DEMO_FILE:
-            return read(path, keys, *more)
+            return read(path, keys, seconds)
         if tuple(keys) not in found:
-            found[tuple(keys)] = read(path, keys, *more)
+            found[tuple(keys)] = read(path, keys, seconds)
         return copy.deepcopy(found[tuple(keys)])
 
     with pytest.MonkeyPatch.context() as patch:

@@ -130,7 +130,7 @@ def straight(tmp_path_factory, data_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("more", [[], [HERE]], ids=["workers", "no workers"])
 def test_ten_kills_at_random_moments(straight, tmp_path, more):
     """A run is killed ten times on its way: what a kill loses or does twice, no later step makes good."""

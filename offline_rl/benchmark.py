@@ -176,12 +176,15 @@ def _run(  # noqa: PLR0917
     suite: Suite, dataset: str, method: str, data: Path | None, results: Path, runs: Path, place: str
 ) -> bool:
     """Train a method on a dataset, unless another process does; say whether there was something to do."""
-    if all(path.exists() for path in result_paths(suite, dataset, method, results)):
+    paths = result_paths(suite, dataset, method, results)
+    if all(path.exists() for path in paths):
         return True
     out = runs / suite.name / _words(f"{_stem(dataset)} {method}")
     algorithm, settings = _settings(suite, dataset, suite.methods[method])
     try:
         with _claimed(out):
+            if all(path.exists() for path in paths):  # another process has finished it since we looked
+                return True
             logger.info("[%s] %s, %s", place, dataset, method)
             run = train(algorithm, located(dataset, data), **settings, out=str(out), resume=out.exists())
             collect((run.path,), out=results, method=method, note=suite.note)

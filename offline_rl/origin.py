@@ -16,6 +16,12 @@ _command: contextvars.ContextVar[str | None] = contextvars.ContextVar("command",
 
 def versions() -> dict[str, str]:
     """Return the versions that can change a number."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    # Each agent, checkpoint and evaluation asks, and the metadata of five packages are long texts.
     found = {"python": platform.python_version()}
     for package in ("offline-rl-suite", "torch", "numpy", "gymnasium", "mujoco"):
         try:

@@ -1,3 +1,4 @@
+import copy
 import os
 from pathlib import Path
 
@@ -6,6 +7,8 @@ import torch
 from helpers.clusters import slurm_cluster, slurm_is_here
 from helpers.needs import NO_RECORDINGS, RECORDINGS
 from helpers.settings import TINY
+
+from offline_rl.data import DEMO_FILE, hdf5
 
 torch.set_num_threads(1)
 
@@ -23,6 +26,23 @@ def _own_cache(tmp_path_factory):
     """Keep what the tests compute out of the user's cache folder, and the user's datasets out of the tests."""
     os.environ["OFFLINE_RL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["MINARI_DATASETS_PATH"] = str(tmp_path_factory.mktemp("minari"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _demo_is_read_once():
+    """Remember what the demo's file holds: hundreds of tests train on it, and each reading starts a child process."""
+    read, found = hdf5.read, {}
+
+    def remembering(path, keys, seconds=None):
+        if path != DEMO_FILE:
+            return read(path, keys, seconds)
+        if tuple(keys) not in found:
+            found[tuple(keys)] = read(path, keys, seconds)
+        return copy.deepcopy(found[tuple(keys)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hdf5, "read", remembering)
+        yield
 
 
 @pytest.fixture(autouse=True)

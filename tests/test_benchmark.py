@@ -24,7 +24,7 @@ from offline_rl.training.checkpoint import Checkpoint
 ROOT = Path(__file__).parent.parent
 SMALL = """
 datasets: [hopper-demo]
-options: {seeds: [0, 1], steps: 30, log_every: 10, eval_every: 0, final_episodes: 2}
+options: {seeds: [0, 1], steps: 30, log_every: 10, eval_every: 0, final_episodes: 2, workers: 0}
 methods:
   wide: {algorithm: bc, hidden_dims: [16]}
   a narrow one: {algorithm: bc, hidden_dims: [8]}
@@ -311,7 +311,7 @@ def test_a_report_and_a_comparison_are_functions_too(tmp_path):
 def pool(tmp_path_factory):
     """Train two settings of bc with two seeds each."""
     folder = tmp_path_factory.mktemp("pool")
-    settings = {"steps": 4, "eval_every": 0, "final_episodes": 2, "workers": 0, **TINY}
+    settings = {"steps": 4, "eval_every": 0, "final_episodes": 2, **TINY}
     return [
         orl.train("bc", "hopper-demo", out=str(folder / name), seeds=[0, 1], learning_rate=rate, **settings).path
         for name, rate in (("slow", 1e-4), ("fast", 1e-2))
@@ -344,7 +344,7 @@ def test_what_a_bandit_cannot_play_is_refused(pool, tmp_path):
     with pytest.raises(orl.RunError, match=r"needs a folder of its own; name it with --out"):
         orl.report(*pool, protocol="bandit")
     longer = orl.train(
-        "bc", "hopper-demo", out=str(tmp_path / "longer"), steps=5, workers=0, eval_every=0, final_episodes=2, **TINY
+        "bc", "hopper-demo", out=str(tmp_path / "longer"), steps=5, eval_every=0, final_episodes=2, **TINY
     )
     with pytest.raises(orl.RunError, match=r"longer differs from other runs of bc in steps; report it apart"):
         orl.report(pool[0], longer, out=tmp_path / "page", protocol="bandit", episodes=1)

@@ -32,8 +32,8 @@ ELSEWHERE = {
 NETWORKS = ["--hidden_dims", "8", "--batch_size", "8"]
 TRAIN = ["--quiet", "True", "--workers", "0", *NETWORKS]
 ADDED = {
-    "finetune": ["--final_episodes", "1", "--quiet", "True"],
-    "resume": ["--quiet", "True"],
+    "finetune": ["--final_episodes", "1", "--quiet", "True", "--workers", "0"],
+    "resume": ["--quiet", "True", "--workers", "0"],
     "evaluate": ["--episodes", "2"],
     "sweep": ["--run_cap", "1", "--steps", "20", "--eval_every", "10", "--final_episodes", "1", *NETWORKS],
 }

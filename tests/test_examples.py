@@ -1,6 +1,8 @@
+import functools
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -29,15 +31,32 @@ def run(*arguments, cwd, **environment):
     return done.stdout
 
 
-def test_a_loop_of_your_own_learns_to_go_home(tmp_path):
-    run(EXAMPLES / "own_loop.py", cwd=tmp_path)
+@pytest.fixture
+def example(tmp_path, monkeypatch, capsys):
+    """Give what runs an example in this process, its runs without workers, and returns what it printed.
+
+    That a plain script may start workers is tested with the runs.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "finetune"):
+        monkeypatch.setattr(orl, name, functools.partial(getattr(orl, name), workers=0))
+
+    def run(name):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_loop_of_your_own_learns_to_go_home(tmp_path, example):
+    example("own_loop.py")
     agent = orl.load_agent(tmp_path / "runs" / "own-loop")
     corners = np.array([[0.8, 0.8], [-0.8, 0.8], [0.8, -0.8], [-0.8, -0.8]])
     assert (np.sign(agent.act(corners)) == -np.sign(corners)).all()
 
 
-def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_best_day(tmp_path):
-    printed = run(EXAMPLES / "own_data.py", cwd=tmp_path)
+def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_best_day(tmp_path, example):
+    printed = example("own_data.py")
     _, best = map(float, re.search(r"earned (.*) on average, the best (.*), of", printed).groups())
     controller = float(re.search(r"the controller earns (\S+)", printed)[1])
     agent = float(re.search(r"the agent earns (\S+)", printed)[1])
@@ -50,8 +69,8 @@ def test_what_is_learned_from_a_controllers_log_beats_the_controller_and_its_bes
     assert len(dataset) == rows - cut, "the successor of a cut day's last row is in no row"
 
 
-def test_an_agent_is_trained_and_acts(tmp_path):
-    printed = run(EXAMPLES / "train_and_act.py", cwd=tmp_path)
+def test_an_agent_is_trained_and_acts(tmp_path, example):
+    printed = example("train_and_act.py")
     earned, score = map(float, re.search(r"it earned (\S+), a score of (\S+)$", printed).groups())
     agent = orl.load_agent(tmp_path / "runs" / "td3_bc-hopper-demo" / "agents" / "seed-0")
     again = rollout(agent.act, find_task("hopper"), "d4rl", [0]).returns[0]
@@ -59,8 +78,8 @@ def test_an_agent_is_trained_and_acts(tmp_path):
     assert score == pytest.approx(orl.normalized_score("hopper", again), abs=0.06)
 
 
-def test_a_callback_sees_every_evaluation(tmp_path):
-    printed = run(EXAMPLES / "callback.py", cwd=tmp_path)
+def test_a_callback_sees_every_evaluation(tmp_path, example):
+    printed = example("callback.py")
     rows = [row for row in orl.Run(tmp_path / "runs" / "td3_bc-hopper-demo").rows if row["kind"] == "evaluation"]
     assert [row["step"] for row in rows] == [0, 100, 200, 300, 400]
     best = max(rows, key=lambda row: row["score"])
@@ -68,8 +87,8 @@ def test_a_callback_sees_every_evaluation(tmp_path):
     assert printed.splitlines() == [*shown, f"best: {best['score']:.1f} at step {best['step']}"]
 
 
-def test_a_run_goes_on_online(tmp_path):
-    printed = run(EXAMPLES / "finetune_online.py", cwd=tmp_path)
+def test_a_run_goes_on_online(tmp_path, example):
+    printed = example("finetune_online.py")
     name = "iql-hopper-demo"
     records = [read_rows(tmp_path / "runs" / folder / "metrics.jsonl") for folder in (name, f"{name}-online")]
     offline, online = ([row for row in rows if row["kind"] == "final"] for rows in records)
@@ -90,7 +109,7 @@ def test_a_package_of_ones_own_adds_an_algorithm(tmp_path):
 
     assert re.search(r"^  weighted_bc +– Return-weighted behaviour cloning: imitates", command("algos"), re.MULTILINE)
     assert "temperature" in command("train", "weighted_bc", "--help")
-    options = ["--temperature=0.5", "--steps=50", "--final_episodes=2", "--out=run"]
+    options = ["--temperature=0.5", "--steps=50", "--final_episodes=2", "--out=run", "--workers=0"]
     assert "normalised score" in command("train", "weighted_bc", "--dataset", "hopper-demo", *options)
     assert "score" in command("evaluate", "run", "--episodes", "1")
 

@@ -249,7 +249,7 @@ def test_a_process_that_is_started_knows_no_lock(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_of_two_commands_that_start_at_once_one_ends_and_one_says_why_not(tmp_path):
-    flags = ["--hidden_dims=8", "--steps=5", "--batch_size=8", "--eval_every=0", "--final_episodes=0", "--quiet=True"]
+    flags = ["--hidden_dims=8", "--steps=5", "--batch_size=8", "--eval_every=0", "--final_episodes=0", "--workers=0"]
     line = [sys.executable, "-m", "offline_rl", "train", "bc", "--dataset=hopper-demo", *flags]
     for number in range(3):
         out = tmp_path / str(number)

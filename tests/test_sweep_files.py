@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from offline_rl.agent import algorithms, find_algorithm, setting_types
 from offline_rl.arguments import UsageError, train_settings
@@ -17,6 +16,15 @@ REFUSED = ["args_no_hyphens", "args_append_hydra", "args_override_hydra"]
 DISTRIBUTIONS = {None, "log_uniform_values"}
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+# Whoever runs any test collects this file, and this part of W&B takes longer to import than PyTorch.
+
+
+def as_w_and_b_reads(path):
+    from wandb.sdk.launch.sweeps.utils import load_sweep_config
+
+    return load_sweep_config(str(path))
 
 
 def ends(parameter):
@@ -35,6 +43,8 @@ def points(sweep):
 
 def command_of_agent(command, values, folder):
     """Return the command that W&B's agent starts, as ``wandb/wandb_agent.py`` puts it together."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
     variables = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
     file = folder / "config.json"
     file.write_text(variables["args_json"][0])
@@ -64,7 +74,7 @@ def test_every_algorithm_has_a_sweep_file():
 
 @each_file
 def test_a_file_is_what_w_and_b_calls_a_sweep(path):
-    sweep = load_sweep_config(str(path))
+    sweep = as_w_and_b_reads(path)
     assert set(sweep) <= {"program", "command", "method", "metric", "early_terminate", "parameters", "run_cap"}
     assert sweep["program"] == "offline-rl"
     assert sweep["method"] in ("grid", "random", "bayes")
@@ -85,7 +95,7 @@ def test_a_file_is_what_w_and_b_calls_a_sweep(path):
 
 @each_file
 def test_the_names_in_a_file_are_options(path):
-    sweep = load_sweep_config(str(path))
+    sweep = as_w_and_b_reads(path)
     settings = set(setting_types(path.stem))
     assert set(sweep["parameters"]) <= settings | {field.name for field in dataclasses.fields(TrainOptions)}
     own = set(sweep["parameters"]) & settings
@@ -95,7 +105,7 @@ def test_the_names_in_a_file_are_options(path):
 @each_file
 @pytest.mark.parametrize("macro", MACROS)
 def test_what_an_agent_passes_is_read_as_it_is_meant(path, macro, tmp_path):
-    sweep = load_sweep_config(str(path))
+    sweep = as_w_and_b_reads(path)
     for values in points(sweep):
         command = command_of_agent(with_macro(sweep["command"], macro), values, tmp_path)
         algorithm, understood, _ = read(command)
@@ -111,7 +121,7 @@ def test_what_an_agent_passes_is_read_as_it_is_meant(path, macro, tmp_path):
 @each_file
 @pytest.mark.parametrize("macro", REFUSED)
 def test_macros_for_other_command_lines_are_refused_with_a_hint(path, macro, tmp_path):
-    sweep = load_sweep_config(str(path))
+    sweep = as_w_and_b_reads(path)
     command = command_of_agent(with_macro(sweep["command"], macro), points(sweep)[0], tmp_path)
     with pytest.raises(UsageError, match=r"options begin with --, for instance --dataset=hopper-demo"):
         read(command)

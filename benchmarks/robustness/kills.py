@@ -114,7 +114,8 @@ class Kills:
 def prepare(folder: Path) -> None:
     """Make what the commands work on: a finished run, a sweep file, a suite, and a folder of results."""
     folder.mkdir(parents=True)
-    run(["train", "td3_bc", "--dataset=hopper-demo", "--steps=100", "--eval_every=0", "--out=old", *SMALL], folder)
+    words = ["train", "td3_bc", "--dataset=hopper-demo", "--steps=100", "--eval_every=0", "--out=old", "--workers=0"]
+    run([*words, *SMALL], folder)
     options = "--dataset=hopper-demo --steps=300 --eval_every=100 --checkpoint_seconds=0.2 " + " ".join(SMALL)
     words = ", ".join(f"'{word}'" for word in ["offline-rl", "train", "bc", *options.split(), "${args}"])
     (folder / "sweep.yaml").write_text(
@@ -163,19 +164,24 @@ def killed(process: subprocess.Popen[str]) -> tuple[int, int]:
     return len(family), len(alive)
 
 
-def kill(name: str, count: int, seed: int, *, say: Callable[[str], None] = lambda _: None) -> Kills:
+def kill(
+    name: str, count: int, seed: int, *, prepared: Path | None = None, say: Callable[[str], None] = lambda _: None
+) -> Kills:
     """Kill a command so many times, each at a moment of its own, and give it again.
 
     Args:
         name: A key of :data:`COMMANDS`.
         count: How many times.
         seed: Decides the moments.
+        prepared: What :func:`prepare` has made; by default it is made.
         say: Called with lines of progress.
     """
     command, found = COMMANDS[name], Kills()
     with tempfile.TemporaryDirectory(prefix="robustness-kills-") as scratch:
-        prepared, whole = Path(scratch) / "prepared", Path(scratch) / "whole"
-        prepare(prepared)
+        whole = Path(scratch) / "whole"
+        if prepared is None:
+            prepared = Path(scratch) / "prepared"
+            prepare(prepared)
         shutil.copytree(prepared, whole)
         begin = time.monotonic()
         status, said = run(command.words, whole)

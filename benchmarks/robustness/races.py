@@ -154,7 +154,7 @@ def _racer() -> None:
     dataset = orl.Dataset.from_arrays(
         generator.normal(size=(60, 3)), generator.uniform(-1, 1, (60, 1)), np.ones(60), ends, name="mine"
     )
-    settings = {"steps": STEPS, "eval_every": 0, "final_episodes": 0, "quiet": True}
+    settings = {"steps": STEPS, "eval_every": 0, "final_episodes": 0, "quiet": True, "workers": 0}
     small = {"hidden_dims": [4], "batch_size": 4}
     pool = WorkerPool()
     with contextlib.closing(pool):

@@ -232,7 +232,7 @@ def test_names_go_from_a_table_through_training_into_the_agent(tmp_path):
     rows = np.random.default_rng(0).normal(size=(40, 2))
     columns = {"observation_flow": rows[:, 0], "observation_temp": rows[:, 1] * 9, "action_valve": rows[:, 0] ** 2}
     table = pandas.DataFrame({**columns, "reward": 0.0, "episode": 1})
-    quick = {"hidden_dims": [8], "batch_size": 8, "eval_every": 0, "final_episodes": 0, "quiet": True}
+    quick = {"hidden_dims": [8], "batch_size": 8, "eval_every": 0, "final_episodes": 0, "workers": 0}
     run = orl.train("bc", orl.Dataset.from_table(table), out=str(tmp_path / "run"), steps=3, **quick)
     agent = run.agents[0]
     assert agent.observation_names == ("observation_flow", "observation_temp")

@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from offline_rl.algos.td3_bc import TD3BC, Config
 from offline_rl.training.evaluation import RAW_RETURNS, Evaluation
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub():
     with running_hub() as hub:
         yield hub
@@ -33,38 +35,63 @@ def agent():
     return agent
 
 
-def python(code, tmp_path, **environment):
-    """Run code in a fresh process whose Hub is ours, and which knows no other."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    settings = {
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    return subprocess.run(
-        [sys.executable, "-c", f"import offline_rl as orl\n{code}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-        cwd=tmp_path,
-        env={**clean, **settings, **environment},
-    )
+class Visitor:
+    """A fresh process whose Hub is ours, and which knows no other; it executes what it is told.
+
+    Args:
+        folder: Where it works.
+        **environment: What it knows from the beginning.
+    """
+
+    LOOP = """
+import contextlib, io, json, os, sys
+import offline_rl as orl
+for line in sys.stdin:
+    code, environment = json.loads(line)
+    os.environ.update(environment)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(code, {"orl": orl})
+    print(json.dumps(said.getvalue().splitlines()), flush=True)
+"""
+
+    def __init__(self, folder, **environment):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        settings = {
+            "HF_HOME": str(folder / "cache"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        command, known = [sys.executable, "-c", self.LOOP], {**clean, **settings, **environment}
+        self.folder, self._process = folder, subprocess.Popen(command, cwd=folder, env=known, **pipes)
+
+    def __call__(self, code, **environment):
+        """Execute code, from now on with these variables; return the lines that it prints."""
+        self._process.stdin.write(f"{json.dumps([code, environment])}\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self):
+        self._process.communicate(timeout=100)
+
+
+@pytest.fixture(scope="module")
+def visitor(hub, tmp_path_factory):
+    with contextlib.closing(Visitor(tmp_path_factory.mktemp("visitor"), HF_ENDPOINT=hub.address)) as visitor:
+        yield visitor
 
 
 LOAD = "agent = orl.load_agent('hf://somebody/hopper'{})\nprint(agent.act([1, 2, 3]).tolist())\n"
 SAY = "try:\n    {}\nexcept orl.AgentError as error:\n    print(error)\n"
 
 
-def test_an_agent_goes_up_and_comes_down_again(hub, agent, tmp_path):
-    agent.save(tmp_path / "mine")
-    push = "address = orl.load_agent('mine').push_to_hub('somebody/hopper')\nprint(address)\n"
-    sent = python(push, tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN="hf_good")
-    assert sent.returncode == 0, sent.stderr
-    assert sent.stdout.startswith(f"{hub.address}/somebody/hopper/commit/")
+def test_an_agent_goes_up_and_comes_down_again(hub, visitor, agent, tmp_path):
+    agent.save(visitor.folder / "mine")
+    (address,) = visitor("print(orl.load_agent('mine').push_to_hub('somebody/hopper'))", HF_TOKEN="hf_good")
+    assert address.startswith(f"{hub.address}/somebody/hopper/commit/")
     (files,) = hub.repositories["somebody/hopper"]
     assert set(files) == {*FILES, "README.md"}
-    assert all(files[name] == (tmp_path / "mine" / name).read_bytes() for name in FILES)
+    assert all(files[name] == (visitor.folder / "mine" / name).read_bytes() for name in FILES)
     card = files["README.md"].decode()
     assert "hopper-medium-v2" in card
     assert "abc123" in card
@@ -76,13 +103,9 @@ def test_an_agent_goes_up_and_comes_down_again(hub, agent, tmp_path):
     hub.repositories["somebody/hopper"].append({**files, **newer, "setup.py": b"raise SystemExit"})
     first = hub.sha_of("somebody/hopper", 0)
     hub.requests.clear()
-    both = python(
-        LOAD.format("") + LOAD.format(f", revision={first!r}") + SAY.format("orl.load_agent('mine', revision='main')"),
-        tmp_path,
-        HF_ENDPOINT=hub.address,
+    newest, oldest, said = visitor(
+        LOAD.format("") + LOAD.format(f", revision={first!r}") + SAY.format("orl.load_agent('mine', revision='main')")
     )
-    assert both.returncode == 0, both.stderr
-    newest, oldest, said = both.stdout.splitlines()
     assert np.allclose(eval(newest), other.act([1, 2, 3]))
     assert np.allclose(eval(oldest), agent.act([1, 2, 3]))
     assert "mine is a folder, which has no revisions" in said
@@ -90,33 +113,25 @@ def test_an_agent_goes_up_and_comes_down_again(hub, agent, tmp_path):
     assert read == set(FILES)
 
     # What was read once is there without a network; what was not gives one sentence.
-    offline = python(
-        LOAD.format("") + SAY.format("orl.load_agent('hf://somebody/else')"),
-        tmp_path,
-        HF_ENDPOINT=hub.address,
-        HF_HUB_OFFLINE="1",
-    )
-    assert offline.returncode == 0, offline.stderr
-    action, said = offline.stdout.splitlines()
+    with contextlib.closing(Visitor(visitor.folder, HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1")) as offline:
+        action, said = offline(LOAD.format("") + SAY.format("orl.load_agent('hf://somebody/else')"))
     assert action == newest
     assert said.startswith("hf://somebody/else is not to be had from the Hugging Face Hub: it cannot be")
     assert "HF_HUB_OFFLINE is set" in said
 
 
-def test_what_the_hub_refuses_is_one_sentence(hub, agent, tmp_path):
-    agent.save(tmp_path / "mine")
+def test_what_the_hub_refuses_is_one_sentence(hub, visitor, agent):
+    agent.save(visitor.folder / "ours")
     hub.repositories["somebody/empty"] = [{"README.md": b"nothing"}]
     calls = [
         "orl.load_agent('hf://somebody/missing')",
         "orl.load_agent('hf://somebody/empty')",
         "orl.load_agent('hf://somebody/empty', revision='v9')",
-        "orl.load_agent('mine').push_to_hub('somebody/hopper')",
-        "orl.load_agent('mine').push_to_hub('hopper')",
+        "orl.load_agent('ours').push_to_hub('somebody/hopper')",
+        "orl.load_agent('ours').push_to_hub('hopper')",
         "orl.load_agent('hf://hopper')",
     ]
-    done = python("".join(map(SAY.format, calls)), tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN="hf_bad")
-    assert done.returncode == 0, done.stderr
-    missing, empty, revision, refused, unnamed, malformed = done.stdout.splitlines()
+    missing, empty, revision, refused, unnamed, malformed = visitor("".join(map(SAY.format, calls)), HF_TOKEN="hf_bad")
     assert missing.startswith("hf://somebody/missing is not to be had from the Hugging Face Hub: there is")
     assert empty == "hf://somebody/empty has no agent.json, so it is no agent"
     assert revision.endswith(": it has no such revision")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.commands import offline_rl
 from helpers.records import made
 from helpers.settings import TINY
 
@@ -22,13 +23,13 @@ from offline_rl.training.evaluation import evaluate, trace
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(*arguments, cwd=None):
+def process(*arguments, cwd=None):
     command = [sys.executable, "-m", "offline_rl", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_a_misspelt_dataset_is_one_line_and_writes_nothing(tmp_path):
-    done = run("train", "td3_bc", "--dataset", "hoper-medium-v2", cwd=tmp_path)
+    done = process("train", "td3_bc", "--dataset", "hoper-medium-v2", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "error: unknown dataset 'hoper-medium-v2'; did you mean 'hopper-medium-v2'?\n"
@@ -172,7 +173,7 @@ def test_two_values_for_one_option_are_refused():
     ],
 )
 def test_help_is_everywhere(command):
-    done = run(*command)
+    done = offline_rl(*command)
     assert done.returncode == 0
     assert "usage" in done.stdout or "offline-rl train ALGO" in done.stdout
 
@@ -247,7 +248,7 @@ def test_what_is_given_by_place_may_be_named(capsys):
 
 
 def test_help_of_an_algorithm_has_a_sentence_for_each_setting():
-    text = " ".join(run("train", "td3_bc", "--help").stdout.replace("│", " ").split())
+    text = " ".join(offline_rl("train", "td3_bc", "--help").stdout.replace("│", " ").split())
     assert "Weight of the Q term against the behaviour-cloning term." in text
     assert "Updates of each agent on the dataset." in text
 
@@ -258,9 +259,9 @@ def trained(tmp_path_factory):
     (folder / "settings.yaml").write_text(
         "hidden_dims: [16]\nbatch_size: 16\ntop_fraction: 0.5\nsteps: 30\nlearning_rate: 1e-3\ndata_mode: d4rl\n"
     )
-    done = run(
+    done = process(
         *["train", "bc", "--dataset", "hopper-demo", "--config", "settings.yaml", "--top-fraction=0.25"],
-        *["--eval_every", "0", "--final-episodes", "2", "--seeds", "0", "1", "--out", "run"],
+        *["--eval_every", "0", "--final-episodes", "2", "--seeds", "0", "1", "--out", "run", "--workers", "1"],
         cwd=folder,
     )
     return folder, done
@@ -287,7 +288,8 @@ def test_flags_beat_the_config_file_and_it_beats_the_defaults(trained):
 
 def test_a_runs_own_config_repeats_it(trained):
     folder, _ = trained
-    done = run("train", "bc", "--config", "run/config.json", "--out", "again", "--quiet", cwd=folder)
+    words = ["train", "bc", "--config", "run/config.json", "--out", "again", "--quiet", "--workers=0"]
+    done = offline_rl(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     names = [f"agents/seed-{seed}/weights.safetensors" for seed in (0, 1)]
     assert all((folder / "run" / name).read_bytes() == (folder / "again" / name).read_bytes() for name in names)
@@ -295,11 +297,11 @@ def test_a_runs_own_config_repeats_it(trained):
 
 def test_evaluate_scores_a_run_and_an_agent(trained):
     folder, _ = trained
-    all_of_them = json.loads(run("evaluate", "run", "--episodes", "3", "--json", cwd=folder).stdout)
-    one = json.loads(run("evaluate", "--json", "run/agents/seed-1", "--episodes=3", cwd=folder).stdout)
+    all_of_them = json.loads(process("evaluate", "run", "--episodes", "3", "--json", cwd=folder).stdout)
+    one = json.loads(offline_rl("evaluate", "--json", "run/agents/seed-1", "--episodes=3", cwd=folder).stdout)
     assert [result["agent"] for result in all_of_them] == ["run/agents/seed-0", "run/agents/seed-1"]
     assert one[0]["score"] == all_of_them[1]["score"]
-    assert "D4RL" in run("evaluate", "--help").stdout
+    assert "D4RL" in offline_rl("evaluate", "--help").stdout
 
 
 def test_evaluate_says_how_far_the_mean_over_seeds_can_be_trusted(trained, capsys):
@@ -320,7 +322,7 @@ def test_evaluate_says_how_far_the_mean_over_seeds_can_be_trusted(trained, capsy
 
 def test_export_writes_one_agents_policy(trained, capsys):
     folder, _ = trained
-    done = run("export", "run", "--seed", "1", "--out", "policy.pt2", cwd=folder)
+    done = process("export", "run", "--seed", "1", "--out", "policy.pt2", cwd=folder)
     assert done.returncode == 0, done.stderr
     said = r"policy.pt2: bc of run/agents/seed-1; its actions differ from the agent's by at most \d\.\de[-+]\d\d\n"
     assert re.fullmatch(said, done.stdout)
@@ -373,7 +375,7 @@ def test_evaluate_draws_what_an_agent_decides(tmp_path):
     settings = {**TINY, "steps": 20, "eval_every": 0, "final_episodes": 0}
     trained = orl.train("famo2o", "hopper-demo", out=str(tmp_path / "run"), **settings)
     figure = tmp_path / "balance.png"
-    done = run("evaluate", str(trained.path), "--episodes", "1", "--figure", str(figure))
+    done = offline_rl("evaluate", trained.path, "--episodes", "1", "--figure", figure)
     assert done.returncode == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
     agent = trained.agents[0]
@@ -381,7 +383,7 @@ def test_evaluate_draws_what_an_agent_decides(tmp_path):
     assert len(values) == int(evaluate(agent, "hopper", episodes=1).lengths[0])
     assert all(1 <= value <= 5 for value in values)
     assert len(set(values)) > 1
-    missing = run("evaluate", str(trained.path), "--figure", str(tmp_path / "no" / "x.png"))
+    missing = offline_rl("evaluate", trained.path, "--figure", tmp_path / "no" / "x.png")
     assert missing.returncode == 2
     assert "choose another --figure" in missing.stderr
 
@@ -391,16 +393,16 @@ def test_evaluate_and_the_report_tell_of_every_target(tmp_path):
     small = {**TINY, "steps": 20, "eval_every": 0, "final_episodes": 2, "width": 8, "layers": 1, "length": 3}
     flags = [f"--{name}={value}" for name, value in small.items() if name != "quiet"]
     path = tmp_path / "run"
-    trained = run(
+    trained = offline_rl(
         "train", "dt", "--dataset", "hopper-demo", "--out", str(path), *flags, "--target_returns", "300", "90"
     )
     assert trained.returncode == 0, trained.stderr
     assert "asked for 90 " in trained.stdout
     agent = path / "agents" / "seed-0"
     played = evaluate(orl.load_agent(agent), "hopper", episodes=3)
-    told = run("evaluate", str(agent), "--episodes", "3").stdout.splitlines()
+    told = offline_rl("evaluate", agent, "--episodes", "3").stdout.splitlines()
     assert [line.split("  ")[1] for line in told[2:4]] == ["agent, asked for 300", "agent, asked for 90"]
-    found = json.loads(run("evaluate", str(agent), "--episodes", "3", "--json").stdout)[0]
+    found = json.loads(offline_rl("evaluate", agent, "--episodes", "3", "--json").stdout)[0]
     assert found["return"] == found["asked_for"]["300"]["return"] == played.returns.mean()
     assert found["asked_for"]["90"]["return"] == played.by_target_return["90"].returns.mean()
 

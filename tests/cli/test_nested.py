@@ -15,7 +15,8 @@ from offline_rl.files import sealed, write_json
 from offline_rl.sweep.file import read_sweep
 from offline_rl.training.run import Run
 
-PARL = {"num_labels": 20, "segment_length": 5, "rounds": 1, "round_steps": 5, "upper_steps": 1, "reward_epochs": 1}
+REWARDS = {"reward_hidden_dims": [8], "reward_epochs": 1, "head_size": 4}
+PARL = {**REWARDS, "num_labels": 20, "segment_length": 5, "rounds": 1, "round_steps": 5, "upper_steps": 1}
 RUN = {**TINY, "steps": 20, "eval_every": 0, "final_episodes": 0, "log_every": 10}
 MOVED = ("discount", "target_rate", "actor_learning_rate", "critic_learning_rate")
 IQLS = {"expectile": 0.7, "beta": 3.0, "weight_limit": 100.0, "deterministic": False, "value_learning_rate": 3e-4}

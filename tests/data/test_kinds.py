@@ -102,7 +102,8 @@ def test_a_parquet_file_that_declares_more_than_it_can_hold_is_refused(tmp_path,
 def test_a_text_stored_once_for_many_rows_is_not_copied_for_each(tmp_path):
     rows = 100_000
     frame = pandas.DataFrame({"observation_0": np.arange(rows), "action_0": np.sin(np.arange(rows)), "reward": 1.0})
-    frame.assign(episode=pandas.Categorical(["x" * 100_000] * rows)).to_parquet(tmp_path / "own.parquet")
+    episode = pandas.Categorical.from_codes(np.zeros(rows, int), ["x" * 100_000])
+    frame.assign(episode=episode).to_parquet(tmp_path / "own.parquet")
     assert len(load_dataset(tmp_path / "own.parquet")) == rows - 1
 
 

@@ -398,7 +398,7 @@ def test_the_command_line_announces_counted_ends_and_a_run_records_them(
     assert "episode ends      counted, every 1,000 steps" in said.out
     assert "warning: " in said.err
     assert "taken to be cut every 1,000 steps" in said.err
-    flags = ["--steps=2", "--eval_every=0", "--final_episodes=0", "--hidden_dims=[8]", "--batch_size=8", "--quiet"]
+    flags = ["--steps=2", "--eval_every=0", "--final_episodes=0", "--hidden_dims=[8]", "--batch_size=8", "--workers=0"]
     other = write(recorded(make_arrays, 1500), "other.hdf5")  # Python says the same warning once
     assert main(["train", "bc", "--dataset", str(other), "--data_mode", "d4rl", "--out", "run", *flags]) == 0
     assert "taken to be cut every 1,000 steps" in capsys.readouterr().err

@@ -370,7 +370,7 @@ def test_the_command_line_takes_a_table(tmp_path, monkeypatch, capsys):
     frame().to_csv("own.csv", index=False)
     assert main(["datasets", "own.csv"]) == 0
     assert "5 (mode exact)" in capsys.readouterr().out
-    flags = ["--steps=5", "--eval_every=0", "--final_episodes=0", "--hidden_dims=[8]", "--quiet"]
+    flags = ["--steps=5", "--eval_every=0", "--final_episodes=0", "--hidden_dims=[8]", "--workers=0"]
     assert main(["train", "td3_bc", "--dataset", "own.csv", *flags]) == 0
     agent = orl.load_agent("runs/td3_bc-own/agents/seed-0")
     assert -1 <= agent.act(np.array([1.0, 10.0]))[0] <= 3

@@ -125,7 +125,7 @@ def test_an_hdf5_file_that_names_a_path_trains_only_without_evaluation(tmp_path)
         file["rewards"], file["terminals"] = np.zeros(rows), np.arange(rows) % 50 == 49
         file["timeouts"] = np.zeros(rows, bool)
         file.attrs["environment"] = json.dumps(described(xml_file="./mesh.xml"))
-    settings = {"steps": 2, "hidden_dims": [8], "batch_size": 8, "quiet": True, "out": str(tmp_path / "run")}
+    settings = {"steps": 2, "hidden_dims": [8], "batch_size": 8, "workers": 0, "out": str(tmp_path / "run")}
     with pytest.raises(TaskError, match="'xml_file', which is not taken from a file"):
         orl.train("bc", path, **settings)
     assert orl.train("bc", path, eval_every=0, final_episodes=0, **settings).agents

@@ -2,8 +2,14 @@
 
 import signal
 
-TINY = {"hidden_dims": [16, 16], "batch_size": 16, "eval_episodes": 2, "quiet": True}
-"""Make a run of a few hundred updates take a moment."""
+TINY = {"hidden_dims": [16, 16], "batch_size": 16, "eval_episodes": 2, "quiet": True, "workers": 0}
+"""Make a run of a few hundred updates take a moment, in this process: each child would import PyTorch again.
+
+A run in child processes leaves the same bytes (tests/training/test_loop.py). Tests about processes say WITH_WORKERS.
+"""
+
+WITH_WORKERS = {**TINY, "workers": None}
+"""The same in child processes, as runs are by default."""
 
 
 def without_timings(rows):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.needs import needs_kernel
-from helpers.settings import Stopping
+from helpers.settings import WITH_WORKERS, Stopping
 
 import offline_rl as orl
 from offline_rl.errors import Interrupted
@@ -155,9 +155,9 @@ def test_processes_that_start_together_build_once(tmp_path):
 
 
 @needs_kernel
-def test_a_run_keeps_its_kernel_and_says_where_it_cannot_go_on(monkeypatch, tmp_path, tiny):
-    settings = {**tiny, "steps": 400, "eval_every": 0, "final_episodes": 0, "log_every": 20}
-    settings |= {"out": str(tmp_path / "run"), "seeds": [0, 1]}
+def test_a_run_keeps_its_kernel_and_says_where_it_cannot_go_on(monkeypatch, tmp_path):
+    settings = {**WITH_WORKERS, "steps": 400, "eval_every": 0, "final_episodes": 0, "log_every": 20}
+    settings |= {"out": str(tmp_path / "run"), "seeds": [0]}
     options, own = split_settings("bc", settings)
     plan, stop = Plan.make("bc", "hopper-demo", TrainOptions(**options), own), Stop()
     with contextlib.closing(WorkerPool()) as pool, pytest.raises(Interrupted):

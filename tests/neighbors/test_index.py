@@ -545,7 +545,7 @@ def test_walker2d_row_for_row(data_folder):
     generator = np.random.default_rng(0)
     indexes = [index_of(states, actions, 2.0, method, lists=64) for method in ("brute", "tree", "lists")]
     for deviation in (0.1, 0.3, 0.6, None):
-        for number in range(20):
+        for number in range(12):
             rows = generator.integers(len(states), size=256)
             if deviation is None:
                 queries = generator.uniform(-1, 1, (256, actions.shape[1]))

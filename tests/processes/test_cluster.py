@@ -19,7 +19,8 @@ from offline_rl.training.checkpoint import Checkpoint
 
 SUITE = """
 datasets: [hopper-demo]
-options: {seeds: [0], steps: STEPS, log_every: 1000, eval_every: 0, final_episodes: 1, checkpoint_seconds: 0.2}
+options:
+  {seeds: [0], steps: STEPS, log_every: 1000, eval_every: 0, final_episodes: 1, checkpoint_seconds: 0.2, workers: 0}
 methods:
   one: {algorithm: bc, hidden_dims: [8]}
   two: {algorithm: bc, hidden_dims: [9]}
@@ -80,7 +81,7 @@ def test_two_local_workers_share_the_runs(tmp_path):
 @pytest.mark.slow
 def test_workers_stop_with_their_launcher_and_what_they_did_is_kept(tmp_path):
     """Broken by workers without a leash: they would go on, and hold the runs."""
-    suite = write_suite(tmp_path, 20_000)
+    suite = write_suite(tmp_path, 10_000)
     process = start(suite, "--workers", "2")
     wait_for(lambda: len(trained(suite)) == 2, process=process)
     process.send_signal(signal.SIGKILL)
@@ -90,7 +91,7 @@ def test_workers_stop_with_their_launcher_and_what_they_did_is_kept(tmp_path):
     )
     steps = trained(suite)
     assert len(steps) == 2
-    write_suite(tmp_path, 20_000)
+    write_suite(tmp_path, 10_000)
     logs = finish(start(suite, "--workers", "2"), suite)
     assert all(f"resumed at step {step}\n" in logs for step in steps.values())
 

@@ -43,7 +43,7 @@ def reproduce(command, out):
     """Run a printed command, but with the seed of the trials and into another folder."""
     words = [word for word in shlex.split(command)[1:] if not word.startswith("--out=")]
     assert words[-5:] == ["--seeds", "10", "11", "12", "13"]
-    assert main([*words[:-5], "--seeds=0", f"--out={out}", "--quiet"]) == 0
+    assert main([*words[:-5], "--seeds=0", f"--out={out}", "--workers=0"]) == 0
     return orl.Run(out)
 
 
@@ -177,7 +177,7 @@ def test_hyperband_stops_a_third_of_sixteen_trials(tmp_path, goal, name):
         run_cap=16,
         parameters={"actor_learning_rate": {"distribution": "log_uniform_values", "min": 1.0e-6, "max": 1.0e-2}},
     )
-    assert start(file, tmp_path / "out").wait(timeout=500) == 0
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}"]) == 0
     trials = summary_of(tmp_path / "out")["trials"]
     stopped = [trial for trial in trials if trial["state"] == "stopped early"]
     assert len(trials) == 16

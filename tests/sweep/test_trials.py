@@ -26,7 +26,7 @@ def check(folder, parameters, algorithm="td3_bc", concurrent=4, **options):
     assert len({trial["run"] for trial in trials}) == len(trials)
     for number, trial in enumerate(trials):
         settings = {**TINY, **options, **trial["parameters"]}
-        alone = orl.train(algorithm, **settings, out=folder / f"alone-{number}", quiet=True)
+        alone = orl.train(algorithm, **settings, out=folder / f"alone-{number}", workers=0)
         assert content(orl.Run(folder / "out" / trial["run"])) == content(alone), trial
     return trials
 

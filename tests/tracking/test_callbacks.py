@@ -11,7 +11,7 @@ from offline_rl.tracking.callbacks import TolerantCallback
 from offline_rl.tracking.record import Record, read_rows
 from offline_rl.training.checkpoint import Checkpoint
 
-SETTINGS = {**TINY, "workers": 0, "steps": 20, "log_every": 10, "eval_every": 0, "final_episodes": 0}
+SETTINGS = {**TINY, "steps": 20, "log_every": 10, "eval_every": 0, "final_episodes": 0}
 
 
 def train(out, **more):

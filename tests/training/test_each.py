@@ -17,6 +17,7 @@ from offline_rl.errors import OfflineRLError
 from offline_rl.sweep.file import read_sweep
 
 SCHEDULE = {"steps": 200, "eval_every": 100, "log_every": 50, "final_episodes": 4}
+ONLINE = {"steps": 20, "eval_every": 0, "final_episodes": 1, "quiet": True, "workers": 0}
 EACH = {"alpha": [1.0, 7.5], "critic_learning_rate": [1e-3, 1e-4]}
 
 
@@ -65,14 +66,13 @@ def test_a_run_can_be_repeated_from_its_config(run):
 
 
 def test_going_on_online_keeps_the_settings(run, tmp_path):
-    online = orl.finetune(run, steps=20, eval_every=0, final_episodes=1, quiet=True, out=str(tmp_path / "online"))
+    online = orl.finetune(run, out=str(tmp_path / "online"), **ONLINE)
     assert [agent.config.critic_learning_rate for agent in online.agents.values()] == [1e-3, 1e-4]
     assert results_of("online", online.config, online.rows)[1]["offline_run"]["config"]["alpha"] == 7.5
 
 
 def test_going_on_online_may_give_all_the_same(run, tmp_path):
-    schedule = {"steps": 20, "eval_every": 0, "final_episodes": 1, "quiet": True}
-    online = orl.finetune(run, alpha=3.0, out=str(tmp_path / "online"), **schedule)
+    online = orl.finetune(run, alpha=3.0, out=str(tmp_path / "online"), **ONLINE)
     assert [agent.config.alpha for agent in online.agents.values()] == [3.0, 3.0]
     assert online.config["options"]["each"] == {"critic_learning_rate": [1e-3, 1e-4]}
 

@@ -162,7 +162,7 @@ def test_an_online_phase_goes_on_too(tmp_path):
         train(tmp_path / "run", 50, online_steps=20, resume=True)
     assert content(train(tmp_path / "run", 30, **settings, resume=True)) == straight
     train(tmp_path / "offline", 30)
-    more = {"final_episodes": 2, "eval_every": 30, "eval_episodes": 1, "log_every": 25, "quiet": True}
+    more = {"final_episodes": 2, "eval_every": 30, "eval_episodes": 1, "log_every": 25, "quiet": True, "workers": 0}
     orl.finetune(tmp_path / "offline", steps=20, out=str(tmp_path / "tuned"), **more)
     tuned = orl.finetune(tmp_path / "offline", steps=40, out=str(tmp_path / "tuned"), resume=True, **more)
     assert content(tuned)[:2] == straight[:2]

@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 import torch
-from helpers.settings import TINY, Stopping, without_timings
+from helpers.settings import WITH_WORKERS, Stopping, without_timings
 
 import offline_rl as orl
 from offline_rl.algos.td3_bc import TD3BC
@@ -19,7 +19,7 @@ from offline_rl.training.run import carry_out
 from offline_rl.training.trainer import Stop
 from offline_rl.training.workers import WorkerPool
 
-SETTINGS = {**TINY, "seeds": [0, 1], "steps": 60, "eval_every": 25, "log_every": 20, "final_episodes": 2}
+SETTINGS = {**WITH_WORKERS, "seeds": [0, 1], "steps": 60, "eval_every": 25, "log_every": 20, "final_episodes": 2}
 ONLINE = {"online_steps": 30, "checkpoint_seconds": 0.0}
 NO_EPISODES = {"eval_every": 0, "final_episodes": 0}
 

@@ -82,6 +82,6 @@ def test_an_interval_goes_on_where_it_was_cut():
 
 def test_rows_are_the_same_alone_and_beside_others(tmp_path):
     settings = {**TINY, "steps": 30, "log_every": 10, "eval_every": 0, "final_episodes": 0}
-    both = orl.train("td3_bc", "hopper-demo", seeds=[0, 1], workers=1, out=str(tmp_path / "both"), **settings)
+    both = orl.train("td3_bc", "hopper-demo", seeds=[0, 1], out=str(tmp_path / "both"), **settings)
     alone = orl.train("td3_bc", "hopper-demo", seeds=[1], out=str(tmp_path / "alone"), **settings)
     assert without_timings(alone.rows) == [row for row in without_timings(both.rows) if row["seed"] == 1]

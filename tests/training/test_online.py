@@ -1,22 +1,21 @@
-"""Whole runs through both phases, with real processes and the real simulator."""
+"""Whole runs through both phases, with the real simulator; one with child processes, to whose bytes all others come."""
 
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from helpers.commands import offline_rl
 from helpers.settings import TINY, without_timings
 
 import offline_rl as orl
 from offline_rl.training.checkpoint import ReplayFile
 from offline_rl.training.options import FinetuneOptions, TrainOptions
 
-SETTINGS = {**TINY, "steps": 200, "eval_every": 100, "log_every": 50, "final_episodes": 3}
-ONLINE = 150
+SETTINGS = {**TINY, "steps": 100, "eval_every": 50, "log_every": 25, "final_episodes": 3}
+ONLINE = 75
 SEEDS = [0, 1]
 
 
@@ -31,9 +30,10 @@ def replay(run, seed, size=11, actions=3):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Give a run of two seeds through both phases."""
+    """Give a run of two seeds through both phases, each in a process of its own."""
     out = tmp_path_factory.mktemp("both") / "run"
-    return orl.train("td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(out), **SETTINGS)
+    settings = {**SETTINGS, "workers": None}
+    return orl.train("td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(out), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +46,23 @@ def offline(tmp_path_factory):
 
 def test_each_phase_ends_with_its_final_evaluation(both, offline):
     rows = [row for row in both.rows if row["seed"] == 0]
-    assert [row["step"] for row in rows if row["kind"] == "final"] == [200, 350]
-    assert [row["step"] for row in rows if row["kind"] == "evaluation"] == [0, 100, 300]
-    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(50, 351, 50))
+    assert [row["step"] for row in rows if row["kind"] == "final"] == [100, 175]
+    assert [row["step"] for row in rows if row["kind"] == "evaluation"] == [0, 50, 150]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(25, 176, 25))
     last = rows[[row["kind"] for row in rows].index("final")]
     assert without_timings([last]) == without_timings([offline.rows[-2]])
     assert both.scores[0] == rows[-1]["score"]
 
 
 def test_the_offline_phase_is_the_offline_run(both, offline):
-    kept = [row for row in without_timings(both.rows) if row["step"] <= 200]
+    kept = [row for row in without_timings(both.rows) if row["step"] <= 100]
     assert kept == without_timings(offline.rows)
 
 
 def test_the_log_counts_episodes_only_online(both):
     train = [row for row in both.rows if row["kind"] == "train"]
-    assert all("online_episodes" not in row for row in train if row["step"] <= 200)
-    assert all(row["online_episodes"] >= 0 for row in train if row["step"] > 200)
+    assert all("online_episodes" not in row for row in train if row["step"] <= 100)
+    assert all(row["online_episodes"] >= 0 for row in train if row["step"] > 100)
 
 
 def test_what_was_collected_is_what_the_simulator_does(both):
@@ -90,14 +90,13 @@ def test_finetuning_a_finished_run_is_the_second_phase(both, offline, tmp_path):
     assert [weights(run, seed) for seed in SEEDS] == [weights(both, seed) for seed in SEEDS]
     assert without_timings(run.rows) == without_timings(both.rows)
     assert {path: path.read_bytes() for path in before} == before
-    assert run.config["offline"]["options"]["steps"] == 200
+    assert run.config["offline"]["options"]["steps"] == 100
     assert run.config["options"]["online_steps"] == ONLINE
 
 
 def test_a_setting_can_change_when_the_run_goes_online(both, offline, tmp_path):
-    run = orl.finetune(
-        offline, steps=30, alpha=9.0, eval_every=0, final_episodes=0, quiet=True, out=str(tmp_path / "x")
-    )
+    settings = {"eval_every": 0, "final_episodes": 0, "quiet": True, "workers": 0}
+    run = orl.finetune(offline, steps=30, alpha=9.0, out=str(tmp_path / "x"), **settings)
     assert run.config["config"]["alpha"] == 9.0
     assert run.config["offline"]["config"]["alpha"] == 2.5
 
@@ -112,12 +111,12 @@ def test_playing_more_evaluations_changes_no_weight(both, tmp_path):
 def test_a_member_learns_online_as_it_would_alone(both, tmp_path):
     alone = orl.train("td3_bc", "hopper-demo", seeds=[1], online_steps=ONLINE, out=str(tmp_path / "alone"), **SETTINGS)
     together = orl.train(
-        "td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, workers=1, out=str(tmp_path / "one"), **SETTINGS
+        "td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(tmp_path / "one"), **SETTINGS
     )
     assert weights(alone, 1) == weights(both, 1) == weights(together, 1)
 
 
-@pytest.mark.parametrize("moment", [60, 201, 260])
+@pytest.mark.parametrize("moment", [30, 101, 130])
 def test_stopped_in_either_phase_and_resumed_a_run_ends_in_the_same_bytes(both, tmp_path, moment, monkeypatch):
     """The trainer is told to stop after update ``moment``; what lies beyond the checkpoint on disk is cut off."""
     from offline_rl.errors import Interrupted
@@ -129,14 +128,14 @@ def test_stopped_in_either_phase_and_resumed_a_run_ends_in_the_same_bytes(both, 
         patch.setattr(
             Trainer, "_next_boundary", lambda self: min(x for x in (moment, boundary(self)) if x > self._step)
         )
-        at = Trainer._log if moment % 50 == 0 else Trainer._collect
+        collect = Trainer._collect
 
         def stop(self, *arguments, **keywords):
-            at(self, *arguments, **keywords)
+            collect(self, *arguments, **keywords)
             if self._step == moment:
                 self._stop.signal = signal.SIGINT
 
-        patch.setattr(Trainer, at.__name__, stop)
+        patch.setattr(Trainer, "_collect", stop)
         with pytest.raises(Interrupted):
             orl.train("td3_bc", "hopper-demo", seeds=SEEDS, online_steps=ONLINE, out=str(out), **SETTINGS)
     for seed in SEEDS:
@@ -249,13 +248,14 @@ def test_an_unfinished_run_and_other_data_are_refused(offline, both, tmp_path):
 
 
 def test_the_command_line_finetunes_and_shows_both_scores(offline, tmp_path):
-    command = [sys.executable, "-m", "offline_rl", "finetune", str(offline.path), "--steps", "20"]
+    command = ["finetune", offline.path, "--steps", "20", "--workers=0"]
     flags = ["--eval_every=0", "--final_episodes=2", "--log_every=10", "--quiet", f"--out={tmp_path / 'online'}"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
-    assert "200 updates and 20 online" in done.stdout
+    done = offline_rl(*command, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "100 updates and 20 online" in done.stdout
     assert done.stdout.index("after the offline phase") < done.stdout.index("after the online phase")
-    again = subprocess.run([*command, *flags, "--resume", "--quiet=False"], capture_output=True, text=True, check=True)
-    assert "is finished (220 updates); nothing to do" in again.stderr
+    again = offline_rl(*command, *(flag for flag in flags if flag != "--quiet"), "--resume")
+    assert "is finished (120 updates); nothing to do" in again.stderr
 
 
 def test_a_replay_file_that_was_shortened_is_refused(tmp_path):

@@ -246,7 +246,7 @@ def test_how_settings_came_about_is_no_reason_not_to_resume(weighted):
 
 def test_going_on_online_keeps_the_preset(weighted, tmp_path):
     """Broken by looking the preset up again: the run's data would get none."""
-    options = FinetuneOptions(steps=2, out=str(tmp_path / "online"), eval_every=0, final_episodes=0, quiet=True)
+    options = FinetuneOptions(steps=2, out=str(tmp_path / "online"), eval_every=0, final_episodes=0, workers=0)
     online = orl.finetune(weighted, options=options, dataset=data(), expectile=0.6)
     assert online.config["preset"] == ["hopper-medium-expert-v2"]
     assert online.config["preset_settings"] == {"normalize": True, "scale_rewards": False}

@@ -57,7 +57,7 @@ def test_agents_with_settings_of_their_own_go_on(tmp_path):
     path, each = tmp_path / "run", {"alpha": [1.0, 7.5]}
     settings = {name: value for name, value in SETTINGS.items() if name != "alpha"}
     run = orl.train("td3_bc", "hopper-demo", out=str(path), each=each, **settings)
-    longer = orl.resume(run, steps=80, quiet=True)
+    longer = orl.resume(run, steps=80, quiet=True, workers=0)
     assert longer.config["options"]["steps"] == 80
     assert [agent.config.alpha for agent in longer.agents.values()] == each["alpha"]
 
@@ -67,14 +67,14 @@ def test_a_run_of_a_dataset_in_memory_is_given_it_again(tmp_path):
     run = orl.train("bc", data, out=str(tmp_path / "run"), **settings)
     with pytest.raises(orl.RunError, match="was trained on a dataset in memory; give it again with dataset="):
         orl.resume(run)
-    orl.resume(run, dataset=data, steps=30, quiet=True)
+    orl.resume(run, dataset=data, steps=30, quiet=True, workers=0)
     assert Checkpoint.load(run.path).step == 30
 
 
 def test_an_online_phase_goes_on_longer_by_its_own_steps(straight, tmp_path):
-    out = str(tmp_path / "online")
-    online = orl.finetune(straight, steps=20, eval_every=0, final_episodes=1, quiet=True, out=out)
-    longer = orl.resume(online, steps=30, quiet=True)
+    settings = {"quiet": True, "workers": 0}
+    online = orl.finetune(straight, steps=20, eval_every=0, final_episodes=1, out=str(tmp_path / "online"), **settings)
+    longer = orl.resume(online, steps=30, **settings)
     assert Checkpoint.load(longer.path).step == 60 + 30
     assert longer.config["options"]["online_steps"] == 30
     assert "offline" in longer.config
@@ -106,7 +106,15 @@ def test_a_finished_run_is_left_as_it_is(straight, caplog):
 def test_a_run_records_when_and_by_which_command_it_began(straight, tmp_path):
     """And it is resumed by another command, later, all the same."""
     path = tmp_path / "a run"
-    flags = ["--steps=20", "--eval_every=0", "--final_episodes=0", "--quiet", "--hidden_dims", "8", "--batch_size=8"]
+    flags = [
+        "--steps=20",
+        "--eval_every=0",
+        "--final_episodes=0",
+        "--workers=0",
+        "--hidden_dims",
+        "8",
+        "--batch_size=8",
+    ]
     arguments = ["train", "bc", "--dataset", "hopper-demo", "--out", str(path), *flags]
     assert main(arguments) == 0
     before = json.loads((path / "config.json").read_text())

@@ -135,10 +135,10 @@ def test_a_compiled_run_resumes_exactly_and_keeps_its_mode(tmp_path):
     plan = Plan.make("bc", "hopper-demo", TrainOptions(**options), own)
     with contextlib.closing(WorkerPool()) as pool, pytest.raises(Interrupted):
         carry_out(plan, tmp_path / "stopped", pool, callbacks=[Stopping(stop)], stop=stop)
-    resumed = orl.train("bc", "hopper-demo", resume=True, **settings)
+    resumed = orl.train("bc", "hopper-demo", resume=True, **{**settings, "workers": 1})
     assert without_timings(resumed.rows) == without_timings(straight.rows)
     assert json.loads((resumed.path / "config.json").read_text())["compute"]["mode"] == "compile"
-    beside = {**settings, "out": str(tmp_path / "beside"), "seeds": [0, 1], "workers": 1}
+    beside = {**settings, "out": str(tmp_path / "beside"), "seeds": [0, 1]}
     both = orl.train("bc", "hopper-demo", mode="compile", **beside)
     assert without_timings([row for row in both.rows if row["seed"] == 0]) == without_timings(straight.rows)
     eager = orl.train("bc", "hopper-demo", mode="eager", **{**settings, "out": str(tmp_path / "eager")})

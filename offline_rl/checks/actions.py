@@ -80,7 +80,7 @@ def ignored_observations(view: View) -> Iterator[Finding]:
     none = np.zeros((len(view.sample), 0))
     chosen = view.gain(none, view.states, view.actions)
     varying = view.actions.std(0) > 0
-    if not varying.any() or (chosen.share[varying] + 2 * chosen.error[varying] > IGNORED).any():
+    if not varying.any() or (chosen.sure | (chosen.share > IGNORED))[varying].any():
         return
     effect = view.gain(view.states, view.actions, view.effects)
     said = f"observations explain {max(0.0, float(chosen.share.max())):.1%} of the actions, on other episodes"

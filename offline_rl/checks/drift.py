@@ -8,6 +8,7 @@ recording are not independent: they count as n divided by their correlation time
 Not verified: the bound for rows that hang together is checked by simulation in the tests, not proven.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -194,7 +195,7 @@ def _by_shares(
         mean, spread = _moments(edges)
         shift = (float(column.mean()) - mean) / spread if spread > 0 else float(np.sign(column.mean() - mean))
         ratio = float(column.std()) / spread if spread > 0 else np.nan
-        drifted = difference > max(threshold, MATTERS)
+        drifted = bool(difference > max(threshold, MATTERS))
         found.append(ColumnDrift(name, difference, threshold, shift, ratio, drifted))
     return found
 
@@ -234,9 +235,16 @@ def _by_moments(names: tuple[str, ...], observations: FloatArray, agent: Agent, 
         kurtosis = float((((column - column.mean()) / own) ** 4).mean()) if own > 0 else 3.0
         error = reach / np.sqrt(count)
         wide = error * np.sqrt((max(kurtosis, 3.0) - 1) / 4)
-        both = (abs(shift), max(error, MOVED)), (abs(np.log(max(ratio, 1e-6))), max(wide, MOVED))
-        difference, threshold = map(float, max(both, key=lambda pair: pair[0] / pair[1]))
-        found.append(ColumnDrift(name, difference, threshold, float(shift), float(ratio), difference > threshold))
+        both: list[tuple[float, float]] = [
+            (abs(shift), max(error, MOVED)),
+            (abs(math.log(max(ratio, 1e-6))), max(wide, MOVED)),
+        ]
+        difference, threshold = max(both, key=lambda pair: float(pair[0] / pair[1]))
+        found.append(
+            ColumnDrift(
+                name, float(difference), float(threshold), float(shift), float(ratio), bool(difference > threshold)
+            )
+        )
     return found
 
 
@@ -260,7 +268,7 @@ def _novelty(data: Dataset, observations: FloatArray, time: float) -> tuple[floa
             block = searched[start : start + BLOCK]
             square = (states**2).sum(1)[:, None] + (block**2).sum(1) - 2 * states @ block.T
             nearest = np.minimum(nearest, square.min(1))
-        return np.sqrt(np.maximum(nearest, 0))
+        return np.asarray(np.sqrt(np.maximum(nearest, 0)))
 
     rest = data.observations[~half]
     usual = distances(rest[draw(len(rest), NEIGHBOURS, "usual")])

@@ -29,9 +29,8 @@ def check_dataset(name: str, mode: str | None, page: str | None) -> None:
     dataset = load_dataset(name, mode)
     findings = check(dataset)
     warnings = sum(finding.severity == "warning" for finding in findings)
-    print(
-        f"{dataset.name}: {len(CHECKS)} checks, {_count(warnings, 'warning')}, {_count(len(findings) - warnings, 'note')}"
-    )
+    counted = f"{_count(warnings, 'warning')}, {_count(len(findings) - warnings, 'note')}"
+    print(f"{dataset.name}: {len(CHECKS)} checks, {counted}")
     for finding in findings:
         _print_finding(finding)
     if page is not None:

@@ -53,8 +53,8 @@ Every command has --help. A first try, which takes minutes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status.
 
-    It is 0; 1 for a run of which all agents have diverged, and for observations that have drifted; 2 for a mistake of the user's or ours; 128 + signal when
-    stopped.
+    It is 0; 1 for a run of which all agents have diverged, and for observations that have drifted; 2 for a mistake of
+    the user's or ours; 128 + signal when stopped.
 
     What no reader has foreseen ends in one sentence, too; with ``OFFLINE_RL_TRACEBACK`` set it keeps its traceback.
     """

@@ -17,6 +17,9 @@ WIDTH, LABEL = 80, 11
 """Columns of a line, and of the label at its beginning."""
 MODES = {"eager": "eager updates", "compile": "compiled updates", "cudagraph": "updates as CUDA graphs"}
 
+_faults: dict[str, int] = {}
+"""Likely faults by the fingerprints of datasets: many runs of one process on the same data check it once."""
+
 
 def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, resumed: bool) -> list[str]:
     """Return the lines with which a run begins.
@@ -73,7 +76,10 @@ def _dataset(plan: Plan) -> str:
 
 def _check(plan: Plan) -> str:
     """Count the likely faults of the data, and say where to read of them; nothing if there are none."""
-    count = sum(finding.severity == "warning" for finding in check(plan.dataset))
+    known = plan.dataset.fingerprint
+    if known not in _faults:
+        _faults[known] = sum(finding.severity == "warning" for finding in check(plan.dataset))
+    count = _faults[known]
     if not count:
         return ""
     faults = f"{count} likely fault{'s' * (count > 1)} of the data"

@@ -16,7 +16,7 @@ NARROW = 0.05
 """Part of the bounds that nearly all actions must fill."""
 SEEN = 0.75
 """Share of the groups of episodes that must agree for something to be taken to depend on the actions."""
-IGNORED = 0.02
+IGNORED = 0.05
 """Part of the variance of actions that observations must explain to matter."""
 
 
@@ -80,7 +80,7 @@ def ignored_observations(view: View) -> Iterator[Finding]:
     none = np.zeros((len(view.sample), 0))
     chosen = view.gain(none, view.states, view.actions)
     varying = view.actions.std(0) > 0
-    if not varying.any() or (chosen.sure | (chosen.share > IGNORED))[varying].any():
+    if not varying.any() or (chosen.share + CLEAR * chosen.error > IGNORED)[varying].any():
         return
     effect = view.gain(view.states, view.actions, view.effects)
     said = f"observations explain {max(0.0, float(chosen.share.max())):.1%} of the actions, on other episodes"

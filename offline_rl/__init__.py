@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offline_rl.agent import Agent, load_agent
     from offline_rl.benchmark import compare, report
+    from offline_rl.checks.check import check
+    from offline_rl.checks.drift import drift
     from offline_rl.collection.collect import collect
     from offline_rl.data import Dataset, load_dataset
     from offline_rl.data.export import export_dataset
@@ -29,8 +31,10 @@ __all__ = [
     "Run",
     "RunError",
     "TaskError",
+    "check",
     "collect",
     "compare",
+    "drift",
     "evaluate",
     "export_dataset",
     "finetune",
@@ -51,6 +55,8 @@ _HOMES = {
     "load_agent": "agent",
     "compare": "benchmark",
     "report": "benchmark",
+    "check": "checks.check",
+    "drift": "checks.drift",
     "Dataset": "data",
     "load_dataset": "data",
     "export_dataset": "data.export",

@@ -172,7 +172,7 @@ def test_every_command_runs(page, found, here, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["README", "first_run", "online", "collect", "data", "minari", "own_data", "scores", "reuse", "deploy"]
+    "name", ["README", "first_run", "online", "collect", "data", "minari", "own_data", "check", "scores", "reuse", "deploy"]
 )
 def test_the_python_runs(name, here):
     """Broken by a name, an argument or a folder that the library does not know; a page's blocks are one program."""

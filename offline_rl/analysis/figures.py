@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from offline_rl.analysis.groups import Group, grouped, labels
 from offline_rl.analysis.results import Result, phase_ends
@@ -139,11 +139,14 @@ def draw_bands(
     save(figure, path)
 
 
-def save(figure: "Figure", path: Path, dpi: int = 120) -> None:
-    """Write a figure as PNG or SVG, the same bytes each time: without a date, a version or names drawn by chance."""
+def save(figure: "Figure", path: Path | BinaryIO, dpi: int = 120) -> None:
+    """Write a figure as PNG or SVG, the same bytes each time: without a date, a version or names drawn by chance.
+
+    What is no path, but takes bytes, gets a PNG.
+    """
     import matplotlib as mpl
 
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    metadata = {"Date": None} if isinstance(path, Path) and path.suffix == ".svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "offline-rl"}):
         figure.savefig(path, dpi=dpi, metadata=metadata)
 

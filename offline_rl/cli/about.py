@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_rl.arguments import CommandLine, UsageError
+from offline_rl.cli.check import check_dataset
 from offline_rl.errors import suggestion
 
 if TYPE_CHECKING:
@@ -97,21 +98,34 @@ def datasets_command(arguments: list[str]) -> None:
         _download(arguments[1:])
         return
 
-    def command(name: str | None = None, mode: typing.Literal["d4rl", "exact"] | None = None) -> tuple[Any, Any]:
+    def command(
+        name: str | None = None,
+        mode: typing.Literal["d4rl", "exact"] | None = None,
+        check: bool = False,
+        page: str | None = None,
+    ) -> tuple[Any, ...]:
         """List the datasets that are known by name, or describe one: episodes, returns, score.
 
         Args:
             name: A D4RL id, a Minari id, a file, or "hopper-demo".
             mode: Rows as D4RL makes them, or exact next observations; by default as fits the file.
+            check: Look for faults that make learning from it hard.
+            page: HTML file for the findings and pictures of the columns; it also checks.
         """
-        return name, mode
+        return name, mode, check, page
 
     types = typing.get_type_hints(command)
-    name, mode = CommandLine(arguments, types, positional=("name",)).parse(command, "offline-rl datasets")
+    name, mode, check, page = CommandLine(arguments, types, positional=("name",)).parse(command, "offline-rl datasets")
+    if name is None and (check or page):
+        raise UsageError(
+            "--check and --page need a dataset; name it, for instance offline-rl datasets hopper-demo --check"
+        )
     if name is None:
         _list_datasets()
-        return
-    describe_dataset(name, mode)
+    elif check or page:
+        check_dataset(name, mode, page)
+    else:
+        describe_dataset(name, mode)
 
 
 def _download(arguments: list[str]) -> None:

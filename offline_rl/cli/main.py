@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from offline_rl.arguments import UsageError
 from offline_rl.cli.about import algos_command, datasets_command
 from offline_rl.cli.benchmark import benchmark_command, compare_command, report_command, results_command
+from offline_rl.cli.check import drift_command
 from offline_rl.cli.collect import collect_command
 from offline_rl.cli.evaluate import evaluate_command
 from offline_rl.cli.export import export_command
@@ -33,6 +34,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl resume RUN                 continue a stopped run, or longer
   offline-rl evaluate RUN_OR_AGENT      score saved agents; film them
   offline-rl export RUN_OR_AGENT        write a policy as ONNX
+  offline-rl drift RUN_OR_AGENT FILE    are today's observations those it knows?
   offline-rl sweep FILE.yaml            search hyperparameters
   offline-rl collect KIND --task TASK   make a dataset by playing a task
   offline-rl benchmark SUITE.yaml       run what a suite still lacks; its table
@@ -41,6 +43,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl compare A B                what differs, and whether it is noise
   offline-rl algos [NAME]               list the algorithms, or describe one
   offline-rl datasets [NAME]            list the datasets, or describe one
+  offline-rl datasets NAME --check      look for faults of a dataset
   offline-rl datasets download NAME...  fetch datasets
 
 Every command has --help. A first try, which takes minutes:
@@ -50,8 +53,8 @@ Every command has --help. A first try, which takes minutes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status.
 
-    It is 0; 1 for a run of which all agents have diverged; 2 for a mistake of the user's or ours; 128 + signal when
-    stopped.
+    It is 0; 1 for a run of which all agents have diverged, and for observations that have drifted; 2 for a mistake of
+    the user's or ours; 128 + signal when stopped.
 
     What no reader has foreseen ends in one sentence, too; with ``OFFLINE_RL_TRACEBACK`` set it keeps its traceback.
     """
@@ -130,6 +133,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "resume": resume_command,
     "evaluate": evaluate_command,
     "export": export_command,
+    "drift": drift_command,
     "sweep": sweep_command,
     "collect": collect_command,
     "benchmark": benchmark_command,

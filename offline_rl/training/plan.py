@@ -20,6 +20,7 @@ from offline_rl.agent import (
     setting_types,
     upgraded,
 )
+from offline_rl.checks.summary import KEY, MOST_COLUMNS, Summary
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.d4rl import DATASETS
 from offline_rl.data.names import FIELDS, key_of
@@ -152,7 +153,15 @@ class Plan:
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint,
             "versions": versions(),
+            **self._observations,
         }
+
+    @functools.cached_property
+    def _observations(self) -> dict[str, Any]:
+        """What an agent keeps of its observations, for :func:`offline_rl.drift`; nothing of very many columns."""
+        if self.dataset.observation_size > MOST_COLUMNS:
+            return {}
+        return {KEY: Summary.of(self.dataset).to_json()}
 
     def record(self) -> dict[str, Any]:
         """Return what ``config.json`` holds."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from offline_rl.data.export import export_dataset
     from offline_rl.envs import make_env, normalized_score
     from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
+    from offline_rl.estimation import ValueEstimate, estimate
     from offline_rl.training.evaluation import evaluate
     from offline_rl.training.finetune import finetune
     from offline_rl.training.resume import resume
@@ -29,8 +30,10 @@ __all__ = [
     "Run",
     "RunError",
     "TaskError",
+    "ValueEstimate",
     "collect",
     "compare",
+    "estimate",
     "evaluate",
     "export_dataset",
     "finetune",
@@ -57,6 +60,8 @@ _HOMES = {
     "make_env": "envs",
     "normalized_score": "envs",
     "collect": "collection.collect",
+    "estimate": "estimation",
+    "ValueEstimate": "estimation",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
     "resume": "training.resume",

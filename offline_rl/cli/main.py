@@ -13,6 +13,7 @@ from offline_rl.arguments import UsageError
 from offline_rl.cli.about import algos_command, datasets_command
 from offline_rl.cli.benchmark import benchmark_command, compare_command, report_command, results_command
 from offline_rl.cli.collect import collect_command
+from offline_rl.cli.estimate import estimate_command
 from offline_rl.cli.evaluate import evaluate_command
 from offline_rl.cli.export import export_command
 from offline_rl.cli.sweep import sweep_command
@@ -32,6 +33,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl finetune RUN --steps N     continue online with a run's agents
   offline-rl resume RUN                 continue a stopped run, or longer
   offline-rl evaluate RUN_OR_AGENT      score saved agents; film them
+  offline-rl estimate RUN_OR_AGENT      value of agents without a simulator
   offline-rl export RUN_OR_AGENT        write a policy as ONNX
   offline-rl sweep FILE.yaml            search hyperparameters
   offline-rl collect KIND --task TASK   make a dataset by playing a task
@@ -129,6 +131,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "finetune": finetune_command,
     "resume": resume_command,
     "evaluate": evaluate_command,
+    "estimate": estimate_command,
     "export": export_command,
     "sweep": sweep_command,
     "collect": collect_command,

@@ -8,6 +8,7 @@ from typing import Any
 
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.cli.common import DEVIATION, INTERVAL, score_line
+from offline_rl.cli.estimate import command_for
 
 Row = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ def _next_commands(path: Path, config: Row, *, scored: bool) -> list[str]:
     seeds, run = config["options"]["seeds"], shlex.quote(str(path))
     one = f" --seed {seeds[0]}" if len(seeds) > 1 else ""
     commands = [
-        *([f"offline-rl evaluate {run}"] if config["task"] else []),
+        f"offline-rl evaluate {run}" if config["task"] else command_for(path, config["dataset"]["source"]),
         f"offline-rl export {run}{one} --out policy.onnx",
         *([f"offline-rl report {run} --out report"] if scored else []),
     ]

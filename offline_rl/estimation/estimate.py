@@ -92,18 +92,19 @@ class Estimation:
         log: The recorded episodes.
         agent: The agent.
         options: The options.
+        undiscounted: Estimate the undiscounted value, too, where every episode ends in a terminal state.
 
     Attributes:
         critics: The critics.
         curve: The value after each part so far.
     """
 
-    def __init__(self, log: Log, agent: Agent, options: EstimateOptions) -> None:
+    def __init__(self, log: Log, agent: Agent, options: EstimateOptions, *, undiscounted: bool = True) -> None:
         self._log, self._options, self._agent = log, options, agent
         self._policy = Policy(agent, noise=options.noise)
         self.discount = discount_of(agent, options)
         self.discounts = [self.discount]
-        if self.discount < 1 and bool(log.ended[log.used].all()):
+        if undiscounted and self.discount < 1 and bool(log.ended[log.used].all()):
             self.discounts.append(1.0)
         self.critics = FittedQ(log, self._policy, self.discounts, options)
         self.curve: list[CurvePoint] = []
@@ -172,7 +173,7 @@ class Estimation:
         if not self._agent.has_density():
             return None, f"{NO_DENSITY} {self._agent.name}'s, which has none"
         log, columns = self._log, self._log.columns
-        behaviour = importance.Behaviour(log, self._options.seed)
+        behaviour = importance.Behaviour(log, self._options.seed, importance.UPDATES)
         own = importance.log_density(self._agent, columns.observation, columns.action)
         if not np.isfinite(own).all():
             return None, f"{NO_DENSITY} {self._agent.name}'s, whose density is not finite at some recorded actions"

@@ -13,9 +13,9 @@ FEW_EPISODES = 20
 """Below so many episodes an interval is too narrow to be believed."""
 FEW_EFFECTIVE = 10.0
 """Below so many effective episodes importance weights say nothing."""
-SAME_LENGTH, SAME_COUNT, PILE = 0.1, 5, 2
+SAME_LENGTH, SAME_COUNT, PILE = 0.1, 5, 1.5
 """Share, and number, of terminal states at the longest episode's last step from which on a time limit is suspected, if
-there are also so many times as many as a step before."""
+there are also so many times as many as a step before, and no episode is marked as cut there."""
 CUT = 0.05
 """Share of a return that lies beyond the ends of cut episodes, γ^T, above which the data's value lacks too much."""
 SLACK = 0.05
@@ -104,7 +104,8 @@ def _ends(log: Log) -> Flag | None:
     longest = int(log.lengths.max())
     same = int((ended == longest).sum())
     before = int((ended == longest - 1).sum())
-    if longest == 1 or same < max(SAME_COUNT, SAME_LENGTH * len(ended), PILE * before):
+    marked = bool((~log.ended & log.rows.episode_complete & (log.lengths == longest)).any())
+    if marked or longest == 1 or same < max(SAME_COUNT, SAME_LENGTH * len(ended), PILE * before):
         return None
     text = (
         f"{same} of {len(ended)} terminal states come after exactly {longest} steps, as no episode is longer; if that"

@@ -43,7 +43,7 @@ class Behaviour:
         updates: Gradient steps.
     """
 
-    def __init__(self, log: Log, seed: int, updates: int = UPDATES) -> None:
+    def __init__(self, log: Log, seed: int, updates: int) -> None:
         columns, device = log.columns, log.rows.device
         self._network = MLP(columns.observation.shape[1], 2 * columns.action.shape[1], HIDDEN).to(device)
         self._network.initialize(Stream(seed, "estimate/behaviour/init").at(0))

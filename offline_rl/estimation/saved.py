@@ -18,8 +18,8 @@ from offline_rl.estimation.options import EstimateOptions
 from offline_rl.estimation.result import CurvePoint, ValueEstimate
 from offline_rl.files import read_record, sealed, write_bytes, write_json, writing
 
-FORMAT = 1
-"""Of the result's file."""
+FORMAT = 2
+"""Of the result's file; the first that carries a checksum, as in a run's records."""
 MAKE_ROOM = "what was saved is intact; make room, then give the same command again"
 POINT = {"update": Least(int, 1), "mean": (float, None), "low": (float, None), "high": (float, None)}
 SHAPE = {"identity": str, "checksum": str, "update": Least(int, 1), "curve": [POINT]}

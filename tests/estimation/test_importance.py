@@ -71,7 +71,7 @@ def test_products_that_no_float_holds_are_computed():
     found = weighted(steps, 0.99, bootstrap_weights(2, 3, 0))
     assert np.isfinite(found.per_decision).all()
     assert np.isfinite(found.doubly_robust).all()
-    assert (found.effective_episodes >= 1 - 1e-9).all()
+    assert 1 <= found.effective_episodes[0] <= 3
 
 
 def test_equal_policies_make_the_mean_return_and_all_episodes_count():
@@ -100,6 +100,7 @@ def test_the_fitted_policy_is_the_one_that_made_the_data():
     assert fitted.mean() == pytest.approx(true.mean(), abs=0.05)
 
 
+@pytest.mark.slow
 def test_intervals_of_per_decision_weights_cover_a_known_value_and_converge():
     """With the data's true policy, on 200 datasets; the fitted one is tested above."""
     problem = dataclasses.replace(additive(), limit=200)

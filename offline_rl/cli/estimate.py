@@ -2,6 +2,7 @@
 
 import shlex
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,19 @@ def report_of(path: str, found: "dict[str, ValueEstimate]") -> list[str]:
     for name, result in found.items():
         lines += [f"  {name}", *_details(result)]
     return [*lines, "  ± is half a 90 % interval; an estimate is no score, and ranks no table"]
+
+
+def kept_estimates(places: Sequence[str]) -> str:
+    """Return the tables of all estimates that are kept in some runs; empty if there are none."""
+    from offline_rl.estimation.saved import results_in
+
+    tables = []
+    for place in places:
+        groups: dict[tuple[str, float], dict[str, ValueEstimate]] = {}
+        for name, result in results_in(Path(place) / "estimates").items():
+            groups.setdefault((result.fingerprint, result.value.discount), {})[name] = result
+        tables += ["\n".join(report_of(place, found)) for found in groups.values()]
+    return "\n\n".join(tables)
 
 
 def _row(name: str, value: Any, verdict: str) -> str:

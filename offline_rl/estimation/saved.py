@@ -133,6 +133,6 @@ def read_result(path: Path) -> ValueEstimate:
         raise RunError(f"{path} holds no estimate ({said(error)}); {remedy}") from None
 
 
-def results_in(folder: Path) -> list[ValueEstimate]:
-    """Return the results in a folder, by the names of their files."""
-    return [read_result(path) for path in sorted(folder.glob("seed-*.json"))]
+def results_in(folder: Path) -> dict[str, ValueEstimate]:
+    """Return the results in a folder by the names of their files, without their endings."""
+    return {path.stem: read_result(path) for path in sorted(folder.glob("seed-*.json"))}

@@ -134,7 +134,7 @@ def test_a_stopped_estimate_given_again_leaves_the_same_bytes(tmp_path, monkeypa
     (whole,), (parted,) = (list((tmp_path / name).iterdir()) for name in ("whole", "parted"))
     assert whole.name == parted.name
     assert whole.read_bytes() == parted.read_bytes()
-    (result,) = results_in(tmp_path / "whole")
+    (result,) = results_in(tmp_path / "whole").values()
     assert orl.estimate(agent, data, **QUICK, out=tmp_path / "whole") == result
     other = orl.estimate(agent, data, **{**QUICK, "seed": 1}, out=tmp_path / "whole")
     assert other != result

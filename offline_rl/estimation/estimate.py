@@ -190,11 +190,11 @@ class Estimation:
         )
         samples = importance.bootstrap_weights(REPLICATES, len(log.lengths), self._options.seed)
         found = importance.weighted(steps, self.discount, samples)
-        intervals = (
+        direct, robust = (
             Interval.around(float(values[0]), NORMAL * float(values[1:].std(ddof=1)))
             for values in (found.per_decision, found.doubly_robust)
         )
-        return Importance(*intervals, float(found.effective_episodes[0]), len(log.lengths)), ""
+        return Importance(direct, robust, float(found.effective_episodes[0]), len(log.lengths)), ""
 
 
 def discount_of(agent: Agent, options: EstimateOptions) -> float:

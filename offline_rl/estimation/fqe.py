@@ -111,8 +111,9 @@ class FittedQ:
     @torch.no_grad()
     def target_of(self, reward: Tensor, terminated: Tensor, next_observation: Tensor, action: Tensor) -> Tensor:
         """Return what each critic's output should be, ``(count, B)``."""
-        later = self._center + self._scale * self._target.network(next_observation, action)
-        return (reward + self._discount * (1 - terminated) * later - self._center) / self._scale
+        later: Tensor = self._center + self._scale * self._target.network(next_observation, action)
+        target: Tensor = (reward + self._discount * (1 - terminated) * later - self._center) / self._scale
+        return target
 
     @torch.no_grad()
     def q(self, observation: Tensor, action: Tensor) -> FloatArray:
@@ -123,10 +124,10 @@ class FittedQ:
     def state_values(self, observation: Tensor) -> FloatArray:
         """Return each critic's V ``(count, N)``: Q of the policy's action, or the mean over several of a random one."""
         several = SAMPLES if self._policy.random else 1
-        total: FloatArray | float = 0.0
+        total = np.zeros((len(self._discount), len(observation)))
         for sample in range(several):
             stream = Stream(self._options.seed, f"estimate/value/{sample}")
-            total = total + self.q(observation, self._policy.act_on_all(observation, stream))
+            total += self.q(observation, self._policy.act_on_all(observation, stream))
         return total / several
 
     def values(self) -> FloatArray:

@@ -116,7 +116,8 @@ def _standing_out(observation: FloatRows, left: NDArray[np.bool_]) -> FloatArray
     """Return by how many standard deviations the states' mean differs where the agent leaves the data, ``(1, O)``."""
     spread = observation.std(0).astype(float)
     shift = np.abs(observation[left].mean(0) - observation.mean(0)) if left.any() else np.zeros(len(spread))
-    return np.divide(shift, spread, out=np.zeros(len(spread)), where=spread > 0)[None]
+    share: FloatArray = np.divide(shift, spread, out=np.zeros(len(spread)), where=spread > 0)
+    return share[None]
 
 
 def _by_name(names: Names, values: NDArray[np.floating], left: NDArray[np.bool_]) -> dict[str, float]:

@@ -47,16 +47,18 @@ def _estimate(*, path: str, dataset: str, out: str | None, json: bool, options: 
     from offline_rl.agent.folder import agent_folders
     from offline_rl.data import load_dataset
     from offline_rl.estimation import estimate
+    from offline_rl.estimation.picture import draw_estimates
 
     seeds = agent_folders(path)
     agents: dict[str, str | Path] = {f"seed {number}": folder for number, folder in seeds.items()} or {"agent": path}
     data, folder = load_dataset(dataset), Path(out) if out else place_of(path)
     found = {name: estimate(agent, data, options=options, out=folder) for name, agent in agents.items()}
+    draw_estimates(found, folder / "curve.png")
     if json:
         print_json([{"agent_folder": str(agents[name]), **result.to_json()} for name, result in found.items()])
     else:
         print("\n".join(report_of(path, found)))
-        print(f"saved in {folder}")
+        print(f"saved in {folder}, with curve.png")
 
 
 def place_of(path: str) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import offline_rl as orl
+from offline_rl.cli.estimate import kept_estimates
 from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError, RunError
@@ -168,6 +169,8 @@ def test_the_command_prints_a_row_for_each_agent_and_keeps_the_results(tmp_path,
     assert text.count("seed 0") == text.count("seed 1")
     assert "the data's own policy" in text
     assert len(results_in(tmp_path / "run" / "estimates")) == 2
+    assert (tmp_path / "run" / "estimates" / "curve.png").stat().st_size > 1000
+    assert kept_estimates(["run"]).count("verdict") == 1
     assert main(["estimate", "run/agents/seed-1", "--dataset", "mine.hdf5", "--json", *quick]) == 0
     (one,) = json.loads(capsys.readouterr().out)
     assert one["value"]["discount"] == 0.9

@@ -85,7 +85,7 @@ def report_of(path: str, found: "dict[str, ValueEstimate]") -> list[str]:
         lines.append(_line("the data's own policy", _said(first.undiscounted.data), "", ""))
     for name, result in found.items():
         lines += [f"  {name}", *_details(result)]
-    return [*lines, "  ± is half a 90 % interval; an estimate is no score, and ranks no table"]
+    return [*lines, "  ± is half of a 90 % interval; an estimate is not a score"]
 
 
 def kept_estimates(places: Sequence[str]) -> str:
@@ -125,7 +125,7 @@ def _details(result: "ValueEstimate") -> list[str]:
     else:
         facts.append(f"no second estimator: {result.no_importance}")
     facts.append(_support(result.support))
-    facts += [flag.text for flag in result.flags]
+    facts += [flag.text for flag in result.flags if flag.kind != "support"]  # which the line before has said
     return [line for fact in facts for line in _wrapped(fact)]
 
 

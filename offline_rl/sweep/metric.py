@@ -36,8 +36,8 @@ class Metric:
         kind, field = self._parts
         if self.name not in MEANS and (kind not in ("train", "evaluation", "final", "estimate") or not field):
             raise SweepError(
-                f"metric.name is {quoted(self.name)}; it must be score, score_mean_10, estimate, or a name such as"
-                " evaluation/score, final/return or train/critic_loss"
+                f"metric.name is {quoted(self.name)}; it must be score, score_mean_10, or a name such as"
+                " evaluation/score, final/return, train/critic_loss or estimate"
             )
 
     @property

@@ -22,24 +22,24 @@ def estimate_command(arguments: list[str]) -> None:
     """Estimate what saved agents are worth without a simulator."""
     from offline_rl.estimation.options import EstimateOptions
 
-    def command(path: str, dataset: str, how: Any, out: str | None = None, json: bool = False) -> dict[str, Any]:
+    def command(path: str, dataset: str, estimate: Any, out: str | None = None, json: bool = False) -> dict[str, Any]:
         """Estimate what a saved agent, or each agent of a run, is worth by recorded episodes, without a simulator.
 
         Args:
             path: An agent folder, a run folder, or hf://user/name for an agent on the Hugging Face Hub.
             dataset: The recorded episodes, as train takes them.
-            how: The estimate.
+            estimate: How it is estimated.
             out: Folder of results, and of a stopped estimate, which goes on; by default RUN/estimates, or estimates.
             json: Print JSON.
         """
         return locals()
 
-    command.__annotations__["how"] = options_class(table_of(EstimateOptions))
+    command.__annotations__["estimate"] = options_class(table_of(EstimateOptions))
     own = types_of(EstimateOptions)
     types = {"path": str, "dataset": str, "out": str | None, "json": bool, **own}
     line = CommandLine(arguments, types, positional=("path",))
     given = line.parse(command, "offline-rl estimate")
-    options = EstimateOptions(**read_off(given.pop("how"), own))
+    options = EstimateOptions(**read_off(given.pop("estimate"), own))
     _estimate(**given, options=options)
 
 

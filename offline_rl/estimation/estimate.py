@@ -1,6 +1,7 @@
 """The whole of an off-policy estimate: critics, importance weights, support, and what speaks against the result."""
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -25,8 +26,12 @@ from offline_rl.estimation.saved import Saved
 from offline_rl.estimation.support import support
 from offline_rl.kernels.choice import Kernel, choose_kernel, use_defaults, use_kernel
 
+logger = logging.getLogger(__name__)
+
 PARTS = 20
 """Points of the curve; a stopped estimate goes on from the last one."""
+TOLD = 5
+"""Points of the curve between two lines of the log."""
 REPLICATES = 100
 """Bootstrap samples of estimates by importance weights."""
 NORMAL = 1.6448536269514722
@@ -79,6 +84,9 @@ def estimate(
         while under_way.advance():
             if saved:
                 saved.keep(under_way.critics, under_way.curve)
+            if len(under_way.curve) % TOLD == 0:
+                point = under_way.curve[-1]
+                logger.info("%s: %s of %s updates", agent, f"{point.update:,}", f"{options.updates:,}")
         result = under_way.result(name=data.name, fingerprint=data.fingerprint, kernel=kernel)
         if saved:
             saved.finish(result)

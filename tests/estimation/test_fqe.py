@@ -167,7 +167,7 @@ def test_linear_critics_come_to_the_least_squares_solution():
     """Each member to that of its own weights, although members differ by many times as much."""
     problem, mean = additive(), np.array([0.4, 0.5])
     data = problem.dataset(60, 1)
-    settings = {"updates": 500, "hidden_dims": [], "members": 4, "learning_rate": 0.03, "batch_size": 1024}
+    settings = {"updates": 500, "hidden_dims": [], "members": 4, "learning_rate": 0.03, "batch_size": 8192}
     estimation = finished(data, agent_of(data, mean), discount=0.9, target_rate=0.3, **settings)
     found = estimation.comparisons()[0].members
     expected = by_least_squares(data, mean, 0.9, estimation.critics.bootstrap)

@@ -144,9 +144,6 @@ class Estimation:
             resampled = (weights * returns[used]).sum(1) / weights.sum(1)
             agent, difference = Interval.of_members(own), Interval.of_members(own - resampled)
             data = Interval.of_sample(returns[used])
-            # The mean of the data is known: what its bootstrap samples scatter around is no news.
-            shift = agent.mean - data.mean - difference.mean
-            difference = Interval.around(difference.mean + shift, difference.half_width or math.nan)
             found.append(Comparison(discount, agent, data, difference, tuple(map(float, own))))
         return found
 

@@ -39,7 +39,8 @@ def test_a_result_survives_json_and_says_what_was_asked():
             ]
         )
     )
-    assert result.value.difference.mean == pytest.approx(result.value.agent.mean - result.value.data.mean)
+    apart = result.value.agent.mean - result.value.data.mean
+    assert result.value.difference.mean == pytest.approx(apart, abs=result.value.data.half_width)
     assert result.undiscounted is not None
     assert result.undiscounted.data.mean == pytest.approx(data.mean_return)
     assert result.importance is None

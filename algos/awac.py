@@ -164,5 +164,10 @@ class AWAC(Agent):
         """Return a sample of the policy, cut to [-1, 1]."""
         return (self.actor(observation) + self.actor.log_std().exp() * noise).clamp(-1, 1)  # type: ignore[no-any-return]
 
+    def log_density(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return log π(a | s) before the cut to [-1, 1]."""
+        log_std = self.actor.log_std()
+        return log_likelihood((action - self.actor(observation)) / log_std.exp(), log_std)
+
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """CORL uses one setting, the defaults, for all locomotion tasks (configs/offline/awac)."""

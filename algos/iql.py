@@ -215,6 +215,14 @@ class IQL(Agent):
             noise = self.config.exploration_noise * noise
         return (self.actor(observation) + noise).clamp(-1, 1)  # type: ignore[no-any-return]
 
+    def log_density(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return log π(a | s) before the cut to [-1, 1]."""
+        if isinstance(self.actor, GaussianActor):
+            log_std = self.actor.log_std()
+        else:
+            log_std = torch.full_like(action[0], self.config.exploration_noise).log()
+        return log_likelihood((action - self.actor(observation)) / log_std.exp(), log_std)
+
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # CORL's offline settings, configs/offline/iql; rewards are raw except for two tasks of hopper.
         **{

@@ -25,8 +25,12 @@ from torch import Tensor
 
 from offline_rl.agent import About, Agent, AgentConfig, Batch, Draw, Loss, Metrics, Normal
 from offline_rl.networks import Critic, LayerNorm, Scalar, SquashedGaussian, SquashedGaussianActor
+from offline_rl.networks.gaussian import squashed_log_likelihood
 from offline_rl.networks.initializers import lecun
 from offline_rl.settings import Fraction, Positive
+
+ACTION_LIMIT = 1 - 1e-5
+"""Largest recorded action whose density is asked for; a tanh never reaches 1."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,11 @@ class SAC(Agent):
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Return a sample of the policy."""
         return self.actor(observation).sample(noise)[0]  # type: ignore[no-any-return]
+
+    def log_density(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return log π(a | s); an action at the end of its range counts as one that a tanh can reach."""
+        here, u = self.actor(observation), action.clamp(-ACTION_LIMIT, ACTION_LIMIT).atanh()
+        return squashed_log_likelihood(u, (u - here.mean) / here.log_std.exp(), here.log_std)
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """One setting serves all locomotion tasks."""

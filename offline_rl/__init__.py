@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from offline_rl.data.export import export_dataset
     from offline_rl.envs import make_env, normalized_score
     from offline_rl.errors import AgentError, DatasetError, OfflineRLError, RunError, TaskError
+    from offline_rl.estimation import ValueEstimate, estimate
     from offline_rl.training.evaluation import evaluate
     from offline_rl.training.finetune import finetune
     from offline_rl.training.resume import resume
@@ -31,10 +32,12 @@ __all__ = [
     "Run",
     "RunError",
     "TaskError",
+    "ValueEstimate",
     "check",
     "collect",
     "compare",
     "drift",
+    "estimate",
     "evaluate",
     "export_dataset",
     "finetune",
@@ -63,6 +66,8 @@ _HOMES = {
     "make_env": "envs",
     "normalized_score": "envs",
     "collect": "collection.collect",
+    "estimate": "estimation",
+    "ValueEstimate": "estimation",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
     "resume": "training.resume",

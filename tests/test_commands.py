@@ -35,6 +35,7 @@ ADDED = {
     "finetune": ["--final_episodes", "1", "--quiet", "True", "--workers", "0"],
     "resume": ["--quiet", "True", "--workers", "0"],
     "evaluate": ["--episodes", "2"],
+    "estimate": ["--updates", "20", "--members", "2", "--hidden_dims", "8"],
     "sweep": ["--run_cap", "1", "--steps", "20", "--eval_every", "10", "--final_episodes", "1", *NETWORKS],
 }
 """What is added to commands of these kinds, so that they take seconds."""
@@ -172,7 +173,11 @@ def test_every_command_runs(page, found, here, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["README", "first_run", "online", "collect", "data", "minari", "own_data", "check", "scores", "reuse", "deploy"]
+    "name",
+    [
+        *("README", "first_run", "online", "collect", "data", "minari", "own_data", "check", "scores", "estimate"),
+        *("reuse", "deploy"),
+    ],
 )
 def test_the_python_runs(name, here):
     """Broken by a name, an argument or a folder that the library does not know; a page's blocks are one program."""
@@ -181,6 +186,7 @@ def test_the_python_runs(name, here):
     assert blocks
     code = re.sub(r"steps=[\d_]+", "steps=210", "".join(blocks))
     code = re.sub(r"\bepisodes=\d+", "episodes=2", code)
+    code = re.sub(r"\bupdates=[\d_]+", "updates=20", code)
     dataset = orl.load_dataset("mine.hdf5")
     arrays = {part: getattr(dataset, part) for part in ("observations", "actions", "rewards", "terminated")}
     frame = pandas.read_csv("plant.csv")

@@ -188,6 +188,7 @@ class OnIQL(iql.IQL):
 
     policy = for_chosen_balance(iql.IQL.policy)
     explore = for_chosen_balance(iql.IQL.explore)
+    log_density = for_chosen_balance(iql.IQL.log_density)
     signals = balance_signals
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -252,6 +253,7 @@ class OnCQL(cql.CQL):
 
     policy = for_chosen_balance(cql.CQL.policy)
     explore = for_chosen_balance(cql.CQL.explore)
+    log_density = for_chosen_balance(cql.CQL.log_density)
     signals = balance_signals
 
 

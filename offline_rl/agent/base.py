@@ -216,6 +216,18 @@ class Agent:
         """
         raise AgentError(f"{self.name} has no way to explore; it acts deterministically, and trains offline only")
 
+    def log_density(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return the log-density ``(B,)`` of :meth:`explore`'s actions at ``action`` ``(B, A)``, for estimates.
+
+        Args:
+            observation: ``(B, O)``, normalised.
+            action: ``(B, A)`` in [-1, 1].
+
+        Raises:
+            AgentError: The algorithm does not write this method.
+        """
+        raise AgentError(f"{self.name} knows no density of its noisy actions, so they have no importance weights")
+
     def signals(self, observation: Tensor) -> dict[str, Tensor]:
         """Return, for a picture, what the policy decides on the way to its actions, each ``(B,)``."""
         return {}
@@ -304,6 +316,11 @@ class Agent:
     def explores(cls) -> bool:
         """Say whether the algorithm can be trained online."""
         return cls.explore is not Agent.explore
+
+    @classmethod
+    def has_density(cls) -> bool:
+        """Say whether the algorithm knows the density of its noisy actions."""
+        return cls.log_density is not Agent.log_density
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """Say that new episodes begin; only a :class:`SequenceAgent` needs to know.

@@ -8,6 +8,8 @@ from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError
 from offline_rl.cli.common import show
+from offline_rl.cli.estimate import kept_estimates
+from offline_rl.files import write_bytes
 from offline_rl.processes.cluster import Launcher
 
 
@@ -109,9 +111,13 @@ def report_command(arguments: list[str]) -> None:
 
     line = CommandLine(arguments, {**typing.get_type_hints(command), "protocol": Protocol}, positional=("places",))
     given = line.parse(command, "offline-rl report")
-    page = report(*given.pop("places"), **given)
+    places = given.pop("places")
+    page = report(*places, **given)
     table = page if given["protocol"] == "bandit" else page.parent / "table.md"
     show(table.read_text(encoding="utf-8").rstrip("\n"), table)
+    if estimates := kept_estimates(places):
+        write_bytes(page.parent / "estimates.txt", f"{estimates}\n".encode())
+        print(f"\nEstimates from recorded episodes, which are no scores:\n\n{estimates}")
     print(f"written to {page.parent}; open {page}", file=sys.stderr)
 
 

@@ -14,6 +14,7 @@ from offline_rl.cli.about import algos_command, datasets_command
 from offline_rl.cli.benchmark import benchmark_command, compare_command, report_command, results_command
 from offline_rl.cli.check import drift_command
 from offline_rl.cli.collect import collect_command
+from offline_rl.cli.estimate import estimate_command
 from offline_rl.cli.evaluate import evaluate_command
 from offline_rl.cli.export import export_command
 from offline_rl.cli.sweep import sweep_command
@@ -33,6 +34,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl finetune RUN --steps N     continue online with a run's agents
   offline-rl resume RUN                 continue a stopped run, or longer
   offline-rl evaluate RUN_OR_AGENT      score saved agents; film them
+  offline-rl estimate RUN_OR_AGENT      value of agents without a simulator
   offline-rl export RUN_OR_AGENT        write a policy as ONNX
   offline-rl drift RUN_OR_AGENT FILE    are today's observations those it knows?
   offline-rl sweep FILE.yaml            search hyperparameters
@@ -132,6 +134,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "finetune": finetune_command,
     "resume": resume_command,
     "evaluate": evaluate_command,
+    "estimate": estimate_command,
     "export": export_command,
     "drift": drift_command,
     "sweep": sweep_command,

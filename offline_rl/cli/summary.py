@@ -8,6 +8,7 @@ from typing import Any
 
 from offline_rl.analysis.statistics import Estimate
 from offline_rl.cli.common import DEVIATION, INTERVAL, score_line
+from offline_rl.cli.estimate import command_for
 
 Row = Mapping[str, Any]
 
@@ -44,11 +45,20 @@ def _next_commands(path: Path, config: Row, *, scored: bool) -> list[str]:
     seeds, run = config["options"]["seeds"], shlex.quote(str(path))
     one = f" --seed {seeds[0]}" if len(seeds) > 1 else ""
     commands = [
-        *([f"offline-rl evaluate {run}"] if config["task"] else []),
+        *([f"offline-rl evaluate {run}"] if config["task"] else _estimating(path, config)),
         f"offline-rl export {run}{one} --out policy.onnx",
         *([f"offline-rl report {run} --out report"] if scored else []),
     ]
     return [f"{'' if number else 'next':6}{command}" for number, command in enumerate(commands)]
+
+
+def _estimating(path: Path, config: Row) -> list[str]:
+    """Return the command that says what agents without a task are worth; none for those that it refuses."""
+    from offline_rl.agent import SequenceAgent, find_algorithm
+
+    if issubclass(find_algorithm(config["algorithm"], config["config"]), SequenceAgent):
+        return []
+    return [command_for(path, config["dataset"]["source"])]
 
 
 def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
@@ -56,6 +66,7 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     data, steps, online_steps = config["dataset"], config["options"]["steps"], config["options"]["online_steps"]
     online = f" and {online_steps:,} online" if online_steps else ""
     lines = [f"{config['algorithm']} on {data['name']}, {steps:,} updates{online}, {config['dynamics']} dynamics"]
+    lines += _estimates(rows)
     if not final:
         return lines
     reference = data.get("reference") or {"score_name": "normalised score", "returns": "D4RL's"}
@@ -68,6 +79,19 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     untrained = [row for row in rows if row["kind"] == "evaluation" and row["step"] == 0]
     lines += [_played("untrained agent", row, config) for row in untrained[:1]]
     return lines + _remarks(final, config, reference)
+
+
+def _estimates(rows: Sequence[Row]) -> list[str]:
+    """Return the last estimate of each agent, if a run has made any."""
+    last = {row["seed"]: row for row in rows if row["kind"] == "estimate"}
+    lines = [f"  discounted value by the data alone: {_estimated(row)}, seed {seed}" for seed, row in last.items()]
+    return [*lines, "  an estimate is no score; the range is a 90 % interval"] if lines else []
+
+
+def _estimated(row: Row) -> str:
+    if row["value"] is None or row["value_low"] is None:
+        return f"not known at update {row['step']:,}"
+    return f"{row['value']:.4g} ({row['value_low']:.4g} to {row['value_high']:.4g}) at update {row['step']:,}"
 
 
 def _remarks(final: Sequence[Row], config: Row, reference: Row) -> list[str]:

@@ -16,7 +16,7 @@ from offline_rl.errors import OfflineRLError, SweepError, brief, quoted
 from offline_rl.sweep.hyperband import Hyperband
 from offline_rl.sweep.metric import Metric
 from offline_rl.sweep.space import Choice, Parameter, check_keys, number, read_parameters
-from offline_rl.training.options import RESULT_OPTIONS, TrainOptions
+from offline_rl.training.options import ESTIMATES, RESULT_OPTIONS, TrainOptions
 from offline_rl.training.preset import named_preset
 
 KEYS = (
@@ -41,7 +41,14 @@ FOR_AGENTS = ("quiet", "wandb")
 """Options among the command's that are there for W&B's agents: here nothing goes to W&B unless --wandb is typed."""
 PARSED = 100
 """Values that the command line is tried with before the first trial; of more, some, and the others in their trials."""
-IDENTITY = (*(name for name in RESULT_OPTIONS if name not in OWN), "dataset", "task", "dynamics", "data_mode", "device")
+IDENTITY = (
+    *(name for name in RESULT_OPTIONS if name not in (*OWN, *ESTIMATES)),
+    "dataset",
+    "task",
+    "dynamics",
+    "data_mode",
+    "device",
+)
 """Options of a run that tell it from another."""
 
 
@@ -89,6 +96,7 @@ class Sweep:
         chosen = {name: getattr(options, name) for name in IDENTITY}
         # Named only where it is given: folders of trials from before there was this option keep their names.
         chosen |= {"preset": options.preset} if options.preset is not None else {}
+        chosen |= {name: getattr(options, name) for name in ESTIMATES if options.estimate_every}
         return {"algorithm": self.algorithm, "options": chosen, "config": settings}
 
 
@@ -213,7 +221,10 @@ def _check_settings(sweep: Sweep) -> None:
     CommandLine([f"--{name}=0" for name in sweep.parameters], known)
     first = {name: parameter.at(0.5) for name, parameter in sweep.parameters.items()}
     options, settings = sweep.settings(first)
-    if sweep.hyperband and not options.eval_every and not sweep.metric.name.startswith("train/"):
+    if sweep.metric.estimated and not options.estimate_every:
+        raise SweepError(f"metric {sweep.metric.name} needs estimates; give estimate_every, for instance 10000")
+    along = options.eval_every or sweep.metric.estimated or sweep.metric.name.startswith("train/")
+    if sweep.hyperband and not along:
         raise SweepError("early_terminate compares evaluations along the way, but eval_every is 0; remove one of them")
     parsed = [(name, value) for name, p in sweep.parameters.items() for value in _to_parse(p, known[name])]
     for name, value in parsed[:: -(-len(parsed) // PARSED) or 1]:

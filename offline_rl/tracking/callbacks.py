@@ -11,6 +11,8 @@ ended, for whatever reason. Rows come in the order of their steps, one for each 
 ``train``       ``seed``, the means of metrics since the last such row (``log_every`` updates), ``seconds``
 ``evaluation``  ``seed``, ``episodes``, ``return``, ``return_std``, ``score``, ``length`` and ``seconds``
 ``final``       the same, of the evaluation after the last update of a phase
+``estimate``    ``seed``, ``value`` and ``difference`` by the data alone, the ends of their 90 % intervals as
+                ``value_low``, ``value_high``, ``difference_low`` and ``difference_high``, and ``seconds``
 ==============  =====================================================================================================
 
 All but the first are the rows of ``metrics.jsonl``, where numbers that are not finite are ``null``. A run that goes on

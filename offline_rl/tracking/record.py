@@ -1,7 +1,7 @@
 """The record of a run, ``metrics.jsonl``.
 
-A row is one JSON object with ``kind`` (``train``, ``evaluation`` or ``final``), ``step`` and ``seed``. Rows are written
-in the order of their steps, though evaluations end long after they begin.
+A row is one JSON object with ``kind`` (``train``, ``evaluation``, ``final`` or ``estimate``), ``step`` and ``seed``.
+Rows are written in the order of their steps, though evaluations end long after they begin.
 """
 
 import json
@@ -21,6 +21,8 @@ from offline_rl.tracking.callbacks import Callback, Row, close_callbacks
 ROW = {"kind": str, "step": Least(int, 0), "seed": Least(int, 0), "seconds": float, str: (float, None)}
 """The shape of a row; one of an evaluation is one of :data:`PLAYED`, too."""
 PLAYED = dict.fromkeys(("return", "return_std", "score", "length"), (float, None)) | {"episodes": Least(int, 1)}
+UNPLAYED = "train", "estimate"
+"""Kinds of rows for which no episode is played."""
 
 
 @dataclass
@@ -149,7 +151,7 @@ def rows_in(path: Path, content: bytes) -> list[Row]:
         try:
             row = parse_json(line)
             check(row, ROW)
-            if row["kind"] != "train":
+            if row["kind"] not in UNPLAYED:
                 check(row, PLAYED)
         except ValueError as error:
             remedy = "copy the run again, or train it again"

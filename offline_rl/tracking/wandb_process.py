@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.tracking.callbacks import Row
+from offline_rl.tracking.record import UNPLAYED
 
 LOOK_SECONDS = 0.2
 """How often the file is looked at."""
@@ -80,7 +81,7 @@ def main() -> None:
         for row in _rows(Path(request["out"]) / "metrics.jsonl", ended):
             runs[row["seed"]].log(row)
             _check_folder(runs[row["seed"]].run)
-            if row["kind"] != "train":
+            if row["kind"] not in UNPLAYED:
                 for run in runs.values():
                     run.score(row)
         _finish(request, {seed: run.run for seed, run in runs.items()})

@@ -98,6 +98,10 @@ class TrainOptions(LoopOptions):
     Gymnasium's stock environments (the only one for Minari's data)."""
     data_mode: Literal["d4rl", "exact"] | None = None
     """Rows as D4RL's qlearning_dataset makes them, or exact next observations; by default as fits the file."""
+    estimate_every: Annotated[int, AtLeast(0)] = 0
+    """Updates between estimates of each agent's value from the data alone, for which training waits; 0 for none."""
+    estimate_updates: Count = 5000
+    """Gradient steps of each such estimate; see offline-rl estimate --help."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +130,12 @@ class TrainOptions(LoopOptions):
         return sorted({self.steps, self.total_steps})
 
     @property
+    def recorded(self) -> list[str]:
+        """The options that the record of this run names."""
+        silent = {*(() if self.each else ("each",)), *(() if self.estimate_every else ESTIMATES)}
+        return [name for name in RESULT_OPTIONS if name not in silent]
+
+    @property
     def evaluates(self) -> bool:
         """Whether the run plays any episode."""
         return self.eval_every > 0 or self.final_episodes > 0
@@ -151,8 +161,13 @@ RESULT_OPTIONS = (
     "final_episodes",
     "log_every",
     "threads",
+    "estimate_every",
+    "estimate_updates",
 )
 """Options that change what a run records; a resumed run must have the same."""
+
+ESTIMATES = ("estimate_every", "estimate_updates")
+"""Of these, the ones that say nothing where no estimate is made; runs from before there were any do not record them."""
 
 FREE_OPTIONS = (
     "workers",

@@ -14,6 +14,7 @@ import torch
 from offline_rl.agent import (
     Agent,
     AgentConfig,
+    SequenceAgent,
     describe,
     find_algorithm,
     new_agent,
@@ -32,7 +33,7 @@ from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_
 from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel, precision_of
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
-from offline_rl.training.options import RESULT_OPTIONS, Mode, TrainOptions
+from offline_rl.training.options import Mode, TrainOptions
 from offline_rl.training.preset import Preset, find_preset, recorded_preset
 from offline_rl.training.updates.compiled import obstacle
 
@@ -106,6 +107,10 @@ class Plan:
             raise RunError(
                 f"{found.name} has no way to explore, so it cannot be trained online; leave out online_steps"
             )
+        if options.estimate_every and issubclass(found, SequenceAgent):
+            raise RunError(
+                f"{found.name} acts on past steps, so its value cannot be estimated; leave out estimate_every"
+            )
         source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
         data = dataset if isinstance(dataset, Dataset) else load(dataset or options.dataset, options)
         task = _task(options, data)
@@ -166,7 +171,6 @@ class Plan:
     def record(self) -> dict[str, Any]:
         """Return what ``config.json`` holds."""
         options = dataclasses.asdict(self.options)
-        recorded = [name for name in RESULT_OPTIONS if name != "each" or self.options.each]
         return {
             "format": FORMAT,
             "algorithm": self.algorithm.name,
@@ -174,7 +178,7 @@ class Plan:
             "preset": list(self.preset.entries),
             "preset_settings": self.preset.in_force(self.config, self.options.each),
             "preset_reason": self.preset.reason,
-            "options": {name: options[name] for name in recorded},
+            "options": {name: options[name] for name in self.options.recorded},
             "task": self.task.name if self.task else None,
             "dynamics": self.dynamics,
             "dataset": {

@@ -277,6 +277,8 @@ class Trainer:
                 self._log(metrics)
             if self._evaluates_at(target):
                 self._evaluate("evaluation", self._options.eval_episodes)
+            if self._options.estimate_every and target % self._options.estimate_every == 0:
+                self._estimate()
             if target == self._options.steps < self._options.total_steps:
                 self._log_rest()
             if self._phase_ends(target) and target < self._options.total_steps:
@@ -320,7 +322,7 @@ class Trainer:
         return step in self._options.ends and self._options.final_episodes > 0
 
     def _next_boundary(self) -> int:
-        every = [self._options.log_every, *([self._options.eval_every] if self._options.eval_every else [])]
+        every = filter(None, (self._options.log_every, self._options.eval_every, self._options.estimate_every))
         ends = [end for end in (*self._options.ends, *self._profiled) if end > self._step]
         return min(*ends, *((self._step // n + 1) * n for n in every))
 
@@ -376,6 +378,23 @@ class Trainer:
         self._record.add(rows)
         self._progress.losses(self._step, list(metrics.values()))
         self._warn_of_divergence(metrics)
+
+    def _estimate(self) -> None:
+        """Estimate what the agents are worth now; a function of their weights, so nothing of it needs to be saved."""
+        self._progress.note(f"estimating values from the data at update {self._step:,}")
+        found = self._workers.estimates(self._options.estimate_updates)
+        self._record.add(
+            [
+                {
+                    "kind": "estimate",
+                    "step": self._step,
+                    "seed": seed,
+                    **found[f"seed-{seed}"],
+                    "seconds": self._seconds(),
+                }
+                for seed in self._options.seeds
+            ]
+        )
 
     def _log_rest(self) -> None:
         """Log the last updates of a phase, if they fill no interval."""

@@ -85,6 +85,13 @@ class Worker:
         """Return every replica's metrics since the last report, by name; the next report has them, too."""
         return {name: replica.metrics(begin_anew=False) for name, replica in self._training.replicas.items()}
 
+    def estimates(self, *, updates: int) -> dict[str, dict[str, float]]:
+        """Estimate every replica's value from its rows alone, by name; NaN for one that has diverged."""
+        from offline_rl.estimation.along import estimate_now
+
+        self._training.settle()
+        return {name: estimate_now(own.agent, own.rows, updates) for name, own in self._training.replicas.items()}
+
     def start_profile(self) -> None:
         """Begin to measure what updates spend their time on."""
         from offline_rl.training.profile import Profiler

@@ -180,6 +180,10 @@ class Workers:
         """Return the replicas' metrics since the last report, by name; the next report has them, too."""
         return _merged(self._ask_all(Worker.metrics_so_far))
 
+    def estimates(self, updates: int) -> dict[str, dict[str, float]]:
+        """Return estimates of all replicas' values from the data alone, by name."""
+        return _merged(self._ask_all(Worker.estimates, updates=updates))
+
     def start_profile(self) -> None:
         """Let the first worker measure what its updates spend their time on."""
         self.clients[0].ask(Worker.start_profile)

@@ -128,9 +128,7 @@ def test_a_summary_is_that_of_the_definition_and_survives_json():
 
 
 def test_a_trained_agent_keeps_a_summary_and_an_older_one_loads_without(tmp_path, tiny):
-    run = orl.train(
-        "bc", LEARNED, steps=20, eval_every=0, final_episodes=0, workers=0, out=str(tmp_path / "run"), **tiny
-    )
+    run = orl.train("bc", LEARNED, steps=20, eval_every=0, final_episodes=0, out=str(tmp_path / "run"), **tiny)
     folder = tmp_path / "run" / "agents" / "seed-0"
     assert orl.drift(run.agents[0], LEARNED).answer == "alike"
     assert orl.drift(tmp_path / "run", LEARNED).answer == "alike"

@@ -1,0 +1,148 @@
+"""What speaks against an estimate, found in the data and in the estimate itself."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from offline_rl.estimation.log import Log
+from offline_rl.estimation.result import Comparison, CurvePoint, Flag, Importance, Interval, Support
+from offline_rl.estimation.support import LIMIT
+
+FEW_EPISODES = 20
+"""Below so many episodes an interval is too narrow to be believed."""
+FEW_EFFECTIVE = 10.0
+"""Below so many effective episodes importance weights say nothing."""
+SAME_LENGTH, SAME_COUNT, PILE = 0.1, 5, 1.5
+"""Share, and number, of terminal states at the longest episode's last step from which on a time limit is suspected, if
+there are also so many times as many as a step before, and no episode is marked as cut there."""
+CUT = 0.05
+"""Share of a return that lies beyond the ends of cut episodes, γ^T, above which the data's value lacks too much."""
+SLACK = 0.05
+"""How far, as a share of all possible values, a value may lie beyond them by error of approximation."""
+LONGER = 10
+"""How many times as long as the longest recorded episode another one may be, where nothing is discounted."""
+
+
+def flags_of(
+    log: Log, value: Comparison, curve: Sequence[CurvePoint], importance: Importance | None, support: Support
+) -> tuple[Flag, ...]:
+    """Return all that was found, the gravest first."""
+    found = [
+        _diverged(log, value),
+        _moving(value, curve),
+        _disagree(value, importance),
+        _support(support),
+        _ends(log),
+        _cut(log, value.discount),
+        _episodes(log),
+        _weights(importance),
+    ]
+    return tuple(flag for flag in found if flag)
+
+
+def possible_values(log: Log, discount: float) -> tuple[float, float]:
+    """Return the lowest and highest value that any policy can have whose rewards are within those recorded."""
+    horizon = 1 / (1 - discount) if discount < 1 else LONGER * float(log.lengths.max())
+    low, high = float(log.reward.min()) * horizon, float(log.reward.max()) * horizon
+    # Where episodes end, there may be less of everything.
+    return (min(low, 0.0), max(high, 0.0)) if log.ended.any() else (low, high)
+
+
+def _diverged(log: Log, value: Comparison) -> Flag | None:
+    low, high = possible_values(log, value.discount)
+    slack = SLACK * max(high - low, abs(high), abs(low))
+    beyond = [own for own in value.members if not low - slack <= own <= high + slack]
+    if not beyond:
+        return None
+    text = (
+        f"{len(beyond)} of {len(value.members)} critics have diverged: one says {beyond[0]:.3g}, but recorded rewards"
+        f" allow {low:.3g} to {high:.3g}"
+    )
+    return Flag("diverged", text)
+
+
+def _moving(value: Comparison, curve: Sequence[CurvePoint]) -> Flag | None:
+    """Compare the end with half of the training."""
+    end, half = curve[-1], curve[(len(curve) - 1) // 2]
+    moved, allowed = abs(end.mean - half.mean), value.agent.half_width
+    if len(curve) < 2 or allowed is None or moved <= max(allowed, 1e-9 * abs(end.mean)):
+        return None
+    text = (
+        f"the value still moves: by {moved:.3g} in the second half of the updates, more than half its interval; give"
+        " more --updates"
+    )
+    return Flag("moving", text)
+
+
+def _disagree(value: Comparison, importance: Importance | None) -> Flag | None:
+    if importance is None or importance.effective_episodes < FEW_EFFECTIVE:
+        return None
+    names = {
+        "per-decision importance sampling": importance.per_decision,
+        "doubly robust": importance.doubly_robust,
+    }
+    for name, other in names.items():
+        if not value.agent.overlaps(other):
+            return Flag("disagree", f"{name} says {_said(other)}, the critics say {_said(value.agent)}")
+    return None
+
+
+def _support(support: Support) -> Flag | None:
+    if support.share <= LIMIT:
+        return None
+    text = (
+        f"in {100 * support.share:.0f} % of the recorded states the agent's action is farther from recorded ones than"
+        " 95 % of these are from each other; its value there is extrapolated"
+    )
+    return Flag("support", text)
+
+
+def _ends(log: Log) -> Flag | None:
+    """Suspect terminal states that all lie at the longest episode's last step: a time limit is no terminal state."""
+    ended = log.lengths[log.ended]
+    longest = int(log.lengths.max())
+    same = int((ended == longest).sum())
+    before = int((ended == longest - 1).sum())
+    marked = bool((~log.ended & log.rows.episode_complete & (log.lengths == longest)).any())
+    if marked or longest == 1 or same < max(SAME_COUNT, SAME_LENGTH * len(ended), PILE * before):
+        return None
+    text = (
+        f"{same} of {len(ended)} terminal states come after exactly {longest} steps, as no episode is longer; if that"
+        " is a time limit, mark these rows truncated, or the value is wrong"
+    )
+    return Flag("ends", text)
+
+
+def _cut(log: Log, discount: float) -> Flag | None:
+    used = log.used
+    beyond = float(np.where(log.ended, 0.0, discount ** log.lengths.astype(float))[used].mean())
+    if beyond <= CUT:
+        return None
+    text = (
+        f"{100 * beyond:.0f} % of the data's discounted return lies beyond the time limits of its episodes and is not"
+        " in the data's value, though in the agent's; so the difference is no comparison"
+    )
+    return Flag("cut", text)
+
+
+def _episodes(log: Log) -> Flag | None:
+    count = len(log.lengths)
+    if count >= FEW_EPISODES:
+        return None
+    return Flag("episodes", f"the data has {count} episodes only, of which no interval can be trusted")
+
+
+def _weights(importance: Importance | None) -> Flag | None:
+    if importance is None or importance.effective_episodes >= FEW_EFFECTIVE:
+        return None
+    text = (
+        f"importance weights rest on {importance.effective_episodes:.1f} of {importance.episodes:,} episodes, so they"
+        " neither confirm nor deny the critics"
+    )
+    return Flag("weights", text)
+
+
+def _said(interval: Interval) -> str:
+    half = interval.half_width
+    return f"{interval.mean:.3g}" + ("" if half is None or not math.isfinite(half) else f" ± {half:.2g}")

@@ -1,0 +1,177 @@
+"""Estimates from end to end: what is said, what is flagged, what is kept, and the command."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import offline_rl as orl
+from offline_rl.cli.estimate import kept_estimates
+from offline_rl.cli.main import main
+from offline_rl.data.packed import PackedRows
+from offline_rl.errors import AgentError, RunError
+from offline_rl.estimation import EstimateOptions, importance
+from offline_rl.estimation.flags import possible_values
+from offline_rl.estimation.log import Log
+from offline_rl.estimation.result import ValueEstimate
+from offline_rl.estimation.saved import Saved, read_result, results_in
+from tests.helpers.agents import agent_of as algorithm_of
+from tests.helpers.logged import PROBLEMS, agent_of, chain, hazard, ring
+
+QUICK = {"updates": 40, "members": 3, "hidden_dims": [8], "batch_size": 32, "discount": 0.9}
+
+
+def kinds(result):
+    return {flag.kind for flag in result.flags}
+
+
+def test_a_result_survives_json_and_says_what_was_asked():
+    data = hazard().dataset(40, 0)
+    result = orl.estimate(agent_of(data, [0.1, 0.0]), data, **QUICK)
+    assert ValueEstimate.from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert result.value.discount == 0.9
+    assert result.value.data.mean == pytest.approx(
+        np.mean(
+            [
+                sum(0.9**i * r for i, r in enumerate(data.rewards[a:b].astype(float)))
+                for a, b in zip(data.episode_bounds[:-1], data.episode_bounds[1:], strict=True)
+            ]
+        )
+    )
+    apart = result.value.agent.mean - result.value.data.mean
+    assert result.value.difference.mean == pytest.approx(apart, abs=result.value.data.half_width)
+    assert result.undiscounted is not None
+    assert result.undiscounted.data.mean == pytest.approx(data.mean_return)
+    assert result.importance is None
+    assert "deterministic" in result.no_importance
+    assert [point.update for point in result.curve] == list(range(2, 41, 2))
+
+
+def test_a_stochastic_policy_has_a_second_estimator(monkeypatch):
+    monkeypatch.setattr(importance, "UPDATES", 50)
+    data = hazard().dataset(60, 0)
+    result = orl.estimate(agent_of(data, [0.1, 0.0], 0.45), data, **QUICK, noise=True)
+    assert result.importance is not None
+    assert 1 <= result.importance.effective_episodes <= 60
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_an_agent_without_support_is_an_extrapolation(name):
+    problem = PROBLEMS[name]()
+    data = problem.dataset(40, 0)
+    result = orl.estimate(agent_of(data, problem.behavior + 3), data, **QUICK)
+    assert "support" in kinds(result)
+    assert result.verdict != "estimate"
+    near = orl.estimate(agent_of(data, problem.behavior), data, **QUICK)
+    assert "support" not in kinds(near)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("ring", 15), ("chain", 8), ("hazard", 4)])
+def test_time_limits_marked_as_ends_are_flagged(name, limit):
+    """Broken by trusting terminal states that all come at the same step."""
+    problem = dataclasses.replace(PROBLEMS[name](), limit=limit)
+    columns = problem.collect(40, 0)
+    wrong = problem.dataset(
+        40, 0, terminated=columns["terminated"] | columns["truncated"], truncated=columns["truncated"] & False
+    )
+    agent = agent_of(wrong, problem.behavior)
+    assert "ends" in kinds(orl.estimate(agent, wrong, **QUICK))
+    right = problem.dataset(40, 0)
+    assert "ends" not in kinds(orl.estimate(agent, right, **QUICK))
+
+
+def test_what_time_limits_cut_off_is_said():
+    data = ring().dataset(40, 0)
+    result = orl.estimate(agent_of(data, [0.0, 0.0, 0.0]), data, **QUICK)
+    assert "cut" in kinds(result)
+    assert result.undiscounted is None
+
+
+def test_critics_that_diverge_are_named():
+    problem = ring()
+    data = problem.dataset(40, 0)
+    settings = {**QUICK, "updates": 400, "hidden_dims": [], "target_rate": 1.0, "learning_rate": 100.0}
+    result = orl.estimate(agent_of(data, problem.behavior + 3), data, **settings)
+    assert result.verdict == "not known"
+    assert "diverged" in kinds(result)
+
+
+def test_possible_values_are_those_of_the_best_and_the_worst_reward():
+    data = ring().dataset(4, 0)
+    log = Log(PackedRows.of(data, agent_of(data, [0.0, 0.0, 0.0]).preprocessing))
+    low, high = possible_values(log, 0.9)
+    assert (low, high) == pytest.approx((data.rewards.min() * 10, data.rewards.max() * 10))
+
+
+def test_what_cannot_be_estimated_is_refused():
+    data = chain().dataset(5, 0)
+    with pytest.raises(AgentError, match="past steps"):
+        orl.estimate(algorithm_of("dt", {"width": 8, "layers": 1}, 4, 1, learning=False), data)
+    with pytest.raises(AgentError, match="has 4 observations and 1 actions, the agent has 3 and 1"):
+        orl.estimate(agent_of(ring().dataset(5, 0), [0.0] * 3), data)
+    with pytest.raises(AgentError, match="no way to explore"):
+        orl.estimate(algorithm_of("bc", {}, 4, 1), data, noise=True)
+    with pytest.raises(AgentError, match="unknown option 'update'"):
+        orl.estimate(agent_of(data, [0.0] * 4), data, update=3)
+
+
+def test_a_stopped_estimate_given_again_leaves_the_same_bytes(tmp_path, monkeypatch):
+    data = hazard().dataset(30, 0)
+    agent = agent_of(data, [0.1, 0.0])
+    orl.estimate(agent, data, **QUICK, out=tmp_path / "whole")
+    keep, kept = Saved.keep, []
+
+    def stop(self, *arguments):
+        keep(self, *arguments)
+        kept.append(self.path)
+        if len(kept) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saved, "keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        orl.estimate(agent, data, **QUICK, out=tmp_path / "parted")
+    assert [path.suffix for path in (tmp_path / "parted").iterdir()] == [".safetensors"]
+    orl.estimate(agent, data, **QUICK, out=tmp_path / "parted")
+    (whole,), (parted,) = (list((tmp_path / name).iterdir()) for name in ("whole", "parted"))
+    assert whole.name == parted.name
+    assert whole.read_bytes() == parted.read_bytes()
+    (result,) = results_in(tmp_path / "whole").values()
+    assert orl.estimate(agent, data, **QUICK, out=tmp_path / "whole") == result
+    other = orl.estimate(agent, data, **{**QUICK, "seed": 1}, out=tmp_path / "whole")
+    assert other != result
+    parted.write_bytes(parted.read_bytes().replace(b'"rows"', b'"rowz"', 1))
+    with pytest.raises(RunError, match="damaged"):
+        read_result(parted)
+
+
+def test_the_same_estimate_whatever_was_computed_before():
+    data = chain().dataset(20, 0)
+    agent = agent_of(data, [0.1] * 4)
+    assert orl.estimate(agent, data, **QUICK) == orl.estimate(agent, data, **QUICK)
+
+
+def test_options_have_limits():
+    with pytest.raises(AgentError, match="members is 1; it must be at least 2"):
+        EstimateOptions(members=1)
+
+
+def test_the_command_prints_a_row_for_each_agent_and_keeps_the_results(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = chain().dataset(30, 0)
+    orl.export_dataset(data, "mine.hdf5")
+    for seed in (0, 1):
+        algorithm_of("bc", {"hidden_dims": [4]}, 4, 1, seed=seed).save(tmp_path / f"run/agents/seed-{seed}")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    quick = ["--updates", "20", "--members", "2", "--hidden_dims", "4", "--discount", "0.9"]
+    assert main(["estimate", "run", "--dataset", "mine.hdf5", *quick]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("seed 0") == text.count("seed 1")
+    assert "the data's own policy" in text
+    assert len(results_in(tmp_path / "run" / "estimates")) == 2
+    assert (tmp_path / "run" / "estimates" / "curve.png").stat().st_size > 1000
+    assert kept_estimates(["run"]).count("verdict") == 1
+    assert main(["estimate", "run/agents/seed-1", "--dataset", "mine.hdf5", "--json", *quick]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one["value"]["discount"] == 0.9

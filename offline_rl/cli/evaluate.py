@@ -57,7 +57,7 @@ def _evaluate(
 ) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.agent.folder import agent_folders
-    from offline_rl.envs.tasks import D4RL, SCORE_NAMES
+    from offline_rl.envs.registry import D4RL, SCORE_NAMES
     from offline_rl.training.evaluation import evaluate
 
     seeds = agent_folders(path)

@@ -11,6 +11,7 @@ Importing this package loads neither Gymnasium nor MuJoCo.
 """
 
 from offline_rl.envs.dynamics import make_env
-from offline_rl.envs.tasks import ROBOTS, Task, find_task, normalized_score
+from offline_rl.envs.registry import ROBOTS
+from offline_rl.envs.tasks import Task, find_task, normalized_score
 
 __all__ = ["ROBOTS", "Task", "find_task", "make_env", "normalized_score"]

@@ -22,6 +22,7 @@ Overwriting masses and inertias in the compiled model is not a substitute: the c
 them, and with MuJoCo 3.3.0 that changed the halfcheetah's contacts.
 """
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from offline_rl.envs.tasks import Robot, Task, find_task
+from offline_rl.envs.registry import ANTMAZE, LOCOMOTION, NOWHERE, REGISTERED, Robot
+from offline_rl.envs.tasks import Task, find_task
 from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
@@ -42,13 +44,15 @@ if TYPE_CHECKING:
 Dynamics = Literal["d4rl", "plain"]
 """`d4rl`: as D4RL's data was recorded. `plain`: what Gymnasium's class does with the installed MuJoCo."""
 
+ROBOTICS = ("AntMaze_", "PointMaze_", "FrankaKitchen-", "AdroitHand", "Fetch", "HandReach", "HandManipulate")
+"""How the ids of Gymnasium-Robotics begin; nothing else is imported because a name asks for it."""
 _FIRST_VERSION_ADDING_MARGINS = (3, 5)
 _PLACEMENT = ("pos", "quat", "axisangle", "euler")
 
 
 def dynamics_of(task: Task, dynamics: Dynamics | None = None) -> Dynamics:
     """Return the dynamics that were asked for, by default those that the task's data was recorded with."""
-    return dynamics or ("d4rl" if task.robot.d4rl else "plain")
+    return dynamics or ("d4rl" if task.robot.maker in (LOCOMOTION, ANTMAZE) else "plain")
 
 
 def make_env(
@@ -64,19 +68,23 @@ def make_env(
         **kwargs: handed to Gymnasium's class, for instance `width`, `height` or `reset_noise_scale`.
 
     Returns:
-        A Gymnasium environment: observations float64 (O,), actions float32 (A,), `truncated` at the time limit, after
-        1000 steps on D4RL's robots.
+        A Gymnasium environment: observations float64 (O,), or nested as `offline_rl.envs.layout` says; actions float32
+        (A,); `truncated` at the time limit, after 1000 steps on D4RL's robots that walk.
 
     Raises:
-        TaskError: the task or the dynamics are unknown, the task's D4RL dynamics are not (ant), or Gymnasium or MuJoCo
-            is not installed.
+        TaskError: the task or the dynamics are unknown, the task's D4RL dynamics are not (ant), there is no environment
+            of the task today, or what makes it is not installed.
     """
     robot = find_task(task).robot
     dynamics = dynamics_of(find_task(task), dynamics)
     _check_dynamics(robot, dynamics)
     _check_installed()
-    if not robot.d4rl:
+    if robot.maker == NOWHERE:
+        raise TaskError(f"{robot.name} cannot be played: {robot.unscored}")
+    if robot.maker == REGISTERED:
         return _registered(robot, render_mode, kwargs)
+    if robot.maker == ANTMAZE:
+        return _antmaze(robot, dynamics, render_mode)
     import gymnasium
 
     specification = _d4rl_specification(robot) if dynamics == "d4rl" else gymnasium.spec(robot.env_id)
@@ -91,8 +99,9 @@ def make_env(
 def _check_dynamics(robot: Robot, dynamics: str) -> None:
     if dynamics not in get_args(Dynamics):
         raise TaskError(f"unknown dynamics '{dynamics}'; there are 'd4rl' and 'plain'")
-    if dynamics == "d4rl" and not robot.d4rl:
-        raise TaskError(f"{robot.name} is not D4RL's and has no D4RL dynamics; leave dynamics out, or use 'plain'")
+    if dynamics == "d4rl" and robot.maker not in (LOCOMOTION, ANTMAZE):
+        why = "has no D4RL dynamics here" if robot.d4rl else "is not D4RL's and has no D4RL dynamics"
+        raise TaskError(f"{robot.name} {why}; leave dynamics out, or use 'plain'")
     if dynamics == "d4rl" and robot.name == "ant":
         raise TaskError("D4RL's dynamics of ant have not been verified; use dynamics 'plain' for Gymnasium's Ant-v4")
 
@@ -107,6 +116,7 @@ def _registered(robot: Robot, render_mode: str | None, kwargs: dict[str, Any]) -
 
     if ":" in robot.env_id:
         raise TaskError(f"environment id '{robot.env_id}' names a module to import; use one that Gymnasium knows")
+    with_robotics(robot.env_id)
     try:
         kwargs = json.loads(robot.env_kwargs) | kwargs
         with _without_total_mass_notice():
@@ -121,6 +131,38 @@ def _registered(robot: Robot, render_mode: str | None, kwargs: dict[str, Any]) -
         raise TaskError(
             f"environment {robot.env_id} cannot be made ({' '.join(str(error).split())}); install what registers it, "
             "or train without evaluation by --eval_every 0 --final_episodes 0"
+        ) from None
+
+
+def _antmaze(robot: Robot, dynamics: Dynamics, render_mode: str | None) -> "gymnasium.Env[Any, Any]":
+    """Make one of D4RL's ant mazes."""
+    from gymnasium.wrappers import TimeLimit
+
+    from offline_rl.envs.antmaze import D4RLAntMaze
+
+    rewrite = _as_in_d4rl if dynamics == "d4rl" else None
+    environment = D4RLAntMaze(json.loads(robot.env_kwargs)["maze"], render_mode, rewrite)
+    return TimeLimit(environment, robot.max_episode_steps)
+
+
+def with_robotics(env_id: str) -> None:
+    """Have Gymnasium-Robotics register its environments, if an id is one of them.
+
+    Raises:
+        TaskError: It is, and the package is not installed.
+    """
+    if not env_id.startswith(ROBOTICS):
+        return
+    import gymnasium
+
+    if env_id in gymnasium.registry:
+        return
+    try:
+        importlib.import_module("gymnasium_robotics")
+    except ImportError:
+        raise TaskError(
+            f"environment {env_id} needs gymnasium-robotics, not installed here; run: pip install"
+            " 'offline-rl-suite[robotics]', or train without evaluation by --eval_every 0 --final_episodes 0"
         ) from None
 
 
@@ -165,14 +207,20 @@ class _D4RLModel:
         """Compiles the model; overrides `MujocoEnv`, which calls it before anything uses the model."""
         import mujoco
 
-        version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
-        plain_xml = Path(self.fullpath).read_text(encoding="utf-8")
-        xml = d4rl_model_xml(plain_xml, margins_are_added=version >= _FIRST_VERSION_ADDING_MARGINS)
+        xml = _as_in_d4rl(Path(self.fullpath).read_text(encoding="utf-8"))
         with _without_total_mass_notice():
             model = mujoco.MjModel.from_xml_string(xml)
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)
+
+
+def _as_in_d4rl(xml: str) -> str:
+    """Rewrite a model for the MuJoCo that is installed."""
+    import mujoco
+
+    version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
+    return d4rl_model_xml(xml, margins_are_added=version >= _FIRST_VERSION_ADDING_MARGINS)
 
 
 def d4rl_model_xml(xml: str, *, margins_are_added: bool) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 from offline_rl.envs.described import check_described
 from offline_rl.envs.dynamics import Dynamics, make_env
-from offline_rl.envs.tasks import MEASURED, RAW, STATED, Robot, Task
+from offline_rl.envs.registry import MEASURED, RAW, SPARSE, STATED, SUCCESS, Robot
+from offline_rl.envs.tasks import Task
 from offline_rl.errors import TaskError
 
 RANDOM_RETURNS = {

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_rl.envs.dynamics import Dynamics, make_env
-from offline_rl.envs.tasks import Robot, Task
+from offline_rl.envs.registry import Robot
+from offline_rl.envs.tasks import Task
 from offline_rl.errors import AgentError
 
 if TYPE_CHECKING:

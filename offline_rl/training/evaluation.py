@@ -15,7 +15,8 @@ from offline_rl.agent import Agent, AgentConfig, SequenceAgent, load_agent, targ
 from offline_rl.draws import Stream, derived_seed
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.foreign import checked_environment, play_episode, registered
-from offline_rl.envs.tasks import D4RL, SCORE_NAMES, Task, find_task, normalized_score
+from offline_rl.envs.registry import D4RL, SCORE_NAMES
+from offline_rl.envs.tasks import Task, find_task, normalized_score
 from offline_rl.errors import AgentError, TaskError
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from offline_rl.data import minari
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.rules import BoolArray
 from offline_rl.envs.dynamics import make_env
+from offline_rl.envs.layout import Layout
 from offline_rl.errors import DatasetError
 from offline_rl.files import new_file, replace_folder
 
@@ -167,14 +168,15 @@ def _check_sequence(dataset: Dataset, dataset_id: str) -> None:
 def _episodes(dataset: Dataset) -> Iterator[Any]:
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
-    cuts = _flags(dataset)
+    cuts, layout = _flags(dataset), Layout.of_names(dataset.observation_names)
     for start, stop, complete in zip(
         dataset.episode_bounds[:-1], dataset.episode_bounds[1:], dataset.episode_complete, strict=True
     ):
         cut = cuts[start:stop].copy()
         cut[-1] &= bool(complete)  # a fragment has no flag in Minari, and so it is read back
+        seen = np.concatenate([dataset.observations[start:stop], dataset.next_observations[stop - 1 : stop]])
         yield EpisodeBuffer(
-            observations=np.concatenate([dataset.observations[start:stop], dataset.next_observations[stop - 1 : stop]]),
+            observations=layout.nested(seen) if layout else seen,
             actions=dataset.actions[start:stop],
             rewards=dataset.rewards[start:stop],
             terminations=dataset.terminated[start:stop],
@@ -188,8 +190,10 @@ def _described(dataset: Dataset) -> dict[str, Any]:
     from gymnasium import spaces
 
     low, high = dataset.action_bounds
+    layout = Layout.of_names(dataset.observation_names)
+    flat = spaces.Box(-np.inf, np.inf, (dataset.observation_size,), np.float32)
     described: dict[str, Any] = {
-        "observation_space": spaces.Box(-np.inf, np.inf, (dataset.observation_size,), np.float32),
+        "observation_space": layout.space() if layout else flat,
         "action_space": spaces.Box(low, high, dtype=np.float32),
         "description": f"{dataset.name}, exported by offline-rl-suite",
     }

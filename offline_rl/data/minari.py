@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.data.dataset import Dataset
+from offline_rl.data.names import key_of
 from offline_rl.data.rows import Recording, checked, exact_rows
 from offline_rl.documents import parse_json, read_bytes, said
+from offline_rl.envs.layout import Layout, flattened
 from offline_rl.errors import DatasetError
 from offline_rl.files import TEMPORARY
 
@@ -83,7 +85,8 @@ def load(dataset_id: str, mode: str | None = None) -> Dataset:
     """Load a dataset of Minari's, downloading it if it is not in Minari's folder.
 
     Every recorded step is a transition: Minari also stores what was seen after the last one. Where an episode's last
-    step has neither flag the recording broke off: the step counts as truncated, the episode as a fragment.
+    step has neither flag the recording broke off: the step counts as truncated, the episode as a fragment. Dictionaries
+    and tuples become vectors, see `offline_rl.envs.layout`.
 
     Args:
         dataset_id: Such as "mujoco/hopper/medium-v0".
@@ -93,8 +96,8 @@ def load(dataset_id: str, mode: str | None = None) -> Dataset:
         The dataset. `metadata["environment"]` says what it was recorded in.
 
     Raises:
-        DatasetError: Minari is not installed, the dataset cannot be downloaded or read, or its observations or actions
-            are not flat vectors of numbers.
+        DatasetError: Minari is not installed, the dataset cannot be downloaded or read, or its observations hold
+            something else than vectors of numbers, or its actions are no vector.
     """
     if mode == "d4rl":
         raise DatasetError(f"mode 'd4rl' is for files in D4RL's layout, not for '{dataset_id}'; use 'exact'")
@@ -193,8 +196,9 @@ def _read(dataset_id: str) -> _Contents:
     metadata = _metadata(dataset_id)
     try:
         opened = minari.load_dataset(dataset_id)
-        low, high = _spaces(dataset_id, opened.observation_space, opened.action_space)
-        arrays = _flat(dataset_id, opened.iterate_episodes())
+        layout = _layout(dataset_id, opened.observation_space)
+        low, high = _bounds(dataset_id, opened.action_space)
+        arrays = _flat(dataset_id, opened.iterate_episodes(), layout)
     except DatasetError:
         raise
     except Exception as error:  # what h5py and Minari raise at damaged or foreign files
@@ -202,7 +206,8 @@ def _read(dataset_id: str) -> _Contents:
             f"Minari cannot read '{dataset_id}' ({' '.join(str(error).split())[:200]}); delete "
             f"{folder_of(dataset_id)} and download it again, or try another version of minari"
         ) from error
-    return _Contents(arrays, _described(metadata) | {"action_bounds": [low, high]})
+    named = {key_of("observation"): list(layout.names)} if layout else {}
+    return _Contents(arrays, _described(metadata) | {"action_bounds": [low, high]} | named)
 
 
 def _metadata(dataset_id: str) -> dict[str, Any]:
@@ -217,33 +222,46 @@ def _metadata(dataset_id: str) -> dict[str, Any]:
     return dict(metadata)
 
 
-def _spaces(dataset_id: str, observations: Any, actions: Any) -> tuple[list[float], list[float]]:
-    """Return the lowest and highest actions; refuse spaces that are not flat vectors of numbers."""
-    for what, space in (("observations", observations), ("actions", actions)):
-        if type(space).__name__ != "Box" or len(space.shape) != 1:
-            form = " ".join(str(space).split())[:100]
-            raise DatasetError(
-                f"'{dataset_id}' has {what} of the form {form}; only flat vectors of numbers (Box with one "
-                "dimension) can be used, so bring them into that form and use Dataset.from_arrays"
-            )
+def _layout(dataset_id: str, observations: Any) -> Layout | None:
+    """Return the layout of observations; None for those that are vectors already."""
+    try:
+        return Layout.of_space(observations)
+    except ValueError as error:
+        raise DatasetError(
+            f"'{dataset_id}' has observations with {error}; only vectors of numbers (Box with one dimension), also in "
+            "dictionaries and tuples, can be used, so bring them into that form and use Dataset.from_arrays"
+        ) from None
+
+
+def _bounds(dataset_id: str, actions: Any) -> tuple[list[float], list[float]]:
+    """Return the lowest and highest actions; refuse spaces that are not vectors of numbers."""
+    if type(actions).__name__ != "Box" or len(actions.shape) != 1:
+        form = " ".join(str(actions).split())[:100]
+        discrete = ", discrete ones cannot" if "Discrete" in type(actions).__name__ else ""
+        raise DatasetError(
+            f"'{dataset_id}' has actions of the form {form}; only vectors of numbers (Box with one dimension) can be used"
+            f"{discrete}"
+        )
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise DatasetError(f"'{dataset_id}' has actions without bounds; give them to Dataset.from_arrays yourself")
     return actions.low.astype(np.float64).tolist(), actions.high.astype(np.float64).tolist()
 
 
-def _flat(dataset_id: str, episodes: Iterable[Any]) -> Arrays:
+def _flat(dataset_id: str, episodes: Iterable[Any], layout: Layout | None) -> Arrays:
     """Put the episodes one after the other."""
     parts: dict[str, list[npt.NDArray[Any]]] = {}
     lengths = []
     for episode in episodes:
-        if len(episode.observations) != len(episode.rewards) + 1:
+        observations = flattened(layout, episode.observations)
+        if len(observations) != len(episode.rewards) + 1:
             raise DatasetError(
                 f"episode {episode.id} of '{dataset_id}' has {len(episode.rewards)} steps but "
-                f"{len(episode.observations)} observations; one more than steps is needed"
+                f"{len(observations)} observations; one more than steps is needed"
             )
         if len(episode.rewards):
             lengths.append(len(episode.rewards))
-            for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+            parts.setdefault("observations", []).append(observations)
+            for name in ("actions", "rewards", "terminations", "truncations"):
                 parts.setdefault(name, []).append(getattr(episode, name))
     if not lengths:
         raise DatasetError(f"'{dataset_id}' has no steps; record or download another version")

@@ -1,9 +1,9 @@
 """D4RL's AntMaze: an ant with weak motors that walks to a goal in a maze.
 
-Built of Gymnasium's ``ant.xml`` by the numbers of ``d4rl/locomotion`` in github.com/Farama-Foundation/D4RL: time step 0.02
-s, 5 of them for each action, motors of 30 Nm, softer contacts, walls of 4 x 4 x 2 m, and the origin where episodes begin. In
-Gymnasium-Robotics' AntMaze the ant is five times as strong, acts twice as often, and the maze is mirrored and moved, so
-agents of D4RL's data do not walk there.
+Built of Gymnasium's ``ant.xml`` by the numbers of ``d4rl/locomotion`` in github.com/Farama-Foundation/D4RL: time step
+0.02 s, 5 of them for each action, motors of 30 Nm, softer contacts, walls of 4 x 4 x 2 m, and the origin where episodes
+begin. In Gymnasium-Robotics' AntMaze the ant is five times as strong and acts twice as often, and the maze is mirrored
+and moved, so agents of D4RL's data do not walk there.
 
 An episode ends at the goal (reward 1, else 0), whose place within its cell is drawn at each reset, as in D4RL's v2. The
 goal lies in the simulator's ``userdata``, so that MuJoCo's state has all of an episode.

@@ -10,8 +10,8 @@ An environment with goals observes a dictionary, such as ``{"observation": (27,)
 This holds at each level of a nested observation. So AntMaze is position, joints and velocities, goal: its first 29
 numbers are those of D4RL's AntMaze, in D4RL's order.
 
-An entry is called by the keys that lead to it and its place: ``observation.3``, ``desired_goal.kettle.6``. The names say
-all that is known here, so nothing else is stored with datasets and agents: see :meth:`Layout.of_names`.
+An entry is called by the keys that lead to it and its place: ``observation.3``, ``desired_goal.kettle.6``. The names
+say all that is known here, so nothing else is stored with datasets and agents: see :meth:`Layout.of_names`.
 """
 
 import re

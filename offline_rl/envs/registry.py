@@ -1,10 +1,10 @@
-"""The registry of tasks: one entry for each robot says how it is made, scored and rewarded, and what data D4RL has of it.
+"""The registry of tasks: for each robot, how it is made, scored and rewarded, and what data D4RL has of it.
 
-Entries are grouped by families, whose first word is that of D4RL's ids. One more task costs one more entry.
+One more task costs one more entry.
 
 Sources: ids, files, time limits and reference returns are those of ``infos.py`` and of the ``register`` calls in
-github.com/Farama-Foundation/D4RL. Not verified: the files of Adroit v1, of which only the ``expert`` ones were seen named
-elsewhere; the others follow their pattern.
+github.com/Farama-Foundation/D4RL. Not verified: the files of Adroit v1, of which only the ``expert`` ones were seen
+named elsewhere; the others follow their pattern.
 """
 
 import json
@@ -16,7 +16,7 @@ QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medi
 
 # What the returns are that score 0 and 100.
 D4RL = "D4RL's reference returns"
-UNCOMPARED = "D4RL's reference returns, in an environment that was not compared with D4RL's"
+UNCOMPARED = "the reference returns of D4RL, in an environment that was not compared with D4RL's"
 STATED = "the reference returns that the dataset states"
 MEASURED = "what random actions earn, and the mean return of the data"
 SUCCESS = "no episode, and each episode, that reaches the goal"
@@ -163,10 +163,10 @@ def _antmaze(size: str, kinds: tuple[str, ...], limit: int) -> Entry:
     return Entry(robot, files, (name,))
 
 
-def _adroit(name: str, observations: int, actions: int, low: float, high: float, limit: int = 200) -> Entry:
+def _adroit(name: str, sizes: tuple[int, int], low: float, high: float, limit: int = 200) -> Entry:
     """Return the entry of a task of the Adroit hand."""
     robot = Robot(
-        *(name, f"AdroitHand{name.capitalize()}-v1", observations, actions, low, high),
+        *(name, f"AdroitHand{name.capitalize()}-v1", *sizes, low, high),
         max_episode_steps=limit,
         reference=UNCOMPARED,
     )
@@ -198,10 +198,10 @@ ENTRIES: tuple[Entry, ...] = (
     _antmaze("umaze", ("", "-diverse"), 700),
     _antmaze("medium", ("-play", "-diverse"), 1000),
     _antmaze("large", ("-play", "-diverse"), 1000),
-    _adroit("pen", 45, 24, 96.262799, 3076.8331017826877, limit=100),
-    _adroit("hammer", 46, 26, -274.856578, 12794.134825156867),
-    _adroit("door", 39, 28, -56.512833, 2880.5693087298737),
-    _adroit("relocate", 39, 30, -6.425911, 4233.877797728884),
+    _adroit("pen", (45, 24), 96.262799, 3076.8331017826877, limit=100),
+    _adroit("hammer", (46, 26), -274.856578, 12794.134825156867),
+    _adroit("door", (39, 28), -56.512833, 2880.5693087298737),
+    _adroit("relocate", (39, 30), -6.425911, 4233.877797728884),
     Entry(
         _KITCHEN,
         {

@@ -1,9 +1,9 @@
 """The tasks: which robot a name means, what a dataset for it must look like, and D4RL's normalised score.
 
 A task's name may be a robot (`hopper`), a D4RL id (`hopper-medium-v2`), a Gymnasium id (`Hopper-v4`), or a robot with a
-kind of data (`hopper-demo`, `hopper_medium_replay`). All of them lead to one of the robots in `registry`; the kind of data
-and the version change neither the environment nor the score. Datasets with an environment of their own bring a task
-that no name leads to; see `recovered`.
+kind of data (`hopper-demo`, `hopper_medium_replay`). All of them lead to one of the robots in `registry`; the kind of
+data and the version change neither the environment nor the score. Datasets with an environment of their own bring a
+task that no name leads to; see `recovered`.
 
 Everything here is plain Python and NumPy; no simulator is needed to look up a name or to compute a score.
 """
@@ -85,7 +85,9 @@ def _check_stored(robot: Robot, kwargs: Any) -> None:
             )
         return
     if robot.maker != REGISTERED:
-        raise TaskError(f"a stored task cannot be read ({reprlib.repr(robot.name)} is not D4RL's); name the task instead")
+        raise TaskError(
+            f"a stored task cannot be read ({reprlib.repr(robot.name)} is not D4RL's); name the task instead"
+        )
     check_described(robot.env_id, kwargs, robot.max_episode_steps)
     low, high = robot.reference_min, robot.reference_max
     if not (math.isfinite(low) and math.isfinite(high) and low != high):
@@ -133,7 +135,7 @@ def _why_not(name: str) -> str:
             f" was recorded in; D4RL's task is '{recorded_in_v5[1] or recorded_in_v5[2]}', and a Minari dataset brings"
             " its own without --task"
         )
-    nearest = difflib.get_close_matches(plain, _TASKS, n=1)
+    nearest = difflib.get_close_matches(plain, _TASKS, n=1, cutoff=0.7)
     if nearest:
         return f"unknown task '{name}'; did you mean '{_TASKS[nearest[0]].name}'?"
     return f"unknown task '{name}'; known are {', '.join(ROBOTS)} and D4RL's ids, such as 'hopper-medium-v2'"
@@ -149,8 +151,8 @@ def normalized_score(task: str | Task, returns: ArrayLike) -> float | NDArray[np
     Definition: Fu et al. 2020, "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", section 5. D4RL's own
     `get_normalized_score` leaves out the factor 100.
 
-    Where the score is the success rate, an episode scores 100 if its return is positive, which with a sparse reward is to
-    have been at the goal, and else 0.
+    Where the score is the success rate, an episode scores 100 if its return is positive, which with a sparse reward is
+    to have been at the goal, and else 0.
 
     Args:
         task: any name that `find_task` knows, or a task, whose `robot.reference` says what 0 and 100 are.

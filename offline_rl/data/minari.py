@@ -239,8 +239,8 @@ def _bounds(dataset_id: str, actions: Any) -> tuple[list[float], list[float]]:
         form = " ".join(str(actions).split())[:100]
         discrete = ", discrete ones cannot" if "Discrete" in type(actions).__name__ else ""
         raise DatasetError(
-            f"'{dataset_id}' has actions of the form {form}; only vectors of numbers (Box with one dimension) can be used"
-            f"{discrete}"
+            f"'{dataset_id}' has actions of the form {form}; only vectors of numbers (Box with one dimension) can be"
+            f" used{discrete}"
         )
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise DatasetError(f"'{dataset_id}' has actions without bounds; give them to Dataset.from_arrays yourself")

@@ -149,15 +149,19 @@ class Layout:
             raise ValueError("its parts are of different lengths")
         return np.concatenate(pieces, axis=-1)
 
+    def pieces(self, vectors: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the parts of vectors ``(..., O)`` by their names, in order, ``(..., n)`` each."""
+        ends = np.cumsum([part.size for part in self.parts]).tolist()
+        return {part.name: vectors[..., end - part.size : end] for part, end in zip(self.parts, ends, strict=True)}
+
     def nested(self, vectors: NDArray[Any]) -> dict[str, Any]:
         """Return vectors ``(..., O)`` as nested dictionaries; a tuple's items by their numbers."""
-        ends = np.cumsum([part.size for part in self.parts])
         nested: dict[str, Any] = {}
-        for part, end in zip(self.parts, ends.tolist(), strict=True):
+        for part, piece in zip(self.parts, self.pieces(vectors).values(), strict=True):
             node = nested
             for key in part.path[:-1]:
                 node = node.setdefault(key, {})
-            node[part.path[-1]] = vectors[..., end - part.size : end]
+            node[part.path[-1]] = piece
         return nested
 
     def space(self, low: float = -np.inf, high: float = np.inf) -> Any:

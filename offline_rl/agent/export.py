@@ -144,7 +144,7 @@ def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> float:
         exported = torch.onnx.export(
             program,
             (),
-            input_names=list(_example(agent, deterministic, 1)),
+            input_names=list(_example(agent, deterministic, 1)) if _is_nested(agent) else None,
             output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
@@ -234,9 +234,14 @@ def _pieces(agent: Any, observations: np.ndarray) -> Arrays:
     return agent.layout.pieces(observations) if agent.layout else {"observation": observations}
 
 
+def _is_nested(agent: Any) -> bool:
+    """Say whether a file has an input for each part of an observation."""
+    return agent.layout is not None and not isinstance(agent, SequenceAgent)
+
+
 def _arguments(agent: Any, arrays: Arrays, made: Callable[[np.ndarray], Any]) -> dict[str, Any]:
-    """Return the arguments of a policy's ``forward``, each made of an array: parts of an observation are one of them."""
-    if agent.layout is None or isinstance(agent, SequenceAgent):
+    """Return the arguments of a policy's ``forward``, each made of an array; parts of an observation are one."""
+    if not _is_nested(agent):
         return {name: made(array) for name, array in arrays.items()}
     parts = {part.name: made(arrays[part.name]) for part in agent.layout.parts}
     return {"observation": parts} | {name: made(array) for name, array in arrays.items() if name not in parts}
@@ -245,9 +250,8 @@ def _arguments(agent: Any, arrays: Arrays, made: Callable[[np.ndarray], Any]) ->
 def _inputs(agent: Any, deterministic: bool) -> dict[str, str]:
     """Say of each input of a file what it is."""
     names = _example(agent, deterministic, 1)
-    if agent.layout is None or isinstance(agent, SequenceAgent):
-        return {name: INPUTS[name] for name in names}
-    parts = {part.name: f"part of the observation, (batch, {part.size})" for part in agent.layout.parts}
+    nested = agent.layout.parts if _is_nested(agent) else ()
+    parts = {part.name: f"part of the observation, (batch, {part.size})" for part in nested}
     return {name: parts.get(name) or INPUTS[name] for name in names}
 
 

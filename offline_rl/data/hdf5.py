@@ -82,7 +82,8 @@ def load(
     The file has `observations` `(N, O)`, `actions` `(N, A)`, `rewards` and `terminals` `(N,)`, and optionally
     `timeouts` `(N,)` and `next_observations` `(N, O)`; numbers of any type. Episodes of a file without `timeouts` are
     taken to be cut after as many steps as its task has, if that is D4RL's, or after 1000 if the mode "d4rl" is asked
-    for; a file of another task that has longer ones is refused. Actions are within [-1, 1], or what the attribute `action_bounds` says.
+    for; a file of another task that has longer ones is refused. Actions are within [-1, 1], or what the attribute
+    `action_bounds` says.
 
     Args:
         path: The file.

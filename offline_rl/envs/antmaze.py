@@ -75,11 +75,13 @@ class D4RLAntMaze(MujocoEnv):
         goal = corner + draw.uniform(0, 0.25 * CELL, 2) + draw.uniform(0, 0.5, 2) * 0.25 * CELL
         positions = self.init_qpos + draw.uniform(-NOISE, NOISE, self.model.nq)
         velocities = self.init_qvel + NOISE * draw.standard_normal(self.model.nv)
-        self.set_state(positions, velocities)
+        self.set_state(positions, velocities)  # type: ignore[no-untyped-call]
         self.data.userdata[:2] = np.maximum(goal, 0)
         return self._observation()
 
-    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+    def step(  # type: ignore[override]
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """Act for a tenth of a second."""
         self.do_simulation(np.clip(action, -1, 1), self.frame_skip)
         distance = float(np.linalg.norm(self.data.qpos[:2] - self.goal))

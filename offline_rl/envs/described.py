@@ -116,7 +116,7 @@ class _Choices(_Choice):
 
 
 class _Maze:
-    """Rows of cells of one length: 1 is a wall, 0 is free, r, g and c are where episodes may begin, end, and both."""
+    """Rows of cells: 1 is a wall, 0 is free, r, g and c are where episodes may begin, end, and both."""
 
     def takes(self, value: Any) -> bool:
         """Say whether a value is one that walls surround, with room to begin and to end elsewhere."""
@@ -138,7 +138,7 @@ class _Maze:
 
 
 def _has_room(maze: Any) -> bool:
-    """Say whether a maze has walls around, and whether each place to end has another to begin, which is drawn for ever."""
+    """Say whether walls surround a maze, and each place to end has another to begin, or a reset would never end."""
     border = [*maze[0], *maze[-1], *(row[0] for row in maze), *(row[-1] for row in maze)]
     if any(cell != 1 for cell in border):
         return False

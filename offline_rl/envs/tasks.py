@@ -168,7 +168,7 @@ def normalized_score(task: str | Task, returns: ArrayLike) -> float | NDArray[np
     if not robot.scored:
         raise TaskError(f"{robot.name} has no normalised score: {robot.unscored}")
     if robot.reference == SUCCESS:
-        reached = 100.0 * (np.asarray(returns, np.float64) > 0)
+        reached = np.where(np.asarray(returns, np.float64) > 0, 100.0, 0.0)
         return float(reached) if reached.ndim == 0 else reached
     scores = (
         100.0 * (np.asarray(returns, np.float64) - robot.reference_min) / (robot.reference_max - robot.reference_min)
@@ -185,7 +185,7 @@ def mean_score(task: str | Task, returns: ArrayLike) -> float:
     """
     if find_task(task).robot.reference == SUCCESS:
         return float(np.mean(normalized_score(task, returns)))
-    return float(normalized_score(task, float(np.mean(returns))))
+    return float(normalized_score(task, float(np.mean(np.asarray(returns, np.float64)))))
 
 
 def check_fits(task: Task, observation_size: int, action_size: int, dataset: str = "the dataset") -> None:

@@ -116,7 +116,7 @@ class _Choices(_Choice):
 
 
 class _Maze:
-    """Rows of cells: 1 is a wall, 0 is free, r, g and c are where episodes may begin, end, and both."""
+    """Rows of cells: 1 is a wall, 0 is free; r, g and c are where episodes may begin, end, and both."""
 
     def takes(self, value: Any) -> bool:
         """Say whether a value is one that walls surround, with room to begin and to end elsewhere."""
@@ -132,13 +132,13 @@ class _Maze:
     def __str__(self) -> str:
         """Say what it must be."""
         return (
-            f"3 to {LARGEST_MAZE} rows of as many cells, each 0, 1, r, g or c, with walls (1) around and two other cells,"
-            " one of them for episodes to begin in and another for them to end in"
+            f"3 to {LARGEST_MAZE} rows of as many cells, each 0, 1, r, g or c, with walls (1) around, and for each goal"
+            " another cell where episodes can begin"
         )
 
 
 def _has_room(maze: Any) -> bool:
-    """Say whether walls surround a maze, and each place to end has another to begin, or a reset would never end."""
+    """Say whether walls surround a maze, and each goal has another place to begin, or a reset would never end."""
     border = [*maze[0], *maze[-1], *(row[0] for row in maze), *(row[-1] for row in maze)]
     if any(cell != 1 for cell in border):
         return False
@@ -198,10 +198,12 @@ _KITCHENS: dict[str, _Kind] = {
 }
 _ROBOTICS: dict[str, Mapping[str, _Kind]] = {
     **{
-        f"{robot}Maze_{size}{suffix}": _MAZES
+        f"{robot}Maze_{size}{places}{reward}": _MAZES
         for robot in ("Ant", "Point")
         for size in ("UMaze", "Medium", "Large", "Open")
-        for suffix in ("", "Dense", "_Diverse_G", "_Diverse_GR", "_Diverse_GDense", "_Diverse_GRDense")
+        for places in ("", "_Diverse_G", "_Diverse_GR")
+        if size != "UMaze" or not places
+        for reward in ("", "Dense")
     },
     **{
         f"AdroitHand{task}{suffix}": {"reward_type": _MAZES["reward_type"]}

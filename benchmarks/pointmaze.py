@@ -4,9 +4,9 @@
     offline-rl benchmark benchmarks/minari.yaml
 
 In each episode the ball begins and the goal lies in a random cell of the U-shaped maze. The controller goes from cell
-to cell on the shortest way and pushes towards the next middle like a spring with friction; noise is added to every push.
-In three of four episodes it goes to another random cell instead of the goal and comes by the goal at most by chance. So
-the data knows all ways, but does not always take the one to the goal.
+to cell on the shortest way and pushes towards the next middle like a spring with friction. Each push has noise. In
+three of four episodes the controller goes to another random cell instead of the goal, and comes by the goal at most by
+chance. So the data knows all ways, but does not always take the one to the goal.
 
 An episode ends at the goal, with reward 1, or is cut after 300 steps; all other rewards are 0.
 """

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,6 @@ OWN = {
 
 ATTRIBUTE_LENGTH = 10_000
 """Characters of JSON up to which a fact is written as an attribute of HDF5, which holds no long ones."""
-_ENVIRONMENT = threading.Lock()
 
 
 def export_dataset(dataset: Dataset, path_or_id: str | os.PathLike[str], format: Format = "d4rl") -> Path:
@@ -119,37 +117,15 @@ def _write_minari(dataset: Dataset, dataset_id: str) -> Path:
     with replace_folder(place, new=True) as folder:
         # Minari makes a dataset where it is to stay, half-written for a while: so in a root of its own first.
         root = folder / "root"
-        with _root(root), warnings.catch_warnings():
+        with minari.rooted(root), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of authors and links that are not given
             made = library.create_dataset_from_buffers(dataset_id, list(_episodes(dataset)), **_described(dataset))
             own = {**_facts(dataset), **({"task": dataset.task} if not dataset.environment else {})}
             made.storage.update_metadata({minari.OWN_KEY: own})
         (root / dataset_id / "data").rename(folder / "data")
         shutil.rmtree(root)
-    _name_space(dataset_id.rpartition("/")[0])
+    minari.name_space(dataset_id.rpartition("/")[0])
     return place
-
-
-def _name_space(name: str) -> None:
-    """Have Minari list the namespace of a dataset."""
-    from minari.namespace import create_namespace, list_local_namespaces
-
-    if name and name not in list_local_namespaces():
-        create_namespace(name)
-
-
-@contextlib.contextmanager
-def _root(folder: Path) -> Iterator[None]:
-    """Have Minari use another folder, which it knows by an environment variable alone."""
-    with _ENVIRONMENT:
-        before = os.environ.get(minari.FOLDER_VARIABLE)
-        os.environ[minari.FOLDER_VARIABLE] = str(folder)
-        try:
-            yield
-        finally:
-            del os.environ[minari.FOLDER_VARIABLE]
-            if before is not None:
-                os.environ[minari.FOLDER_VARIABLE] = before
 
 
 def _check_sequence(dataset: Dataset, dataset_id: str) -> None:

@@ -9,10 +9,13 @@ Minari opens its files in this process, without the precautions that `hdf5` take
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,8 @@ OWN_KEY = "offline_rl"
 
 LABELS = {"terminated": "terminations", "truncated": "truncations", "episode": "episode in Minari's order"}
 """Minari's words for our fields."""
+
+_ENVIRONMENT = threading.Lock()
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -112,21 +117,77 @@ def load(dataset_id: str, mode: str | None = None) -> Dataset:
 
 
 def download(dataset_id: str) -> Path:
-    """Return the folder of a dataset, which Minari downloads unless it is there."""
+    """Return the folder of a dataset, which Minari downloads unless it is there.
+
+    The folder appears there whole or not at all, whoever else downloads it meanwhile.
+
+    Raises:
+        DatasetError: It cannot be downloaded or stored, or what arrived cannot be read.
+    """
+    import filelock
+
     if is_local(dataset_id):
         return folder_of(dataset_id)
     minari = library(dataset_id)
+    name = dataset_id.replace("/", "--")
     try:
-        _reach_host()
-        minari.download_dataset(dataset_id)
-    except Exception as error:  # Minari lets through whatever the host's own library raises
-        raise DatasetError(
-            f"cannot download '{dataset_id}' ({' '.join(str(error).split())[:200] or type(error).__name__}); check the "
-            f"name and the network, or put the dataset into {folder_of()} ({FOLDER_VARIABLE} names another folder)"
-        ) from error
-    if not is_local(dataset_id):
-        raise DatasetError(f"Minari has downloaded no '{dataset_id}' into {folder_of()}; check the name")
+        folder_of().mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder_of(f".{name}.lock")):
+            for left in folder_of().glob(f".{name}.*.part"):  # of a process that was killed
+                shutil.rmtree(left)
+            if not is_local(dataset_id):
+                _fetch(minari, dataset_id, folder_of(f".{name}.{os.getpid()}.part"))
+    except OSError as error:
+        reason = f"cannot store '{dataset_id}' in {folder_of()} ({error.strerror or error})"
+        raise DatasetError(f"{reason}; set {FOLDER_VARIABLE} to a folder with room that you can write to") from error
     return folder_of(dataset_id)
+
+
+def _fetch(minari: Any, dataset_id: str, partial: Path) -> None:
+    """Have Minari download a dataset into a root of its own, and move it to its place."""
+    place = folder_of(dataset_id)
+    if place.exists():
+        raise DatasetError(f"{place} holds no whole dataset; delete it to download it again")
+    try:
+        partial.mkdir()
+        try:
+            _reach_host()
+            with rooted(partial), contextlib.redirect_stdout(io.StringIO()):
+                minari.download_dataset(dataset_id)
+                next(iter(minari.load_dataset(dataset_id).iterate_episodes()), None)
+        except Exception as error:  # Minari lets through whatever the host's own library raises
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DatasetError(
+                f"cannot download '{dataset_id}' ({reason}); check the name and the network, or put the dataset into "
+                f"{folder_of()} ({FOLDER_VARIABLE} names another folder)"
+            ) from error
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (partial / dataset_id).rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    name_space(dataset_id.rpartition("/")[0])
+
+
+@contextlib.contextmanager
+def rooted(folder: Path) -> Iterator[None]:
+    """Have Minari use another folder, which it knows by an environment variable alone."""
+    with _ENVIRONMENT:
+        before = os.environ.get(FOLDER_VARIABLE)
+        os.environ[FOLDER_VARIABLE] = str(folder)
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+            if before is not None:
+                os.environ[FOLDER_VARIABLE] = before
+
+
+def name_space(name: str) -> None:
+    """Have Minari list the namespace of a dataset."""
+    from minari.namespace import create_namespace, list_local_namespaces
+
+    if name and name not in list_local_namespaces():
+        create_namespace(name)
 
 
 def _reach_host() -> None:

@@ -24,9 +24,11 @@ them, and with MuJoCo 3.3.0 that changed the halfcheetah's contacts.
 
 import importlib
 import importlib.util
+import io
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -40,6 +42,8 @@ from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
     import gymnasium
+
+logger = logging.getLogger(__name__)
 
 Dynamics = Literal["d4rl", "plain"]
 """`d4rl`: as D4RL's data was recorded. `plain`: what Gymnasium's class does with the installed MuJoCo."""
@@ -157,8 +161,11 @@ def with_robotics(env_id: str) -> None:
 
     if env_id in gymnasium.registry:
         return
+    said = io.StringIO()  # it prints notices, also of environments that nobody has asked for
     try:
-        importlib.import_module("gymnasium_robotics")
+        with redirect_stderr(said):
+            importlib.import_module("gymnasium_robotics")
+        logger.debug("gymnasium_robotics: %s", said.getvalue().strip())
     except ImportError:
         raise TaskError(
             f"environment {env_id} needs gymnasium-robotics, not installed here; run: pip install"

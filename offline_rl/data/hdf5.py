@@ -157,7 +157,7 @@ def _time_limit(metadata: dict[str, Any]) -> int | None:
     from offline_rl.envs.tasks import find_task, is_d4rls
 
     named = (metadata.get(key) for key in ("task", "env_id", "dataset"))
-    return next((find_task(name).robot.max_episode_steps for name in named if is_d4rls(name)), None)
+    return next((find_task(str(name)).robot.max_episode_steps for name in named if is_d4rls(name)), None)
 
 
 def _note_counted(recording: Recording, metadata: dict[str, Any], *, quiet: bool) -> None:

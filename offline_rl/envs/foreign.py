@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_rl.envs.layout import Layout, flattened
-from offline_rl.envs.vector import Outcome
+from offline_rl.envs.layout import Layout
+from offline_rl.envs.vector import Outcome, vector_of
 from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def play_episode(
     observation, _ = environment.reset(seed=seed)
     total, earned, outcome = 0.0, 0.0, Outcome()
     for length in range(1, LONGEST + 1):
-        action = act(flattened(layout, observation).astype(np.float32).reshape(1, -1), np.array([earned]))
+        vector = vector_of(layout, observation, "the environment")
+        action = act(vector.astype(np.float32).reshape(1, -1), np.array([earned]))
         action = action.reshape(space.shape).clip(space.low, space.high).astype(space.dtype)
         observation, reward, terminated, truncated, info = environment.step(action)
         outcome.see(observation, info)

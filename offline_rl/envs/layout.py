@@ -7,8 +7,8 @@ An environment with goals observes a dictionary, such as ``{"observation": (27,)
 2. all other keys, by their names; the items of a tuple by their numbers;
 3. ``desired_goal``: where it should be.
 
-This holds at each level of a nested observation. So AntMaze is position, joints and velocities, goal: its first 29
-numbers are those of D4RL's AntMaze, in D4RL's order.
+This holds at each level of a nested observation. So AntMaze (v3 and v4) is position, joints and velocities, goal: its
+first 29 numbers are in the order of D4RL's AntMaze.
 
 An entry is called by the keys that lead to it and its place: ``observation.3``, ``desired_goal.kettle.6``. The names
 say all that is known here, so nothing else is stored with datasets and agents: see :meth:`Layout.of_names`.

@@ -107,7 +107,7 @@ def rollout(
     observations = np.zeros((len(seeds), task.robot.observation_size), np.float32)
     for row, (environment, seed) in enumerate(zip(environments, seeds, strict=True)):
         seen, _ = environment.reset(seed=int(seed))
-        observations[row] = flattened(layout, seen)
+        observations[row] = vector_of(layout, seen, task.robot.name)
         if on_step:
             on_step(row, environment, 0.0)
     running = list(range(len(seeds)))
@@ -122,7 +122,7 @@ def rollout(
         rewards[:] = 0
         for row in running:
             seen, reward, terminated, truncated, info = environments[row].step(actions[row])
-            observations[row] = flattened(layout, seen)
+            observations[row] = vector_of(layout, seen, task.robot.name)
             outcomes[row].see(seen, info)
             rewards[row] = float(reward)
             returns[row] += rewards[row]
@@ -145,6 +145,18 @@ def layout_of(environment: "gymnasium.Env[Any, Any]", name: str) -> Layout | Non
         return Layout.of_space(environment.observation_space)
     except ValueError as error:
         raise TaskError(f"{name} has observations with {error}; agents here see vectors of numbers only") from None
+
+
+def vector_of(layout: Layout | None, observation: Any, name: str) -> NDArray[Any]:
+    """Return an environment's observation as a vector `(O,)`.
+
+    Raises:
+        TaskError: It is not what the environment's observation space says.
+    """
+    try:
+        return flattened(layout, observation)
+    except ValueError as error:
+        raise TaskError(f"{name} gave an observation that is not of its own observation space: {error}") from None
 
 
 def _environments(robot: Robot, dynamics: Dynamics, count: int) -> "list[gymnasium.Env[Any, Any]]":

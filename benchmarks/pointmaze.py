@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from offline_rl.data.minari import library
 from offline_rl.draws import Stream, derived_seed
-from offline_rl.envs.dynamics import with_robotics
+from offline_rl.envs.robotics import with_robotics
 from offline_rl.errors import OfflineRLError
 
 DATASET = "offline-rl/pointmaze/umaze-v0"

@@ -314,6 +314,10 @@ def _flat(dataset_id: str, episodes: Iterable[Any], layout: Layout | None) -> Ar
     lengths = []
     for episode in episodes:
         observations = flattened(layout, episode.observations)
+        if layout:
+            # Agents see single precision; what lies still moves by less, and that is no fault of the data.
+            with np.errstate(over="ignore"):
+                observations = observations.astype(np.float32)
         if len(observations) != len(episode.rewards) + 1:
             raise DatasetError(
                 f"episode {episode.id} of '{dataset_id}' has {len(episode.rewards)} steps but "

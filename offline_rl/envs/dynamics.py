@@ -22,13 +22,10 @@ Overwriting masses and inertias in the compiled model is not a substitute: the c
 them, and with MuJoCo 3.3.0 that changed the halfcheetah's contacts.
 """
 
-import importlib
 import importlib.util
-import io
 import json
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -37,19 +34,16 @@ from xml.etree import ElementTree
 import numpy as np
 
 from offline_rl.envs.registry import ANTMAZE, LOCOMOTION, NOWHERE, REGISTERED, Robot
+from offline_rl.envs.robotics import with_robotics
 from offline_rl.envs.tasks import Task, find_task
 from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
     import gymnasium
 
-logger = logging.getLogger(__name__)
-
 Dynamics = Literal["d4rl", "plain"]
 """`d4rl`: as D4RL's data was recorded. `plain`: what Gymnasium's class does with the installed MuJoCo."""
 
-ROBOTICS = ("AntMaze_", "PointMaze_", "FrankaKitchen-", "AdroitHand", "Fetch", "HandReach", "HandManipulate")
-"""How the ids of Gymnasium-Robotics begin; nothing else is imported because a name asks for it."""
 _FIRST_VERSION_ADDING_MARGINS = (3, 5)
 _PLACEMENT = ("pos", "quat", "axisangle", "euler")
 
@@ -147,30 +141,6 @@ def _antmaze(robot: Robot, dynamics: Dynamics, render_mode: str | None) -> "gymn
     rewrite = _as_in_d4rl if dynamics == "d4rl" else None
     environment = D4RLAntMaze(json.loads(robot.env_kwargs)["maze"], render_mode, rewrite)
     return TimeLimit(environment, robot.max_episode_steps)
-
-
-def with_robotics(env_id: str) -> None:
-    """Have Gymnasium-Robotics register its environments, if an id is one of them.
-
-    Raises:
-        TaskError: It is, and the package is not installed.
-    """
-    if not env_id.startswith(ROBOTICS):
-        return
-    import gymnasium
-
-    if env_id in gymnasium.registry:
-        return
-    said = io.StringIO()  # it prints notices, also of environments that nobody has asked for
-    try:
-        with redirect_stderr(said):
-            importlib.import_module("gymnasium_robotics")
-        logger.debug("gymnasium_robotics: %s", said.getvalue().strip())
-    except ImportError:
-        raise TaskError(
-            f"environment {env_id} needs gymnasium-robotics, not installed here; run: pip install"
-            " 'offline-rl-suite[robotics]', or train without evaluation by --eval_every 0 --final_episodes 0"
-        ) from None
 
 
 def _check_installed() -> None:

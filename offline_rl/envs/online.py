@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_rl.draws import Stream, derived_seed
-from offline_rl.envs.dynamics import ROBOTICS, Dynamics, make_env
+from offline_rl.envs.dynamics import Dynamics, make_env
 from offline_rl.envs.registry import Robot
+from offline_rl.envs.robotics import ROBOTICS
 from offline_rl.envs.tasks import Task
 from offline_rl.errors import TaskError
 

@@ -194,7 +194,7 @@ def test_every_known_argument_is_one_that_gymnasium_takes():
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
-    from offline_rl.envs.dynamics import ROBOTICS, with_robotics
+    from offline_rl.envs.robotics import ROBOTICS, with_robotics
 
     has_robotics = importlib.util.find_spec("gymnasium_robotics") is not None
     if has_robotics:

@@ -13,10 +13,11 @@ from helpers.settings import TINY
 
 import offline_rl as orl
 from offline_rl.data import load_dataset
-from offline_rl.envs.dynamics import ROBOTICS, with_robotics
+from offline_rl.envs import find_task
 from offline_rl.envs.layout import Layout
 from offline_rl.envs.recovered import check_playable
 from offline_rl.envs.registry import RAW, STATED, SUCCESS
+from offline_rl.envs.robotics import ROBOTICS, with_robotics
 from offline_rl.envs.vector import rollout
 from offline_rl.errors import AgentError, TaskError
 
@@ -223,6 +224,16 @@ def test_success_and_distance_are_those_of_the_environment(made):
 def test_no_run_goes_on_online_where_it_could_not_be_resumed(family, made):
     with pytest.raises(TaskError, match="so no run could be resumed in it; leave out online_steps"):
         check_playable(load_dataset(made(family)[0]).find_task(), "plain", online=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "limit"), [("pen", 100), ("hammer", 200), ("door", 200), ("relocate", 200)])
+def test_d4rls_hands_are_played_for_as_long_as_d4rl_plays_them(name, limit):
+    task = find_task(f"{name}-human-v1")
+    check_playable(task, "plain")
+    result = rollout(lambda seen: np.zeros((len(seen), task.robot.action_size), np.float32), task, "plain", [1])
+    assert result.lengths.tolist() == [limit]
+    assert result.outcomes["success"].tolist() == [0]
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):

@@ -240,5 +240,7 @@ class IQL(Agent):
             for kind in ("medium", "medium-replay")
         },
         "hopper-medium-expert-v2": {"normalize": True, "scale_rewards": False, "expectile": 0.5, "beta": 6.0},
+        # The authors' configs/antmaze_config.py, for D4RL's v0, and their train_offline.py: r - 1.
+        "antmaze-*": {"scale_rewards": False, "reward_shift": -1.0, "expectile": 0.9, "beta": 10.0},
     }
-    """CORL's; the authors use one setting, the defaults, for all locomotion tasks."""
+    """CORL's for locomotion, where the authors use one setting, the defaults; the authors' for AntMaze."""

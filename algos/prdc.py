@@ -7,8 +7,8 @@ PRDC is TD3+BC with another reference action: that of the row of the whole datas
 
 Deviations from the paper, all shared with the authors' code: the penalty is the mean squared error of the action part,
 where the paper has the distance of the whole vector; λ is computed from Q₁(s, π(s)), not Q(s, a); ``neighbor_rank`` k
-takes the k-th neighbour alone. For AntMaze, which is not supported yet, the authors' README has α 7.5, β 7.5 and
-rewards 10,000 r - 1. Not verified: how the paper averages its scores.
+takes the k-th neighbour alone. Not verified: how the paper averages its scores, and its settings for mazes other than
+antmaze-medium-play.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,5 +89,9 @@ class PRDC(td3_bc.TD3BC):
                 self.nearest.begin(query, self.config.neighbor_rank)
         return super().update(batch, step)
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"halfcheetah-*": {"alpha": 40.0}}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "halfcheetah-*": {"alpha": 40.0},
+        # The README's command is for antmaze-medium-play-v2. Not verified: that it holds for the other mazes.
+        "antmaze-*": {"alpha": 7.5, "beta": 7.5, "reward_scale": 10_000.0, "reward_shift": -1.0},
+    }
     """The commands in the README of the authors' code; hopper and walker2d use the defaults there."""

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "--launcher slurm": "a cluster",
     "--labels FOLDER": "files of labels",
     "repeatable.yaml": "hours",
+    "minari.yaml": "the extra robotics, and an hour",
     "precision.yaml": "hours",
     "--help": "ends the process; tests/cli has it",
     "--precision bf16": "a processor with AMX",

@@ -191,8 +191,17 @@ class OnIQL(iql.IQL):
     log_density = for_chosen_balance(iql.IQL.log_density)
     signals = balance_signals
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """One setting for all locomotion tasks."""
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "antmaze-*": {
+            "beta_low": 8.0,
+            "beta_high": 14.0,
+            "balance_every": 1,
+            "expectile": 0.9,
+            "scale_rewards": False,
+            "reward_shift": -1.0,
+        }
+    }
+    """The authors' configuration for AntMaze, of which their README names v0; one setting for all locomotion tasks."""
 
 
 class OnCQL(cql.CQL):

@@ -26,6 +26,7 @@ from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
+from offline_rl.envs.layout import Layout
 from offline_rl.errors import AgentError, DivergedError, brief
 from offline_rl.files import replace_folder
 
@@ -308,6 +309,11 @@ class Agent:
         return self.preprocessing.observation_names
 
     @property
+    def layout(self) -> Layout | None:
+        """How the environment's observations are nested; None if they are vectors."""
+        return self.preprocessing.layout
+
+    @property
     def action_names(self) -> Names | None:
         """What the entries of an action are called, ``(A,)``; None if the data did not say."""
         return self.preprocessing.action_names
@@ -336,9 +342,11 @@ class Agent:
         """Return the actions for raw observations.
 
         Args:
-            observation: ``(O,)`` or ``(B, O)``, as the environment gives them; or by name, in any order: a mapping of
-                names to numbers or columns ``(B,)``, a pandas series or frame. Names are :attr:`observation_names`,
-                with or without ``observation_`` before them, or ``observation_0``, … where there are none.
+            observation: ``(O,)`` or ``(B, O)``, as the environment gives them; for an agent of an environment whose
+                observations are nested, also the dictionary or tuple itself, see :mod:`offline_rl.envs.layout`; or by
+                name, in any order: a mapping of names to numbers or columns ``(B,)``, a pandas series or frame. Names
+                are :attr:`observation_names`, with or without ``observation_`` before them, or ``observation_0``, …
+                where there are none.
             reward: What the last actions earned, one or ``(B,)``; only a :class:`SequenceAgent` uses it. None: unknown.
             deterministic: Act as well as possible; False explores, with noise from a generator of the agent's own.
 
@@ -370,6 +378,8 @@ class Agent:
         names = self.observation_names or numbered("observation", size)
         whose = "this agent" if self.observation_names else "this agent, whose data had no names,"
         try:
+            if (layout := self.layout) and layout.matches(observation):
+                observation = layout.flat(observation)
             given = np.asarray(in_order(observation, names, "observation", AgentError, "observation", whose))
             if given.dtype.kind == "O":
                 given = np.asarray(given, np.float64)

@@ -1,7 +1,9 @@
 """Policies as files for other programs: ONNX, and PyTorch's exported programs.
 
 A file holds what acting needs, normalisation and action scale included: raw observations in, environment actions out.
-Agents that remember take the history as inputs instead, so whoever runs the file keeps it.
+Where the environment's observations are nested, each part is an input of its own, by its name, such as ``desired_goal``
+(in ONNX), or an item of the dictionary ``observation`` (in a program). Agents that remember take the history as inputs
+instead, as vectors in the order of the agent's ``observation_names``, so whoever runs the file keeps it.
 """
 
 import contextlib
@@ -11,7 +13,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +89,10 @@ class RowPolicy(Policy):
         super().__init__(agent)
         self._policy, self._explore = agent.policy, agent.explore
 
-    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return the actions ``(B, A)``."""
-        rows = self.normalized(observation)
+    def forward(self, observation: Tensor | dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
+        """Return the actions ``(B, A)``; parts of the observation are joined in the order in which they come."""
+        joined = torch.cat([*observation.values()], -1) if isinstance(observation, dict) else observation
+        rows = self.normalized(joined)
         return self.to_environment(self._policy(rows) if noise is None else self._explore(rows, noise))
 
 
@@ -139,11 +142,18 @@ def write_onnx(agent: Any, path: Path, *, deterministic: bool) -> float:
     program, outputs = _traced(agent, deterministic)
     with _quietly():
         exported = torch.onnx.export(
-            program, (), output_names=outputs, opset_version=OPSET, dynamo=True, external_data=False, verbose=False
+            program,
+            (),
+            input_names=list(_example(agent, deterministic, 1)) if _is_nested(agent) else None,
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
         )
     assert exported is not None
     model: Any = exported.model_proto
-    _tidy(onnx, model)
+    _tidy(onnx, model, _inputs(agent, deterministic))
     for name, value in _metadata(agent, deterministic).items():
         model.metadata_props.add(key=name, value=value)
     onnx.checker.check_model(model)
@@ -167,7 +177,7 @@ def write_program(agent: Any, path: Path, *, deterministic: bool) -> float:
         module = torch.export.load(io.BytesIO(file.getvalue())).module()
 
     def run(arrays: Arrays) -> list[np.ndarray]:
-        output = module(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        output = module(**_arguments(agent, arrays, torch.from_numpy))
         return [tensor.numpy() for tensor in (output if isinstance(output, tuple) else (output,))]
 
     difference = _difference(agent, run, deterministic, "the program read back")
@@ -183,13 +193,13 @@ def _traced(agent: Any, deterministic: bool) -> tuple[torch.export.ExportedProgr
     outputs = ["action", "next_memory"] if getattr(agent, "memory_size", 0) else ["action"]
     # Three rows: sizes 0 and 1 would be taken for constants.
     arrays = _example(agent, deterministic, 3)
-    batch = torch.export.Dim("batch")
+    batch = {0: torch.export.Dim("batch")}
     with _quietly():
         program = torch.export.export(
             policy,
             (),
-            {name: torch.from_numpy(array) for name, array in arrays.items()},
-            dynamic_shapes={name: {0: batch} for name in arrays},
+            _arguments(agent, arrays, torch.from_numpy),
+            dynamic_shapes=_arguments(agent, arrays, lambda _: batch),
         )
     # Where the code lay on this machine is nobody's business.
     for node in program.graph.nodes:
@@ -200,7 +210,7 @@ def _traced(agent: Any, deterministic: bool) -> tuple[torch.export.ExportedProgr
 def _example(agent: Any, deterministic: bool, batch: int) -> Arrays:
     """Return inputs of the file as they are at an episode's first step, but for the observation."""
     if not isinstance(agent, SequenceAgent):
-        arrays = {"observation": np.zeros((batch, agent.observation_size), np.float32)}
+        arrays = _pieces(agent, np.zeros((batch, agent.observation_size), np.float32))
         return arrays if deterministic else arrays | {"noise": np.zeros((batch, agent.action_size), np.float32)}
     if not deterministic:
         raise AgentError(f"{agent.name} does not explore; leave out deterministic=False")
@@ -219,6 +229,32 @@ def _example(agent: Any, deterministic: bool, batch: int) -> Arrays:
     return arrays
 
 
+def _pieces(agent: Any, observations: np.ndarray) -> Arrays:
+    """Return the inputs of a file that are an observation ``(B, O)``."""
+    return agent.layout.pieces(observations) if agent.layout else {"observation": observations}
+
+
+def _is_nested(agent: Any) -> bool:
+    """Say whether a file has an input for each part of an observation."""
+    return agent.layout is not None and not isinstance(agent, SequenceAgent)
+
+
+def _arguments(agent: Any, arrays: Arrays, made: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    """Return the arguments of a policy's ``forward``, each made of an array; parts of an observation are one."""
+    if not _is_nested(agent):
+        return {name: made(array) for name, array in arrays.items()}
+    parts = {part.name: made(arrays[part.name]) for part in agent.layout.parts}
+    return {"observation": parts} | {name: made(array) for name, array in arrays.items() if name not in parts}
+
+
+def _inputs(agent: Any, deterministic: bool) -> dict[str, str]:
+    """Say of each input of a file what it is."""
+    names = _example(agent, deterministic, 1)
+    nested = agent.layout.parts if _is_nested(agent) else ()
+    parts = {part.name: f"part of the observation, (batch, {part.size})" for part in nested}
+    return {name: parts.get(name) or INPUTS[name] for name in names}
+
+
 def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
     """Return what a file says of itself."""
     facts = {
@@ -227,7 +263,7 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
         **agent.provenance,
         **agent.preprocessing.names(),
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
-        "inputs": {name: INPUTS[name] for name in _example(agent, deterministic, 1)},
+        "inputs": _inputs(agent, deterministic),
     }
     if isinstance(agent, SequenceAgent) and "return_to_go" in agent.window_fields:
         facts["target_returns"] = []
@@ -238,12 +274,12 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
-def _tidy(onnx: Any, model: Any) -> None:
+def _tidy(onnx: Any, model: Any, inputs: Mapping[str, str]) -> None:
     """Name the batch, say what inputs are, offer fixed noise as an input, and drop what the exporter notes of code."""
     graph = model.graph
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-        value.doc_string = INPUTS.get(value.name, "")
+        value.doc_string = inputs.get(value.name, "")
     del graph.value_info[:], graph.metadata_props[:]
     for node in (*graph.node, *(node for function in model.functions for node in function.node)):
         del node.metadata_props[:]
@@ -278,10 +314,13 @@ def _observations(agent: Any, generator: np.random.Generator, batch: int) -> np.
 
 def _play_rows(agent: Any, run: Run, deterministic: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     generator = np.random.default_rng(0)
-    arrays = {"observation": _observations(agent, generator, CHECKED_ROWS)}
-    if not deterministic:
+    observations = _observations(agent, generator, CHECKED_ROWS)
+    arrays = _pieces(agent, observations)
+    if deterministic:
+        wanted = agent.act(observations)
+    else:
         arrays["noise"] = generator.standard_normal((CHECKED_ROWS, agent.action_size), np.float32)
-    wanted = agent.act(*arrays.values()) if deterministic else agent.act_with_noise(*arrays.values())
+        wanted = agent.act_with_noise(observations, arrays["noise"])
     yield run(arrays)[0], wanted
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from offline_rl.agent.folder import HUB_NAME
 from offline_rl.data.names import FIELDS, key_of
-from offline_rl.envs.tasks import D4RL, SCORE_NAMES
+from offline_rl.envs.registry import D4RL, SCORE_NAMES
 from offline_rl.errors import AgentError, brief
 
 FILES = "agent.json", "weights.safetensors"

@@ -152,6 +152,7 @@ def _download(arguments: list[str]) -> None:
 def _list_datasets() -> None:
     """Print each dataset that is known by name, whether it is here and how large, and whether it has no score."""
     from offline_rl.data import DEMO, DEMO_FILE, d4rl, minari
+    from offline_rl.envs.registry import ROBOTS
     from offline_rl.envs.tasks import find_task
 
     files = {name: d4rl.cache_folder() / Path(path).name for name, path in d4rl.DATASETS.items()}
@@ -161,7 +162,9 @@ def _list_datasets() -> None:
         scored = name not in files or find_task(name).robot.scored
         print(f"{name:{width}}  {_size(place):>14}{'' if scored else '  no score'}")
     print(f"\nD4RL's are kept in {d4rl.cache_folder()}, Minari's in {minari.folder_of()}.", file=sys.stderr)
-    print("Ant has no score, because today's Ant does not reproduce the simulator of its data.", file=sys.stderr)
+    unscored = {robot.name: robot.unscored for robot in ROBOTS.values() if robot.unscored}
+    for robot, reason in unscored.items():
+        print(f"{robot.capitalize()} has no score: {reason}.", file=sys.stderr)
 
 
 def _size(place: Path) -> str:
@@ -181,7 +184,7 @@ def describe_dataset(name: str, mode: str | None) -> None:
 
     from offline_rl.data import load_dataset
     from offline_rl.data.names import FIELDS, key_of
-    from offline_rl.envs import normalized_score
+    from offline_rl.envs.tasks import mean_score
     from offline_rl.errors import TaskError
 
     dataset = load_dataset(name, mode)
@@ -208,7 +211,7 @@ def describe_dataset(name: str, mode: str | None) -> None:
     except TaskError as error:
         task, facts["score"] = None, f"none: {error}"
     if task and task.robot.scored:
-        robot, score = task.robot, float(normalized_score(task, dataset.mean_return))
+        robot, score = task.robot, mean_score(task, dataset.whole_returns)
         facts["score"] = (
             f"{score:.1f}; {robot.score_name}, 0 is a return of {robot.reference_min:.1f},"
             f" 100 is {robot.reference_max:.1f} ({robot.reference})"

@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ Dynamics = typing.Literal["d4rl", "plain"]
 def score_line(what: str, returned: str, score: str, steps: str = "") -> str:
     """Return a line of a table of returns and scores."""
     return f"  {what:24}{returned:>18}  {score:>17}  {steps:>6}".rstrip()
+
+
+def goal_lines(means: Mapping[str, Any]) -> list[str]:
+    """Return a line that says how often the goal was reached, and how far off episodes ended; none without goals."""
+    success, distance = means.get("success"), means.get("goal_distance")
+    said = [f"goal reached in {100 * success:.0f} % of the episodes"] if success is not None else []
+    said += [f"distance from the goal at the end {distance:.2f}"] if distance is not None else []
+    return [f"    {'; '.join(said)}"] if said else []
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.arguments import CommandLine, UsageError
-from offline_rl.cli.common import DEVIATION, INTERVAL, Dynamics, print_json, score_line
+from offline_rl.cli.common import DEVIATION, INTERVAL, Dynamics, goal_lines, print_json, score_line
 
 
 def evaluate_command(arguments: list[str]) -> None:
@@ -57,7 +57,7 @@ def _evaluate(
 ) -> None:
     from offline_rl.agent import load_agent
     from offline_rl.agent.folder import agent_folders
-    from offline_rl.envs.tasks import D4RL, SCORE_NAMES
+    from offline_rl.envs.registry import D4RL, SCORE_NAMES
     from offline_rl.training.evaluation import evaluate
 
     seeds = agent_folders(path)
@@ -97,6 +97,7 @@ def _means(played: Any) -> dict[str, float]:
         "return_std": float(played.returns.std()),
         **({"score": float(played.scores.mean())} if played.scores is not None else {}),
         "length": float(played.lengths.mean()),
+        **{name: float(values.mean()) for name, values in played.outcomes.items()},
     }
 
 
@@ -116,6 +117,8 @@ def _print_agent(name: str, result: Any) -> None:
     for what, played in (parts or {name: result}).items():
         scores = _mean_and_deviation(played.scores) if played.scores is not None else ""
         print(score_line(what, _mean_and_deviation(played.returns), scores, f"{played.lengths.mean():.0f}"))
+        for line in goal_lines({name: float(values.mean()) for name, values in played.outcomes.items()}):
+            print(line)
 
 
 def _mean_and_deviation(values: Any) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from offline_rl.analysis.statistics import Estimate
-from offline_rl.cli.common import DEVIATION, INTERVAL, score_line
+from offline_rl.cli.common import DEVIATION, INTERVAL, goal_lines, score_line
 from offline_rl.cli.estimate import command_for
+from offline_rl.envs.registry import SUCCESS
 
 Row = Mapping[str, Any]
 
@@ -120,6 +121,7 @@ def _phase(rows: Sequence[Row], config: Row) -> list[str]:
         episodes = f"{row['episodes']} episode{'s' * (row['episodes'] > 1)}"
         about = [f"{name} {values[place]:g}" for name, values in each.items()] or [episodes]
         lines.append(_played(f"seed {row['seed']}, {', '.join(about)}", row, config))
+        lines += goal_lines(row)
         for name in (key.removeprefix("return/") for key in row if key.startswith("return/")):
             lines.append(
                 score_line(f"  asked for {name}", _rounded(row[f"return/{name}"]), _rounded(row[f"score/{name}"]))
@@ -145,8 +147,11 @@ def _played(what: str, row: Row, config: Row) -> str:
         return score_line(what, "has diverged", "")
     if row["episodes"] < 2 or row["return_std"] is None:
         return score_line(what, _rounded(row["return"]), _rounded(row["score"]))
-    low, high = _references(config)
-    spread = 100 * row["return_std"] / (high - low)
+    if (config["dataset"].get("reference") or {}).get("returns") == SUCCESS:
+        spread = (row["score"] * (100 - row["score"])) ** 0.5
+    else:
+        low, high = _references(config)
+        spread = 100 * row["return_std"] / (high - low)
     return score_line(what, f"{row['return']:.1f} ± {row['return_std']:.1f}", f"{row['score']:.1f} ± {spread:.1f}")
 
 

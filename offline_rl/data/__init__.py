@@ -116,7 +116,7 @@ def _why_not(name: str, path: Path) -> str:
     from offline_rl.envs.tasks import UNSUPPORTED_FAMILIES
 
     if name.partition("-")[0] in UNSUPPORTED_FAMILIES:
-        return f"dataset '{name}' is not supported yet; supported are D4RL's gym-mujoco datasets, Minari's and files"
+        return f"dataset '{name}' is not supported yet; supported are the datasets of offline-rl datasets, and files"
     if name and _exists(path):
         if not path.is_dir():
             return f"'{name}' is no regular file but a pipe, a socket or a device; give the path of a file"

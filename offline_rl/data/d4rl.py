@@ -1,12 +1,12 @@
-"""D4RL's gym-mujoco datasets: their ids, and their files, downloaded once into D4RL's own cache folder."""
+"""D4RL's datasets: their ids, and their files, downloaded once into D4RL's own cache folder."""
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from offline_rl.data import hdf5
+from offline_rl.envs.registry import FILES
 from offline_rl.errors import DatasetError
 from offline_rl.files import write_bytes
 
@@ -17,25 +17,8 @@ URL_VARIABLE = "OFFLINE_RL_D4RL_URL"
 FOLDER_VARIABLE = "D4RL_DATASET_DIR"
 """Environment variable that names the cache folder, D4RL's own."""
 
-QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
-
-
-def _files() -> Iterator[tuple[str, str]]:
-    """Yield ids and paths below the base URL as D4RL's `infos.py` lists them."""
-    for robot in ("halfcheetah", "hopper", "walker2d", "ant"):
-        for version in (2, 1):
-            for quality in QUALITIES:
-                file = f"{robot}_{quality.replace('-', '_')}-v{version}.hdf5"
-                yield f"{robot}-{quality}-v{version}", f"gym_mujoco_v{version}/{file}"
-        for quality in ("random", "medium", "expert", "medium-expert"):
-            yield f"{robot}-{quality}-v0", f"gym_mujoco/{robot}_{quality.replace('-', '_')}.hdf5"
-        mixed = "walker" if robot == "walker2d" else robot
-        yield f"{robot}-medium-replay-v0", f"gym_mujoco/{mixed}_mixed.hdf5"
-    yield "ant-random-expert-v0", "gym_mujoco/ant_random_expert.hdf5"
-
-
-DATASETS = dict(_files())
-"""The 69 ids, each with the path of its file below the base URL."""
+DATASETS = FILES
+"""All ids, each with the path of its file below the base URL."""
 
 IDS = {Path(file).name: dataset_id for dataset_id, file in DATASETS.items()}
 """Ids by the name of their file."""

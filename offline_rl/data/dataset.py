@@ -152,10 +152,14 @@ class Dataset:
         )
 
     @property
+    def whole_returns(self) -> npt.NDArray[np.float64]:
+        """Returns of the complete episodes; of the fragments if there are only fragments."""
+        return self.episode_returns[self.episode_complete] if self.episode_complete.any() else self.episode_returns
+
+    @property
     def mean_return(self) -> float:
-        """Mean return of the complete episodes; of the fragments if there are only fragments."""
-        complete = self.episode_complete if self.episode_complete.any() else np.ones_like(self.episode_complete)
-        return float(self.episode_returns[complete].mean())
+        """Mean of :attr:`whole_returns`."""
+        return float(self.whole_returns.mean())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from offline_rl.data import minari
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.rules import BoolArray
 from offline_rl.envs.dynamics import make_env
+from offline_rl.envs.layout import Layout
 from offline_rl.errors import DatasetError
 from offline_rl.files import new_file, replace_folder
 
@@ -28,7 +28,6 @@ OWN = {
 
 ATTRIBUTE_LENGTH = 10_000
 """Characters of JSON up to which a fact is written as an attribute of HDF5, which holds no long ones."""
-_ENVIRONMENT = threading.Lock()
 
 
 def export_dataset(dataset: Dataset, path_or_id: str | os.PathLike[str], format: Format = "d4rl") -> Path:
@@ -118,37 +117,15 @@ def _write_minari(dataset: Dataset, dataset_id: str) -> Path:
     with replace_folder(place, new=True) as folder:
         # Minari makes a dataset where it is to stay, half-written for a while: so in a root of its own first.
         root = folder / "root"
-        with _root(root), warnings.catch_warnings():
+        with minari.rooted(root), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of authors and links that are not given
             made = library.create_dataset_from_buffers(dataset_id, list(_episodes(dataset)), **_described(dataset))
             own = {**_facts(dataset), **({"task": dataset.task} if not dataset.environment else {})}
             made.storage.update_metadata({minari.OWN_KEY: own})
         (root / dataset_id / "data").rename(folder / "data")
         shutil.rmtree(root)
-    _name_space(dataset_id.rpartition("/")[0])
+    minari.name_space(dataset_id.rpartition("/")[0])
     return place
-
-
-def _name_space(name: str) -> None:
-    """Have Minari list the namespace of a dataset."""
-    from minari.namespace import create_namespace, list_local_namespaces
-
-    if name and name not in list_local_namespaces():
-        create_namespace(name)
-
-
-@contextlib.contextmanager
-def _root(folder: Path) -> Iterator[None]:
-    """Have Minari use another folder, which it knows by an environment variable alone."""
-    with _ENVIRONMENT:
-        before = os.environ.get(minari.FOLDER_VARIABLE)
-        os.environ[minari.FOLDER_VARIABLE] = str(folder)
-        try:
-            yield
-        finally:
-            del os.environ[minari.FOLDER_VARIABLE]
-            if before is not None:
-                os.environ[minari.FOLDER_VARIABLE] = before
 
 
 def _check_sequence(dataset: Dataset, dataset_id: str) -> None:
@@ -167,14 +144,15 @@ def _check_sequence(dataset: Dataset, dataset_id: str) -> None:
 def _episodes(dataset: Dataset) -> Iterator[Any]:
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
-    cuts = _flags(dataset)
+    cuts, layout = _flags(dataset), Layout.of_names(dataset.observation_names)
     for start, stop, complete in zip(
         dataset.episode_bounds[:-1], dataset.episode_bounds[1:], dataset.episode_complete, strict=True
     ):
         cut = cuts[start:stop].copy()
         cut[-1] &= bool(complete)  # a fragment has no flag in Minari, and so it is read back
+        seen = np.concatenate([dataset.observations[start:stop], dataset.next_observations[stop - 1 : stop]])
         yield EpisodeBuffer(
-            observations=np.concatenate([dataset.observations[start:stop], dataset.next_observations[stop - 1 : stop]]),
+            observations=layout.nested(seen) if layout else seen,
             actions=dataset.actions[start:stop],
             rewards=dataset.rewards[start:stop],
             terminations=dataset.terminated[start:stop],
@@ -188,8 +166,10 @@ def _described(dataset: Dataset) -> dict[str, Any]:
     from gymnasium import spaces
 
     low, high = dataset.action_bounds
+    layout = Layout.of_names(dataset.observation_names)
+    flat = spaces.Box(-np.inf, np.inf, (dataset.observation_size,), np.float32)
     described: dict[str, Any] = {
-        "observation_space": spaces.Box(-np.inf, np.inf, (dataset.observation_size,), np.float32),
+        "observation_space": layout.space() if layout else flat,
         "action_space": spaces.Box(low, high, dtype=np.float32),
         "description": f"{dataset.name}, exported by offline-rl-suite",
     }

@@ -37,10 +37,7 @@ LABELS = {"terminated": "terminals", "truncated": "timeouts"}
 """D4RL's words for our fields."""
 
 TIME_LIMIT = 1000
-"""Steps of an episode in D4RL's gym-mujoco tasks, for files that do not say where episodes were cut."""
-
-COUNTED_ENDS = f"counted, every {TIME_LIMIT:,} steps"
-"""What a dataset says of its episodes where that limit has cut some."""
+"""Steps of an episode in D4RL's gym-mujoco tasks, for files that name no task of D4RL's."""
 
 MEMORY_LIMIT = 4 << 30
 """Address space of the child; the arrays do not count, they pass through it in blocks."""
@@ -84,8 +81,9 @@ def load(
 
     The file has `observations` `(N, O)`, `actions` `(N, A)`, `rewards` and `terminals` `(N,)`, and optionally
     `timeouts` `(N,)` and `next_observations` `(N, O)`; numbers of any type. Episodes of a file without `timeouts` are
-    taken to be cut after 1000 steps if its task is D4RL's, or the mode "d4rl" is asked for; a file of another task
-    that has longer ones is refused. Actions are within [-1, 1], or what the attribute `action_bounds` says.
+    taken to be cut after as many steps as its task has, if that is D4RL's, or after 1000 if the mode "d4rl" is asked
+    for; a file of another task that has longer ones is refused. Actions are within [-1, 1], or what the attribute
+    `action_bounds` says.
 
     Args:
         path: The file.
@@ -116,10 +114,8 @@ def load(
     metadata = {**contents.attributes, "path": str(path), "mode": mode, "action_bounds": bounds}
     if task:
         metadata["task"] = task
-    limited = limited or _is_d4rls(metadata)
-    recording = checked(
-        str(path), fields, labels=LABELS, time_limit=TIME_LIMIT if limited else None, action_bounds=bounds
-    )
+    limit = _time_limit(metadata) or (TIME_LIMIT if limited else None)
+    recording = checked(str(path), fields, labels=LABELS, time_limit=limit, action_bounds=bounds)
     if fields["truncated"] is None:
         _note_counted(recording, metadata, quiet=bool(task))
     return Dataset.assemble(
@@ -156,11 +152,12 @@ def _check_own(path: Path, d4rl_id: str, attributes: dict[str, Any], *, loaded_b
         )
 
 
-def _is_d4rls(metadata: dict[str, Any]) -> bool:
-    """Say whether a file's task is one of D4RL's robots."""
-    from offline_rl.envs.tasks import is_d4rls
+def _time_limit(metadata: dict[str, Any]) -> int | None:
+    """Return the steps of an episode of a file's task, if that is one of D4RL's."""
+    from offline_rl.envs.tasks import find_task, is_d4rls
 
-    return any(is_d4rls(metadata.get(key)) for key in ("task", "env_id", "dataset"))
+    named = (metadata.get(key) for key in ("task", "env_id", "dataset"))
+    return next((find_task(str(name)).robot.max_episode_steps for name in named if is_d4rls(name)), None)
 
 
 def _note_counted(recording: Recording, metadata: dict[str, Any], *, quiet: bool) -> None:
@@ -171,11 +168,11 @@ def _note_counted(recording: Recording, metadata: dict[str, Any], *, quiet: bool
     """
     if recording.counted_limit is not None:
         if recording.truncated.any():
-            metadata["ends"] = COUNTED_ENDS
+            metadata["ends"] = f"counted, every {recording.counted_limit:,} steps"
             if not quiet:
                 warnings.warn(
-                    f"{recording.source} has no 'timeouts', so episodes are taken to be cut every {TIME_LIMIT:,} steps "
-                    "as in D4RL's tasks; add 'timeouts' if that is not so",
+                    f"{recording.source} has no 'timeouts', so episodes are taken to be cut every "
+                    f"{recording.counted_limit:,} steps as in D4RL's tasks; add 'timeouts' if that is not so",
                     stacklevel=3,
                 )
         return

@@ -9,10 +9,13 @@ Minari opens its files in this process, without the precautions that `hdf5` take
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.data.dataset import Dataset
+from offline_rl.data.names import key_of
 from offline_rl.data.rows import Recording, checked, exact_rows
 from offline_rl.documents import parse_json, read_bytes, said
+from offline_rl.envs.layout import Layout, flattened
 from offline_rl.errors import DatasetError
 from offline_rl.files import TEMPORARY
 
@@ -45,6 +50,8 @@ OWN_KEY = "offline_rl"
 
 LABELS = {"terminated": "terminations", "truncated": "truncations", "episode": "episode in Minari's order"}
 """Minari's words for our fields."""
+
+_ENVIRONMENT = threading.Lock()
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -83,7 +90,8 @@ def load(dataset_id: str, mode: str | None = None) -> Dataset:
     """Load a dataset of Minari's, downloading it if it is not in Minari's folder.
 
     Every recorded step is a transition: Minari also stores what was seen after the last one. Where an episode's last
-    step has neither flag the recording broke off: the step counts as truncated, the episode as a fragment.
+    step has neither flag the recording broke off: the step counts as truncated, the episode as a fragment. Dictionaries
+    and tuples become vectors, see `offline_rl.envs.layout`.
 
     Args:
         dataset_id: Such as "mujoco/hopper/medium-v0".
@@ -93,8 +101,8 @@ def load(dataset_id: str, mode: str | None = None) -> Dataset:
         The dataset. `metadata["environment"]` says what it was recorded in.
 
     Raises:
-        DatasetError: Minari is not installed, the dataset cannot be downloaded or read, or its observations or actions
-            are not flat vectors of numbers.
+        DatasetError: Minari is not installed, the dataset cannot be downloaded or read, or its observations hold
+            something else than vectors of numbers, or its actions are no vector.
     """
     if mode == "d4rl":
         raise DatasetError(f"mode 'd4rl' is for files in D4RL's layout, not for '{dataset_id}'; use 'exact'")
@@ -109,21 +117,77 @@ def load(dataset_id: str, mode: str | None = None) -> Dataset:
 
 
 def download(dataset_id: str) -> Path:
-    """Return the folder of a dataset, which Minari downloads unless it is there."""
+    """Return the folder of a dataset, which Minari downloads unless it is there.
+
+    The folder appears there whole or not at all, whoever else downloads it meanwhile.
+
+    Raises:
+        DatasetError: It cannot be downloaded or stored, or what arrived cannot be read.
+    """
+    import filelock
+
     if is_local(dataset_id):
         return folder_of(dataset_id)
     minari = library(dataset_id)
+    name = dataset_id.replace("/", "--")
     try:
-        _reach_host()
-        minari.download_dataset(dataset_id)
-    except Exception as error:  # Minari lets through whatever the host's own library raises
-        raise DatasetError(
-            f"cannot download '{dataset_id}' ({' '.join(str(error).split())[:200] or type(error).__name__}); check the "
-            f"name and the network, or put the dataset into {folder_of()} ({FOLDER_VARIABLE} names another folder)"
-        ) from error
-    if not is_local(dataset_id):
-        raise DatasetError(f"Minari has downloaded no '{dataset_id}' into {folder_of()}; check the name")
+        folder_of().mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder_of(f".{name}.lock")):
+            for left in folder_of().glob(f".{name}.*.part"):  # of a process that was killed
+                shutil.rmtree(left)
+            if not is_local(dataset_id):
+                _fetch(minari, dataset_id, folder_of(f".{name}.{os.getpid()}.part"))
+    except OSError as error:
+        reason = f"cannot store '{dataset_id}' in {folder_of()} ({error.strerror or error})"
+        raise DatasetError(f"{reason}; set {FOLDER_VARIABLE} to a folder with room that you can write to") from error
     return folder_of(dataset_id)
+
+
+def _fetch(minari: Any, dataset_id: str, partial: Path) -> None:
+    """Have Minari download a dataset into a root of its own, and move it to its place."""
+    place = folder_of(dataset_id)
+    if place.exists():
+        raise DatasetError(f"{place} holds no whole dataset; delete it to download it again")
+    try:
+        partial.mkdir()
+        try:
+            _reach_host()
+            with rooted(partial), contextlib.redirect_stdout(io.StringIO()):
+                minari.download_dataset(dataset_id)
+                next(iter(minari.load_dataset(dataset_id).iterate_episodes()), None)
+        except Exception as error:  # Minari lets through whatever the host's own library raises
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DatasetError(
+                f"cannot download '{dataset_id}' ({reason}); check the name and the network, or put the dataset into "
+                f"{folder_of()} ({FOLDER_VARIABLE} names another folder)"
+            ) from error
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (partial / dataset_id).rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    name_space(dataset_id.rpartition("/")[0])
+
+
+@contextlib.contextmanager
+def rooted(folder: Path) -> Iterator[None]:
+    """Have Minari use another folder, which it knows by an environment variable alone."""
+    with _ENVIRONMENT:
+        before = os.environ.get(FOLDER_VARIABLE)
+        os.environ[FOLDER_VARIABLE] = str(folder)
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+            if before is not None:
+                os.environ[FOLDER_VARIABLE] = before
+
+
+def name_space(name: str) -> None:
+    """Have Minari list the namespace of a dataset."""
+    from minari.namespace import create_namespace, list_local_namespaces
+
+    if name and name not in list_local_namespaces():
+        create_namespace(name)
 
 
 def _reach_host() -> None:
@@ -193,8 +257,9 @@ def _read(dataset_id: str) -> _Contents:
     metadata = _metadata(dataset_id)
     try:
         opened = minari.load_dataset(dataset_id)
-        low, high = _spaces(dataset_id, opened.observation_space, opened.action_space)
-        arrays = _flat(dataset_id, opened.iterate_episodes())
+        layout = _layout(dataset_id, opened.observation_space)
+        low, high = _bounds(dataset_id, opened.action_space)
+        arrays = _flat(dataset_id, opened.iterate_episodes(), layout)
     except DatasetError:
         raise
     except Exception as error:  # what h5py and Minari raise at damaged or foreign files
@@ -202,7 +267,8 @@ def _read(dataset_id: str) -> _Contents:
             f"Minari cannot read '{dataset_id}' ({' '.join(str(error).split())[:200]}); delete "
             f"{folder_of(dataset_id)} and download it again, or try another version of minari"
         ) from error
-    return _Contents(arrays, _described(metadata) | {"action_bounds": [low, high]})
+    named = {key_of("observation"): list(layout.names)} if layout else {}
+    return _Contents(arrays, _described(metadata) | {"action_bounds": [low, high]} | named)
 
 
 def _metadata(dataset_id: str) -> dict[str, Any]:
@@ -217,33 +283,50 @@ def _metadata(dataset_id: str) -> dict[str, Any]:
     return dict(metadata)
 
 
-def _spaces(dataset_id: str, observations: Any, actions: Any) -> tuple[list[float], list[float]]:
-    """Return the lowest and highest actions; refuse spaces that are not flat vectors of numbers."""
-    for what, space in (("observations", observations), ("actions", actions)):
-        if type(space).__name__ != "Box" or len(space.shape) != 1:
-            form = " ".join(str(space).split())[:100]
-            raise DatasetError(
-                f"'{dataset_id}' has {what} of the form {form}; only flat vectors of numbers (Box with one "
-                "dimension) can be used, so bring them into that form and use Dataset.from_arrays"
-            )
+def _layout(dataset_id: str, observations: Any) -> Layout | None:
+    """Return the layout of observations; None for those that are vectors already."""
+    try:
+        return Layout.of_space(observations)
+    except ValueError as error:
+        raise DatasetError(
+            f"'{dataset_id}' has observations with {error}; only vectors of numbers (Box with one dimension), also in "
+            "dictionaries and tuples, can be used, so bring them into that form and use Dataset.from_arrays"
+        ) from None
+
+
+def _bounds(dataset_id: str, actions: Any) -> tuple[list[float], list[float]]:
+    """Return the lowest and highest actions; refuse spaces that are not vectors of numbers."""
+    if type(actions).__name__ != "Box" or len(actions.shape) != 1:
+        form = " ".join(str(actions).split())[:100]
+        discrete = ", discrete ones cannot" if "Discrete" in type(actions).__name__ else ""
+        raise DatasetError(
+            f"'{dataset_id}' has actions of the form {form}; only vectors of numbers (Box with one dimension) can be"
+            f" used{discrete}"
+        )
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise DatasetError(f"'{dataset_id}' has actions without bounds; give them to Dataset.from_arrays yourself")
     return actions.low.astype(np.float64).tolist(), actions.high.astype(np.float64).tolist()
 
 
-def _flat(dataset_id: str, episodes: Iterable[Any]) -> Arrays:
+def _flat(dataset_id: str, episodes: Iterable[Any], layout: Layout | None) -> Arrays:
     """Put the episodes one after the other."""
     parts: dict[str, list[npt.NDArray[Any]]] = {}
     lengths = []
     for episode in episodes:
-        if len(episode.observations) != len(episode.rewards) + 1:
+        observations = flattened(layout, episode.observations)
+        if layout:
+            # Agents see single precision; what lies still moves by less, and that is no fault of the data.
+            with np.errstate(over="ignore"):
+                observations = observations.astype(np.float32)
+        if len(observations) != len(episode.rewards) + 1:
             raise DatasetError(
                 f"episode {episode.id} of '{dataset_id}' has {len(episode.rewards)} steps but "
-                f"{len(episode.observations)} observations; one more than steps is needed"
+                f"{len(observations)} observations; one more than steps is needed"
             )
         if len(episode.rewards):
             lengths.append(len(episode.rewards))
-            for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+            parts.setdefault("observations", []).append(observations)
+            for name in ("actions", "rewards", "terminations", "truncations"):
                 parts.setdefault(name, []).append(getattr(episode, name))
     if not lengths:
         raise DatasetError(f"'{dataset_id}' has no steps; record or download another version")

@@ -1,6 +1,7 @@
 """How raw observations and environment actions become what networks see; part of every agent."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from offline_rl.data.dataset import Dataset
 from offline_rl.data.names import FIELDS, Names, checked_names, key_of
 from offline_rl.data.rules import LARGEST
+from offline_rl.envs.layout import Layout
 from offline_rl.envs.tasks import is_d4rls
 from offline_rl.errors import AgentError, DatasetError, quoted
 
@@ -122,6 +124,11 @@ class Preprocessing:
         """Return the names of entries by their keys; those that nobody has given are not there."""
         found = {key_of(field): getattr(self, key_of(field)) for field in FIELDS}
         return {key: list(names) for key, names in found.items() if names}
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """How the environment's observations are nested, by their names; None if they are vectors."""
+        return Layout.of_names(self.observation_names)
 
     @property
     def sizes(self) -> tuple[int, int]:

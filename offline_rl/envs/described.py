@@ -15,6 +15,8 @@ from offline_rl.errors import TaskError
 
 LONGEST_EPISODE = 100_000
 """Steps that a described episode may have at most; D4RL's and Minari's have at most 1,000."""
+LARGEST_MAZE = 30
+"""Rows, and columns, of a described maze; those of D4RL and Minari have at most 12."""
 WITHOUT = "train without evaluation by --eval_every 0 --final_episodes 0"
 
 
@@ -83,6 +85,73 @@ class _Range:
         return "two numbers, the smaller one first"
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def takes(self, value: Any) -> bool:
+        """Say whether a value is one."""
+        return isinstance(value, str) and value in self.words
+
+    def __str__(self) -> str:
+        """Say what it must be."""
+        return f"one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class _Choices(_Choice):
+    """Some of some words, each once, at least one."""
+
+    def takes(self, value: Any) -> bool:
+        """Say whether a value is a list of them."""
+        if not (isinstance(value, list | tuple) and 0 < len(value) <= len(self.words)):
+            return False
+        return all(super(_Choices, self).takes(word) for word in value) and len(set(value)) == len(value)
+
+    def __str__(self) -> str:
+        """Say what it must be."""
+        return f"a list of different ones of {', '.join(self.words)}"
+
+
+class _Maze:
+    """Rows of cells: 1 is a wall, 0 is free; r, g and c are where episodes may begin, end, and both."""
+
+    def takes(self, value: Any) -> bool:
+        """Say whether a value is one that walls surround, with room to begin and to end elsewhere."""
+        if not (isinstance(value, list | tuple) and 3 <= len(value) <= LARGEST_MAZE):
+            return False
+        if not all(isinstance(row, list | tuple) and 3 <= len(row) <= LARGEST_MAZE for row in value):
+            return False
+        cells = [cell for row in value for cell in row]
+        if len({len(row) for row in value}) > 1 or not all(type(cell) in (int, str) for cell in cells):
+            return False
+        return all(cell in (0, 1, "r", "g", "c") for cell in cells) and _has_room(value)
+
+    def __str__(self) -> str:
+        """Say what it must be."""
+        return (
+            f"3 to {LARGEST_MAZE} rows of as many cells, each 0, 1, r, g or c, with walls (1) around, and for each goal"
+            " another cell where episodes can begin"
+        )
+
+
+def _has_room(maze: Any) -> bool:
+    """Say whether walls surround a maze, and each goal has another place to begin, or a reset would never end."""
+    border = [*maze[0], *maze[-1], *(row[0] for row in maze), *(row[-1] for row in maze)]
+    if any(cell != 1 for cell in border):
+        return False
+    places: dict[Any, list[tuple[int, int]]] = {}
+    for row, cells in enumerate(maze):
+        for column, cell in enumerate(cells):
+            places.setdefault(cell, []).append((row, column))
+    free, both = places.get(0, []), places.get("c", [])
+    begin, end = places.get("r", []) + both, places.get("g", []) + both
+    begin, end = begin or free, end or free
+    return bool(end) and all(any(start != goal for start in begin) for goal in end)
+
+
 _WEIGHT, _NOISE, _FLAG, _RANGE = _Number(-1e6, 1e6), _Number(0, 10), _Flag(), _Range()
 _STEPS = _Whole(1, LONGEST_EPISODE)
 _MOVES: dict[str, _Kind] = {
@@ -113,7 +182,38 @@ _LANDS: dict[str, _Kind] = {
     "wind_power": _Number(0, 20),
     "turbulence_power": _Number(0, 2),
 }
+_MAZES: dict[str, _Kind] = {
+    "maze_map": _Maze(),
+    "reward_type": _Choice(("sparse", "dense")),
+    "continuing_task": _FLAG,
+    "reset_target": _FLAG,
+}
+_KITCHENS: dict[str, _Kind] = {
+    "tasks_to_complete": _Choices(
+        ("bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet", "microwave", "kettle")
+    ),
+    "terminate_on_tasks_completed": _FLAG,
+    "remove_task_when_completed": _FLAG,
+    "object_noise_ratio": _NOISE,
+}
+_ROBOTICS: dict[str, Mapping[str, _Kind]] = {
+    **{
+        f"{robot}Maze_{size}{places}{reward}": _MAZES
+        for robot in ("Ant", "Point")
+        for size in ("UMaze", "Medium", "Large", "Open")
+        for places in ("", "_Diverse_G", "_Diverse_GR")
+        if size != "UMaze" or not places
+        for reward in ("", "Dense")
+    },
+    **{
+        f"AdroitHand{task}{suffix}": {"reward_type": _MAZES["reward_type"]}
+        for task in ("Door", "Hammer", "Pen", "Relocate")
+        for suffix in ("", "Sparse")
+    },
+    "FrankaKitchen": _KITCHENS,
+}
 ARGUMENTS: Mapping[str, Mapping[str, _Kind]] = {
+    **_ROBOTICS,
     "Ant": {
         **_STANDS,
         "contact_cost_weight": _WEIGHT,
@@ -147,7 +247,8 @@ ARGUMENTS: Mapping[str, Mapping[str, _Kind]] = {
     "LunarLanderContinuous": _LANDS,
     "BipedalWalker": {"hardcore": _FLAG},
 }
-"""What Gymnasium's own environments, by their names without version, may be made with; any other with nothing."""
+"""What environments of Gymnasium and Gymnasium-Robotics, by their names without version, may be made with; any other
+with nothing."""
 
 
 def check_described(env_id: str, kwargs: Any, max_episode_steps: Any) -> None:

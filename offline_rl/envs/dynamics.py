@@ -33,7 +33,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from offline_rl.envs.tasks import Robot, Task, find_task
+from offline_rl.envs.registry import ANTMAZE, LOCOMOTION, NOWHERE, REGISTERED, Robot
+from offline_rl.envs.robotics import with_robotics
+from offline_rl.envs.tasks import Task, find_task
 from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ _PLACEMENT = ("pos", "quat", "axisangle", "euler")
 
 def dynamics_of(task: Task, dynamics: Dynamics | None = None) -> Dynamics:
     """Return the dynamics that were asked for, by default those that the task's data was recorded with."""
-    return dynamics or ("d4rl" if task.robot.d4rl else "plain")
+    return dynamics or ("d4rl" if task.robot.maker in (LOCOMOTION, ANTMAZE) else "plain")
 
 
 def make_env(
@@ -64,19 +66,23 @@ def make_env(
         **kwargs: handed to Gymnasium's class, for instance `width`, `height` or `reset_noise_scale`.
 
     Returns:
-        A Gymnasium environment: observations float64 (O,), actions float32 (A,), `truncated` at the time limit, after
-        1000 steps on D4RL's robots.
+        A Gymnasium environment: observations float64 (O,), or nested as `offline_rl.envs.layout` says; actions float32
+        (A,); `truncated` at the time limit, after 1000 steps on D4RL's robots that walk.
 
     Raises:
-        TaskError: the task or the dynamics are unknown, the task's D4RL dynamics are not (ant), or Gymnasium or MuJoCo
-            is not installed.
+        TaskError: the task or the dynamics are unknown, the task's D4RL dynamics are not (ant), there is no environment
+            of the task today, or what makes it is not installed.
     """
     robot = find_task(task).robot
     dynamics = dynamics_of(find_task(task), dynamics)
     _check_dynamics(robot, dynamics)
     _check_installed()
-    if not robot.d4rl:
+    if robot.maker == NOWHERE:
+        raise TaskError(f"{robot.name} cannot be played: {robot.unscored}")
+    if robot.maker == REGISTERED:
         return _registered(robot, render_mode, kwargs)
+    if robot.maker == ANTMAZE:
+        return _antmaze(robot, dynamics, render_mode)
     import gymnasium
 
     specification = _d4rl_specification(robot) if dynamics == "d4rl" else gymnasium.spec(robot.env_id)
@@ -91,8 +97,9 @@ def make_env(
 def _check_dynamics(robot: Robot, dynamics: str) -> None:
     if dynamics not in get_args(Dynamics):
         raise TaskError(f"unknown dynamics '{dynamics}'; there are 'd4rl' and 'plain'")
-    if dynamics == "d4rl" and not robot.d4rl:
-        raise TaskError(f"{robot.name} is not D4RL's and has no D4RL dynamics; leave dynamics out, or use 'plain'")
+    if dynamics == "d4rl" and robot.maker not in (LOCOMOTION, ANTMAZE):
+        why = "has no D4RL dynamics here" if robot.d4rl else "is not D4RL's and has no D4RL dynamics"
+        raise TaskError(f"{robot.name} {why}; leave dynamics out, or use 'plain'")
     if dynamics == "d4rl" and robot.name == "ant":
         raise TaskError("D4RL's dynamics of ant have not been verified; use dynamics 'plain' for Gymnasium's Ant-v4")
 
@@ -107,6 +114,7 @@ def _registered(robot: Robot, render_mode: str | None, kwargs: dict[str, Any]) -
 
     if ":" in robot.env_id:
         raise TaskError(f"environment id '{robot.env_id}' names a module to import; use one that Gymnasium knows")
+    with_robotics(robot.env_id)
     try:
         kwargs = json.loads(robot.env_kwargs) | kwargs
         with _without_total_mass_notice():
@@ -122,6 +130,17 @@ def _registered(robot: Robot, render_mode: str | None, kwargs: dict[str, Any]) -
             f"environment {robot.env_id} cannot be made ({' '.join(str(error).split())}); install what registers it, "
             "or train without evaluation by --eval_every 0 --final_episodes 0"
         ) from None
+
+
+def _antmaze(robot: Robot, dynamics: Dynamics, render_mode: str | None) -> "gymnasium.Env[Any, Any]":
+    """Make one of D4RL's ant mazes."""
+    from gymnasium.wrappers import TimeLimit
+
+    from offline_rl.envs.antmaze import D4RLAntMaze
+
+    rewrite = _as_in_d4rl if dynamics == "d4rl" else None
+    environment = D4RLAntMaze(json.loads(robot.env_kwargs)["maze"], render_mode, rewrite)
+    return TimeLimit(environment, robot.max_episode_steps)
 
 
 def _check_installed() -> None:
@@ -165,14 +184,20 @@ class _D4RLModel:
         """Compiles the model; overrides `MujocoEnv`, which calls it before anything uses the model."""
         import mujoco
 
-        version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
-        plain_xml = Path(self.fullpath).read_text(encoding="utf-8")
-        xml = d4rl_model_xml(plain_xml, margins_are_added=version >= _FIRST_VERSION_ADDING_MARGINS)
+        xml = _as_in_d4rl(Path(self.fullpath).read_text(encoding="utf-8"))
         with _without_total_mass_notice():
             model = mujoco.MjModel.from_xml_string(xml)
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)
+
+
+def _as_in_d4rl(xml: str) -> str:
+    """Rewrite a model for the MuJoCo that is installed."""
+    import mujoco
+
+    version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
+    return d4rl_model_xml(xml, margins_are_added=version >= _FIRST_VERSION_ADDING_MARGINS)
 
 
 def d4rl_model_xml(xml: str, *, margins_are_added: bool) -> str:

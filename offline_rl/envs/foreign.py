@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_rl.envs.layout import Layout
+from offline_rl.envs.vector import Outcome, vector_of
 from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
@@ -63,15 +65,12 @@ def checked_environment(environment: Any, observation_size: int, action_bounds: 
             "environment, or such an environment itself"
         )
     name = environment.spec.id if environment.spec else type(environment.unwrapped).__name__
-    sizes = {"observations": observation_size, "actions": len(action_bounds[0])}
-    spaces = {"observations": environment.observation_space, "actions": environment.action_space}
-    for what, space in spaces.items():
-        if not isinstance(space, gymnasium.spaces.Box):
-            form = " ".join(str(space).split())[:100]
-            raise TaskError(f"{name} has {what} of the form {form}; agents here play with boxes of numbers (Box) only")
-        if math.prod(space.shape) != sizes[what]:
-            raise TaskError(f"{name} has {what} of shape {space.shape}; this agent has {sizes[what]} numbers there")
     actions: Any = environment.action_space
+    _check_size(name, "observations", environment.observation_space, observation_size)
+    if not isinstance(actions, gymnasium.spaces.Box):
+        form = " ".join(str(actions).split())[:100]
+        raise TaskError(f"{name} has actions of the form {form}; agents here play with boxes of numbers (Box) only")
+    _check_size(name, "actions", actions, len(action_bounds[0]))
     if not np.issubdtype(actions.dtype, np.floating):
         raise TaskError(f"{name} has whole numbers ({actions.dtype}) for actions; agents here give any numbers")
     low, high = actions.low.reshape(-1), actions.high.reshape(-1)
@@ -80,11 +79,25 @@ def checked_environment(environment: Any, observation_size: int, action_bounds: 
     return str(name)
 
 
+def _check_size(name: str, what: str, space: Any, size: int) -> None:
+    """Refuse a space that holds something else than so many numbers."""
+    if type(space).__name__ == "Box":
+        if math.prod(space.shape) != size:
+            raise TaskError(f"{name} has {what} of shape {space.shape}; this agent has {size} numbers there")
+        return
+    try:
+        layout = Layout.of_space(space)
+    except ValueError as error:
+        raise TaskError(f"{name} has {what} with {error}; agents here play with boxes of numbers (Box) only") from None
+    if layout is not None and layout.size != size:
+        raise TaskError(f"{name} has {what} of {layout.size} numbers; this agent has {size} there")
+
+
 def play_episode(
     environment: "gymnasium.Env[Any, Any]",
     act: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.float32]],
     seed: int,
-) -> tuple[float, int]:
+) -> tuple[float, int, Outcome]:
     """Play from reset to the end that the environment itself sets.
 
     Args:
@@ -93,24 +106,28 @@ def play_episode(
         seed: Of the reset.
 
     Returns:
-        The undiscounted return, and the number of steps.
+        The undiscounted return, the number of steps, and what the environment said of goals.
 
     Raises:
         TaskError: A reward is not finite, or the episode does not end.
     """
     space: Any = environment.action_space
+    seen: Any = environment.observation_space
+    layout = None if type(seen).__name__ == "Box" else Layout.of_space(seen)
     observation, _ = environment.reset(seed=seed)
-    total, earned = 0.0, 0.0
+    total, earned, outcome = 0.0, 0.0, Outcome()
     for length in range(1, LONGEST + 1):
-        action = act(np.asarray(observation, np.float32).reshape(1, -1), np.array([earned]))
+        vector = vector_of(layout, observation, "the environment")
+        action = act(vector.astype(np.float32).reshape(1, -1), np.array([earned]))
         action = action.reshape(space.shape).clip(space.low, space.high).astype(space.dtype)
-        observation, reward, terminated, truncated, _ = environment.step(action)
+        observation, reward, terminated, truncated, info = environment.step(action)
+        outcome.see(observation, info)
         earned = float(reward)
         if not math.isfinite(earned):
             raise TaskError(f"the environment gave {earned} as reward in step {length}; mend its reward")
         total += earned
         if terminated or truncated:
-            return total, length
+            return total, length, outcome
     raise TaskError(
         f"an episode has not ended after {LONGEST:,} steps; put gymnasium.wrappers.TimeLimit around the environment"
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -11,9 +11,13 @@ from torch import Tensor
 
 from offline_rl.draws import Stream, derived_seed
 from offline_rl.envs.dynamics import Dynamics, make_env
+from offline_rl.envs.registry import Robot
+from offline_rl.envs.robotics import ROBOTICS
 from offline_rl.envs.tasks import Task
+from offline_rl.errors import TaskError
 
 if TYPE_CHECKING:
+    import gymnasium
     from gymnasium.envs.mujoco import MujocoEnv
 
 
@@ -59,6 +63,15 @@ class RandomActions:
         return 2 * self._stream.at(step).random(self._size, np.float32) - 1
 
 
+def why_not_continued(robot: Robot, environment: "gymnasium.Env[Any, Any]") -> str | None:
+    """Say why an environment that was stopped inside an episode could not be continued exactly; None if it can."""
+    if not (hasattr(environment.unwrapped, "model") and hasattr(environment.unwrapped, "data")):
+        return f"{robot.name} is no MuJoCo environment"
+    if robot.env_id.startswith(ROBOTICS):
+        return f"the goals of {robot.name} are no part of MuJoCo's state"
+    return None
+
+
 class OnlineEnvironment:
     """Episodes one after the other. The start of each is a pure function of the seed and the episode's number.
 
@@ -66,10 +79,17 @@ class OnlineEnvironment:
         task: What is played.
         dynamics: See :func:`offline_rl.envs.make_env`.
         seed: The agent's.
+
+    Raises:
+        TaskError: It could not be continued.
     """
 
     def __init__(self, task: Task, dynamics: Dynamics, seed: int) -> None:
         self._environment = cast("MujocoEnv", make_env(task, dynamics).unwrapped)
+        if reason := why_not_continued(task.robot, self._environment):
+            raise TaskError(
+                f"{reason}, so steps in it could not be resumed; collect data of it by Minari's DataCollector"
+            )
         self._limit = task.robot.max_episode_steps
         self._seed = seed
         self._episode = self._elapsed = 0

@@ -4,7 +4,8 @@ Scores on such data are not D4RL's. By the first of these that is there, 0 and 1
 
 1. the reference returns that the dataset itself states (Minari's `ref_min_score` and `ref_max_score`);
 2. what random actions earn, from the table below, and the mean return of the data;
-3. nothing: the score is the return itself.
+3. in mazes with a sparse reward, an episode that never reaches the goal, and one that does: a success rate;
+4. nothing: the score is the return itself.
 """
 
 import json
@@ -13,7 +14,10 @@ from typing import Any
 
 from offline_rl.envs.described import check_described
 from offline_rl.envs.dynamics import Dynamics, make_env
-from offline_rl.envs.tasks import MEASURED, RAW, STATED, Robot, Task
+from offline_rl.envs.online import why_not_continued
+from offline_rl.envs.registry import DENSE, MEASURED, RAW, SPARSE, STATED, SUCCESS, Robot
+from offline_rl.envs.tasks import Task
+from offline_rl.envs.vector import layout_of
 from offline_rl.errors import TaskError
 
 RANDOM_RETURNS = {
@@ -67,6 +71,7 @@ def recovered_task(
         reference=reference,
         d4rl=False,
         env_kwargs=json.dumps(environment["kwargs"], sort_keys=True),
+        reward=SPARSE if _is_sparse(environment) else DENSE,
     )
     return Task(name, robot)
 
@@ -80,7 +85,15 @@ def _references(environment: Mapping[str, Any], mean_return: float) -> tuple[flo
     random = RANDOM_RETURNS.get(environment["id"]) if not environment["kwargs"] else None
     if random is not None and random < mean_return:
         return random, mean_return, MEASURED
+    if _is_sparse(environment):
+        return 0.0, 1.0, SUCCESS
     return 0.0, 100.0, RAW
+
+
+def _is_sparse(environment: Mapping[str, Any]) -> bool:
+    """Say whether a maze of Gymnasium-Robotics rewards nothing but steps at the goal; its default is so."""
+    maze = environment["id"].startswith(("AntMaze_", "PointMaze_"))
+    return maze and environment["kwargs"].get("reward_type", SPARSE) == SPARSE and "Dense" not in environment["id"]
 
 
 def check_playable(task: Task, dynamics: Dynamics, *, online: bool = False) -> None:
@@ -95,16 +108,17 @@ def check_playable(task: Task, dynamics: Dynamics, *, online: bool = False) -> N
         TaskError: the environment cannot be made, has other sizes, or cannot be continued.
     """
     environment = make_env(task, dynamics)
-    robot, spaces = task.robot, (environment.observation_space, environment.action_space)
-    continuable = hasattr(environment.unwrapped, "model") and hasattr(environment.unwrapped, "data")
-    environment.close()
-    if [space.shape for space in spaces] != [(robot.observation_size,), (robot.action_size,)]:
+    robot, actions = task.robot, environment.action_space
+    try:
+        layout = layout_of(environment, robot.name)
+        seen = (layout.size,) if layout else environment.observation_space.shape
+    finally:
+        environment.close()
+    if [seen, actions.shape] != [(robot.observation_size,), (robot.action_size,)]:
         raise TaskError(
-            f"{robot.name} has observations and actions of the shapes {spaces[0].shape} and {spaces[1].shape} here, but"
+            f"{robot.name} has observations and actions of the shapes {seen} and {actions.shape} here, but"
             f" the data has {robot.observation_size} and {robot.action_size} numbers; install the Gymnasium it was "
             "recorded with, or train without evaluation by --eval_every 0 --final_episodes 0"
         )
-    if online and not continuable:
-        raise TaskError(
-            f"{robot.name} is no MuJoCo environment, so no run could be resumed in it; leave out online_steps"
-        )
+    if online and (reason := why_not_continued(robot, environment)):
+        raise TaskError(f"{reason}, so no run could be resumed in it; leave out online_steps")

@@ -1,9 +1,9 @@
 """The tasks: which robot a name means, what a dataset for it must look like, and D4RL's normalised score.
 
 A task's name may be a robot (`hopper`), a D4RL id (`hopper-medium-v2`), a Gymnasium id (`Hopper-v4`), or a robot with a
-kind of data (`hopper-demo`, `hopper_medium_replay`). All of them lead to one of the four robots in `ROBOTS`; the kind
-of data and the version change neither the environment nor the score. Datasets with an environment of their own bring
-a task that no name leads to; see `recovered`.
+kind of data (`hopper-demo`, `hopper_medium_replay`). All of them lead to one of the robots in `registry`; the kind of
+data and the version change neither the environment nor the score. Datasets with an environment of their own bring a
+task that no name leads to; see `recovered`.
 
 Everything here is plain Python and NumPy; no simulator is needed to look up a name or to compute a score.
 """
@@ -14,7 +14,7 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -22,73 +22,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offline_rl.envs.described import check_described
+from offline_rl.envs.registry import ENTRIES, REGISTERED, ROBOTS, SCORE_NAMES, SUCCESS, WALKERS, Robot
 from offline_rl.errors import DatasetError, TaskError
 
-QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
-"""The kinds of data D4RL has for every robot (`full-replay` from v1 on)."""
-
-UNSUPPORTED_FAMILIES = frozenset({"antmaze", "maze2d", "pen", "hammer", "door", "relocate", "kitchen", "bullet"})
+UNSUPPORTED_FAMILIES = frozenset({"maze2d", "bullet", "carla", "flow", "minigrid"})
 """The other families of D4RL, as they are called in its ids."""
-
-
-# What the returns are that score 0 and 100.
-D4RL = "D4RL's reference returns"
-STATED = "the reference returns that the dataset states"
-MEASURED = "what random actions earn, and the mean return of the data"
-RAW = "none, the score is the return itself"
-SCORE_NAMES = {
-    D4RL: "normalised score",
-    STATED: "score (set's own)",
-    MEASURED: "score (data=100)",
-    RAW: "score (= return)",
-}
-"""What a score is called in a heading, by its references."""
-
-
-@dataclass(frozen=True)
-class Robot:
-    """One locomotion robot of Gymnasium with D4RL's reference returns, or another environment of Gymnasium's.
-
-    Attributes:
-        name: D4RL's name, the first part of its ids; Gymnasium's id for an environment that is not D4RL's.
-        env_id: Gymnasium's id of the environment; its rewards, terminations and resets are those of the data.
-        observation_size: O, entries of an observation.
-        action_size: A, entries of an action.
-        reference_min: return that scores 0 (a random policy's), undiscounted, one episode.
-        reference_max: return that scores 100 (an expert's).
-        max_episode_steps: the episode is cut after so many steps.
-        scored: whether a return in today's environment can be compared with D4RL's reference returns.
-        reference: what the two reference returns are, in words.
-        d4rl: whether D4RL has data of it; if not, its only dynamics are Gymnasium's own.
-        env_kwargs: what Gymnasium makes the environment with, as JSON.
-    """
-
-    name: str
-    env_id: str
-    observation_size: int
-    action_size: int
-    reference_min: float
-    reference_max: float
-    max_episode_steps: int = 1000
-    scored: bool = True
-    reference: str = D4RL
-    d4rl: bool = True
-    env_kwargs: str = "{}"
-
-    @property
-    def score_name(self) -> str:
-        """What to call a score in a heading."""
-        return SCORE_NAMES[self.reference]
-
-
-# Reference returns: REF_MIN_SCORE and REF_MAX_SCORE in d4rl/infos.py, github.com/Farama-Foundation/D4RL.
-ROBOTS: dict[str, Robot] = {
-    "hopper": Robot("hopper", "Hopper-v4", 11, 3, -20.272305, 3234.3),
-    "halfcheetah": Robot("halfcheetah", "HalfCheetah-v4", 17, 6, -280.178953, 12135.0),
-    "walker2d": Robot("walker2d", "Walker2d-v4", 17, 6, 1.629008, 4592.3),
-    "ant": Robot("ant", "Ant-v4", 111, 8, -325.6, 3879.7, scored=False),
-}
-"""The robots by name."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +70,6 @@ class Task:
         return cls(str(values["name"]), robot)
 
 
-def _names_of(robot: Robot) -> Iterator[str]:
-    """Yield every name of a robot's tasks in its usual spelling."""
-    gymnasium_name = robot.env_id.partition("-")[0]
-    yield robot.name
-    yield f"{robot.name}-demo"
-    yield from (f"{gymnasium_name}-v{version}" for version in (2, 3, 4))
-    for quality in QUALITIES:
-        first_version = 1 if quality == "full-replay" else 0
-        yield f"{robot.name}-{quality}"
-        yield from (f"{robot.name}-{quality}-v{version}" for version in range(first_version, 3))
-    if robot.name == "ant":
-        yield "ant-random-expert-v0"
-
-
 def _plain(name: str) -> str:
     """Return a name as it is compared: case, and the hyphen or underscore between its parts, do not matter."""
     return name.strip().lower().replace("_", "-")
@@ -160,13 +84,19 @@ def _check_stored(robot: Robot, kwargs: Any) -> None:
                 " task instead"
             )
         return
+    if robot.maker != REGISTERED:
+        raise TaskError(
+            f"a stored task cannot be read ({reprlib.repr(robot.name)} is not D4RL's); name the task instead"
+        )
     check_described(robot.env_id, kwargs, robot.max_episode_steps)
     low, high = robot.reference_min, robot.reference_max
     if not (math.isfinite(low) and math.isfinite(high) and low != high):
         raise TaskError(f"a stored task cannot be read (its score runs from {low} to {high}); name the task instead")
 
 
-_TASKS = {_plain(name): Task(name, robot) for robot in ROBOTS.values() for name in _names_of(robot)}
+_TASKS = {
+    _plain(name): Task(name, entry.robot) for entry in ENTRIES for name in dict.fromkeys((*entry.names, *entry.files))
+}
 
 
 def find_task(name: str | Task) -> Task:
@@ -195,14 +125,17 @@ def _why_not(name: str) -> str:
     plain = _plain(name)
     if not UNSUPPORTED_FAMILIES.isdisjoint(re.split("[-/]", plain)):
         return f"task '{name}' is not supported yet; supported are {', '.join(ROBOTS)}"
-    recorded_in_v5 = re.fullmatch(rf"({'|'.join(ROBOTS)})-v5|mujoco/({'|'.join(ROBOTS)})/.*", plain)
+    if plain.startswith("d4rl/"):
+        return f"task '{name}' is a Minari dataset, which brings its own task; give it as --dataset, without --task"
+    walkers = "|".join(WALKERS)
+    recorded_in_v5 = re.fullmatch(rf"({walkers})-v5|mujoco/({walkers})/.*", plain)
     if recorded_in_v5:
         return (
             f"task '{name}' is not D4RL's: Gymnasium's v5 environments have other dynamics or rewards than those D4RL"
             f" was recorded in; D4RL's task is '{recorded_in_v5[1] or recorded_in_v5[2]}', and a Minari dataset brings"
             " its own without --task"
         )
-    nearest = difflib.get_close_matches(plain, _TASKS, n=1)
+    nearest = difflib.get_close_matches(plain, _TASKS, n=1, cutoff=0.7)
     if nearest:
         return f"unknown task '{name}'; did you mean '{_TASKS[nearest[0]].name}'?"
     return f"unknown task '{name}'; known are {', '.join(ROBOTS)} and D4RL's ids, such as 'hopper-medium-v2'"
@@ -218,6 +151,9 @@ def normalized_score(task: str | Task, returns: ArrayLike) -> float | NDArray[np
     Definition: Fu et al. 2020, "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", section 5. D4RL's own
     `get_normalized_score` leaves out the factor 100.
 
+    Where the score is the success rate, an episode scores 100 if its return is positive, which with a sparse reward is
+    to have been at the goal, and else 0.
+
     Args:
         task: any name that `find_task` knows, or a task, whose `robot.reference` says what 0 and 100 are.
         returns: undiscounted returns of whole episodes, of any shape.
@@ -226,18 +162,30 @@ def normalized_score(task: str | Task, returns: ArrayLike) -> float | NDArray[np
         Scores of the same shape; a float for a single return.
 
     Raises:
-        TaskError: the task is unknown, or its returns are not comparable with D4RL's (ant).
+        TaskError: the task is unknown, or its returns are not comparable with D4RL's (ant, kitchen).
     """
     robot = find_task(task).robot
     if not robot.scored:
-        raise TaskError(
-            f"{robot.name} has no normalised score: D4RL's {robot.name} observations hold contact forces recorded by"
-            f" an old simulator that today's {robot.env_id} does not reproduce, so a score would not be comparable"
-        )
+        raise TaskError(f"{robot.name} has no normalised score: {robot.unscored}")
+    if robot.reference == SUCCESS:
+        reached = np.where(np.asarray(returns, np.float64) > 0, 100.0, 0.0)
+        return float(reached) if reached.ndim == 0 else reached
     scores = (
         100.0 * (np.asarray(returns, np.float64) - robot.reference_min) / (robot.reference_max - robot.reference_min)
     )
     return float(scores) if scores.ndim == 0 else scores
+
+
+def mean_score(task: str | Task, returns: ArrayLike) -> float:
+    """Return the mean normalised score of some episodes `(E,)`, or of one return.
+
+    Args:
+        task: as for `normalized_score`.
+        returns: undiscounted returns of whole episodes.
+    """
+    if find_task(task).robot.reference == SUCCESS:
+        return float(np.mean(normalized_score(task, returns)))
+    return float(normalized_score(task, float(np.mean(np.asarray(returns, np.float64)))))
 
 
 def check_fits(task: Task, observation_size: int, action_size: int, dataset: str = "the dataset") -> None:

@@ -2,16 +2,18 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offline_rl.envs.dynamics import Dynamics, make_env
-from offline_rl.envs.tasks import Robot, Task
-from offline_rl.errors import AgentError
+from offline_rl.envs.layout import Layout, flattened, goal_distance
+from offline_rl.envs.registry import Robot
+from offline_rl.envs.tasks import Task
+from offline_rl.errors import AgentError, TaskError
 
 if TYPE_CHECKING:
     import gymnasium
@@ -33,10 +35,38 @@ class RolloutResult:
     Attributes:
         returns: undiscounted return of each episode, float64 (E,).
         lengths: steps of each episode, int64 (E,).
+        outcomes: what the environment says of goals, see `Outcome`, float64 (E,) each; empty where it says nothing.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    outcomes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+class Outcome:
+    """What an environment says of goals in one episode.
+
+    `success` is 1 if any step after the reset counts as one, by `info["success"]` or `info["is_success"]`, else 0.
+    `goal_distance` is that after the last step, by `info["goal_distance"]` or the goals in the observation.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def see(self, observation: Any, info: Mapping[str, Any]) -> None:
+        """Take note of a step: of the observation as the environment gives it."""
+        success = info.get("success", info.get("is_success"))
+        if success is not None:
+            self.values["success"] = max(self.values.get("success", 0.0), float(bool(success)))
+        distance = info.get("goal_distance", goal_distance(observation))
+        if distance is not None:
+            self.values["goal_distance"] = float(distance)
+
+
+def collected(outcomes: Sequence[Outcome]) -> dict[str, NDArray[np.float64]]:
+    """Return what all episodes (E,) have said, by its name; NaN where one has not."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.values)
+    return {name: np.array([outcome.values.get(name, np.nan) for outcome in outcomes]) for name in names}
 
 
 def rollout(
@@ -63,18 +93,21 @@ def rollout(
         on_step: Called after each reset and step with the row, its environment and the reward; must change nothing.
 
     Returns:
-        Returns and lengths, in the order of the seeds.
+        Returns, lengths and outcomes, in the order of the seeds.
 
     Raises:
         AgentError: the policy answers with another shape than (E, A), or with a number that is not finite.
         TaskError: as `make_env`.
     """
     environments = _environments(task.robot, dynamics, len(seeds))
+    layout = layout_of(environments[0], task.robot.name) if environments else None
+    outcomes = [Outcome() for _ in seeds]
     returns = np.zeros(len(seeds), np.float64)
     lengths = np.zeros(len(seeds), np.int64)
     observations = np.zeros((len(seeds), task.robot.observation_size), np.float32)
     for row, (environment, seed) in enumerate(zip(environments, seeds, strict=True)):
-        observations[row], _ = environment.reset(seed=int(seed))
+        seen, _ = environment.reset(seed=int(seed))
+        observations[row] = vector_of(layout, seen, task.robot.name)
         if on_step:
             on_step(row, environment, 0.0)
     running = list(range(len(seeds)))
@@ -88,7 +121,9 @@ def rollout(
         still_running = []
         rewards[:] = 0
         for row in running:
-            observations[row], reward, terminated, truncated, _ = environments[row].step(actions[row])
+            seen, reward, terminated, truncated, info = environments[row].step(actions[row])
+            observations[row] = vector_of(layout, seen, task.robot.name)
+            outcomes[row].see(seen, info)
             rewards[row] = float(reward)
             returns[row] += rewards[row]
             lengths[row] += 1
@@ -97,7 +132,31 @@ def rollout(
             if not (terminated or truncated):
                 still_running.append(row)
         running = still_running
-    return RolloutResult(returns, lengths)
+    return RolloutResult(returns, lengths, collected(outcomes))
+
+
+def layout_of(environment: "gymnasium.Env[Any, Any]", name: str) -> Layout | None:
+    """Return the layout of an environment's observations; None if they are vectors already.
+
+    Raises:
+        TaskError: They hold something else than numbers.
+    """
+    try:
+        return Layout.of_space(environment.observation_space)
+    except ValueError as error:
+        raise TaskError(f"{name} has observations with {error}; agents here see vectors of numbers only") from None
+
+
+def vector_of(layout: Layout | None, observation: Any, name: str) -> NDArray[Any]:
+    """Return an environment's observation as a vector `(O,)`.
+
+    Raises:
+        TaskError: It is not what the environment's observation space says.
+    """
+    try:
+        return flattened(layout, observation)
+    except ValueError as error:
+        raise TaskError(f"{name} gave an observation that is not of its own observation space: {error}") from None
 
 
 def _environments(robot: Robot, dynamics: Dynamics, count: int) -> "list[gymnasium.Env[Any, Any]]":

@@ -66,9 +66,10 @@ class VideoRecorder:
 
         def record(row: int, environment: Any, reward: float) -> None:
             if row < len(episodes) and (episode := episodes[row]) < self._episodes:
-                if not hasattr(environment, "model"):
+                if not (hasattr(environment, "model") and hasattr(environment, "dt")):
                     raise VideoError(
-                        f"{environment.spec.id} is no MuJoCo environment, which a video needs; leave out --video"
+                        f"{environment.spec.id} is no MuJoCo environment of Gymnasium's own form, which a video needs;"
+                        " leave out --video"
                     )
                 self._model, self._step_seconds = environment.model, float(environment.dt)
                 self._positions[episode].append(environment.data.qpos.copy())
@@ -124,8 +125,11 @@ class _Camera:
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._view = mujoco.MjvCamera()
-        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._view.fixedcamid = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+        if self._view.fixedcamid >= 0:
+            self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        else:
+            mujoco.mjv_defaultFreeCamera(model, self._view)
 
     def picture(self, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return ``(SIZE, SIZE, 3)`` of the robot with these joint positions."""

@@ -15,7 +15,8 @@ from offline_rl.agent import Agent, AgentConfig, SequenceAgent, load_agent, targ
 from offline_rl.draws import Stream, derived_seed
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.foreign import checked_environment, play_episode, registered
-from offline_rl.envs.tasks import D4RL, SCORE_NAMES, Task, find_task, normalized_score
+from offline_rl.envs.registry import D4RL, SCORE_NAMES
+from offline_rl.envs.tasks import Task, find_task, normalized_score
 from offline_rl.errors import AgentError, TaskError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Evaluation:
         task: What was played: a task, or a Gymnasium environment.
         dynamics: A task's; None for a Gymnasium environment that is no task.
         score_name: What the scores are, in words, or that there are none.
+        outcomes: ``success`` ``(E,)``, 1 if the episode reached its goal, else 0, and ``goal_distance`` ``(E,)`` at its
+            end; only where the environment tells them.
     """
 
     returns: np.ndarray
@@ -52,6 +55,12 @@ class Evaluation:
     task: str = ""
     dynamics: Dynamics | None = None
     score_name: str = SCORE_NAMES[D4RL]
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of episodes that reached their goal; None where the environment does not tell."""
+        return float(self.outcomes["success"].mean()) if "success" in self.outcomes else None
 
     @property
     def by_condition(self) -> Mapping[str, "Evaluation"]:
@@ -68,11 +77,12 @@ def blocks(seed: int, step: int, episodes: int) -> list[list[int]]:
 
 def play(
     agent: Agent, task: Task, dynamics: Dynamics, seeds: Sequence[int], on_step: "StepCallback | None" = None
-) -> tuple[list[list[float]], list[list[int]]]:
+) -> tuple[list[list[float]], list[list[int]], dict[str, list[list[float]]]]:
     """Play one block of episodes for each of the agent's target returns, all together, those of the first one first.
 
     Returns:
-        For each episode, its returns, one for each target return; and its lengths likewise.
+        For each episode, its returns, one for each target return; its lengths likewise; and so what the environment
+        says of goals, by its name.
     """
     from offline_rl.envs.vector import rollout
 
@@ -81,7 +91,8 @@ def play(
     every = [*seeds] * count
     result = rollout(_acting(agent, every), task, dynamics, every, tell_rewards=True, on_step=on_step)
     shape = count, len(seeds)
-    return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist()
+    outcomes = {name: values.reshape(shape).T.tolist() for name, values in result.outcomes.items()}
+    return result.returns.reshape(shape).T.tolist(), result.lengths.reshape(shape).T.tolist(), outcomes
 
 
 def _acting(agent: Agent, seeds: Sequence[int]) -> "RewardedPolicy":
@@ -171,7 +182,7 @@ def evaluate(
     Args:
         agent: Whom to score: an agent, or what :func:`offline_rl.load_agent` takes.
         task: A task or its name, see :func:`offline_rl.envs.find_task`; by default the one the agent was trained for.
-            Or any Gymnasium environment with boxes, or its id: then there are returns, but no scores.
+            Or any Gymnasium environment with boxes, also nested ones, or its id: then there are returns, but no scores.
         dynamics: ``"d4rl"`` or ``"plain"``; by default, where the task is left out, those of the agent's training,
             else those that the task's data was recorded with.
         episodes: How many episodes to play.
@@ -218,6 +229,8 @@ def _task_or_environment(agent: Agent, task: Any) -> "Task | gymnasium.Env[Any, 
 
 def _raw_returns(agent: Agent, environment: "gymnasium.Env[Any, Any]", episodes: int, seed: int) -> Evaluation:
     """Play one episode after the other, for each target return the same ones."""
+    from offline_rl.envs.vector import collected
+
     bounds = agent.preprocessing.action_low, agent.preprocessing.action_high
     name = checked_environment(environment, agent.observation_size, bounds)
     seeds = [reset for block in blocks(seed, 0, episodes) for reset in block]
@@ -227,8 +240,13 @@ def _raw_returns(agent: Agent, environment: "gymnasium.Env[Any, Any]", episodes:
         for reset in seeds:
             _reset(agent, np.array([index]))
             played.append(play_episode(environment, _acting(agent, [reset]), reset))
-        returns, lengths = (np.array(values) for values in zip(*played, strict=True))
-        found[label] = Evaluation(returns, lengths, None, task=name, score_name=RAW_RETURNS)
+        returns, lengths, outcomes = zip(*played, strict=True)
+        found[label] = Evaluation(
+            *(np.array(returns), np.array(lengths), None),
+            task=name,
+            score_name=RAW_RETURNS,
+            outcomes=collected(outcomes),
+        )
     return _with_target_returns(found)
 
 
@@ -265,6 +283,10 @@ def _scores(  # noqa: PLR0917 (as evaluate)
         by_target_return(type(agent), agent.config, [value for part in played for value in part[which]])
         for which in (0, 1)
     )
+    outcomes = {
+        kind: by_target_return(type(agent), agent.config, [value for part in played for value in part[2][kind]])
+        for kind in played[0][2]
+    }
     return _with_target_returns(
         {
             name: Evaluation(
@@ -274,6 +296,7 @@ def _scores(  # noqa: PLR0917 (as evaluate)
                 task=task.name,
                 dynamics=dynamics,
                 score_name=task.robot.score_name,
+                outcomes={kind: values[name] for kind, values in outcomes.items()},
             )
             for name, own in returns.items()
         }

@@ -65,7 +65,7 @@ def _first_line(documented: Any) -> str:
 
 def _dataset(plan: Plan) -> str:
     data = plan.dataset
-    score = plan.score(data.mean_return)
+    score = plan.score(data.whole_returns)
     facts = [
         f"{data.name}: {len(data):,} rows in {len(data.episode_returns):,} episodes",
         f"mode {data.metadata['mode']}" if "mode" in data.metadata else "",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from offline_rl.agent import (
     Agent,
@@ -28,7 +29,8 @@ from offline_rl.data.names import FIELDS, key_of
 from offline_rl.data.preprocessing import D4RL_SCALE, OWN_SCALE, Preprocessing
 from offline_rl.envs.dynamics import Dynamics, dynamics_of
 from offline_rl.envs.recovered import check_playable
-from offline_rl.envs.tasks import Task, check_fits, find_task, normalized_score
+from offline_rl.envs.registry import D4RL, LOCOMOTION
+from offline_rl.envs.tasks import Task, check_fits, find_task, mean_score, normalized_score
 from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_inside
 from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel, precision_of
 from offline_rl.origin import commit, processor, versions
@@ -192,7 +194,7 @@ class Plan:
                 "rows": len(self.dataset),
                 "episodes": len(self.dataset.episode_returns),
                 "mean_return": self.dataset.mean_return,
-                "mean_score": self.score(self.dataset.mean_return),
+                "mean_score": self.score(self.dataset.whole_returns),
                 "reference": self._reference(),
             },
             "compute": dataclasses.asdict(self.compute),
@@ -257,16 +259,16 @@ class Plan:
         """How updates are made."""
         return "eager" if self.obstacle else self.way
 
-    def score(self, value: float) -> float | None:
-        """Return the normalised score of a return, or None for a task without one."""
+    def score(self, returns: ArrayLike) -> float | None:
+        """Return the mean normalised score of episodes, or None for a task without one."""
         if self.task is None or not self.task.robot.scored:
             return None
-        return float(normalized_score(self.task, value))
+        return mean_score(self.task, returns)
 
     @property
     def score_name(self) -> str:
         """What to call a score while the run goes on: plainly so if it is D4RL's."""
-        return self.task.robot.score_name if self.task and not self.task.robot.d4rl else "score"
+        return self.task.robot.score_name if self.task and self.task.robot.reference != D4RL else "score"
 
     def _reference(self) -> dict[str, Any] | None:
         """Return what a score of this run means, in words and numbers; None for a task without one."""
@@ -401,7 +403,7 @@ def _task(options: TrainOptions, dataset: Dataset) -> Task | None:
             normalized_score(task, 0.0)
         except OfflineRLError as error:
             raise TaskError(f"{error}; {_UNEVALUATED}") from None
-    if not task.robot.d4rl and (options.evaluates or options.online_steps):
+    if task.robot.maker != LOCOMOTION and (options.evaluates or options.online_steps):
         check_playable(task, dynamics_of(task, options.dynamics), online=options.online_steps > 0)
     return task
 

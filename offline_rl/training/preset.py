@@ -1,8 +1,9 @@
 """Which published settings a run begins with: those of its data, of its task, of what is asked for, or none.
 
 An algorithm's ``PRESETS`` have entries for D4RL's datasets, ``hopper-medium-v2``, and for all of a robot's,
-``hopper-*``. An entry of a dataset holds for that dataset and that version alone. Other data of the same robot, by
-whatever name it goes, gets the robot's entry; it may have another one's if ``preset`` asks for it.
+``hopper-*``, or of a family's, ``antmaze-*``. An entry of a dataset holds for that dataset and that version alone.
+Other data of the same robot, by whatever name it goes, gets the robot's entry; it may have another one's if ``preset``
+asks for it.
 """
 
 import re
@@ -79,13 +80,13 @@ def find_preset(algorithm: type[Agent], asked: str | None, task: Task | None, da
         return Preset((), {}, f"dataset {dataset.name} names no task", f"--preset takes one of {_listed(algorithm)}")
     # Joined data goes by its first part's task, but what was published for that part is not meant for it.
     joined = "parts" in dataset.metadata
-    name, reason = (task.robot.name, "for the joined data's robot") if joined else _kind(task, dataset)
-    found = presets(algorithm, task.robot.name, name)
+    name, reason = (task.robot.family, "for the joined data's robot") if joined else _kind(task, dataset)
+    found = presets(algorithm, task.robot.family, name)
     entries = tuple(found)
     if name in found:
         return Preset(entries, merged(found), reason)
     guesses = () if joined else (name, dataset.name)
-    hint = _hint(algorithm, task.robot.name, guesses)
+    hint = _hint(algorithm, task.robot.family, guesses)
     if entries:
         return Preset(entries, merged(found), "for all data of the robot", hint)
     what = "joined data" if joined else f"task {name} and dataset {dataset.name}" if name != dataset.name else name
@@ -106,7 +107,7 @@ def named_preset(algorithm: type[Agent], name: str) -> Preset:
     own = {_plain(entry).removesuffix(EVERY): entry for entry in algorithm.PRESETS}
     try:
         task = find_task(plain)
-        robot, exact = task.robot.name, task.name
+        robot, exact = task.robot.family, task.name
     except TaskError:
         if plain not in own:
             near = suggestion(plain, _known(algorithm)) or f"; published are {_listed(algorithm)}"

@@ -354,19 +354,25 @@ class Trainer:
             for played in (evaluation.returns, evaluation.lengths)
         )
         returns, lengths = next(iter(returns_by.values())), next(iter(lengths_by.values()))
-        mean = float(returns.mean())
-        others = {name: float(values.mean()) for name, values in returns_by.items()} if len(returns_by) > 1 else {}
+        others = returns_by if len(returns_by) > 1 else {}
+        said = [evaluation.outcomes[seed, part] for part in parts]
+        outcomes = {
+            name: float(np.mean([values[0] for part in said for values in part[name]]))
+            for name in said[0]
+            if all(name in part for part in said)
+        }
         return {
             "kind": evaluation.key["kind"],
             "step": evaluation.key["step"],
             "seed": seed,
             "episodes": len(returns),
-            "return": mean,
+            "return": float(returns.mean()),
             "return_std": float(returns.std()),
-            "score": self._plan.score(mean),
+            "score": self._plan.score(returns),
             "length": float(lengths.mean()),
-            **{f"return/{name}": value for name, value in others.items()},
-            **{f"score/{name}": self._plan.score(value) for name, value in others.items()},
+            **outcomes,
+            **{f"return/{name}": float(values.mean()) for name, values in others.items()},
+            **{f"score/{name}": self._plan.score(values) for name, values in others.items()},
             "seconds": self._seconds(),
         }
 

@@ -125,27 +125,26 @@ class Worker:
         task: dict[str, Any],
         dynamics: Dynamics,
         seeds: list[int],
-    ) -> tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]]:
+    ) -> tuple[Sequence[Sequence[float]], Sequence[Sequence[float]], Mapping[str, Sequence[Sequence[float]]]]:
         """Play one block of episodes with the agent that ``description`` and ``weights`` make.
 
         An agent whose training has diverged cannot act; its returns are NaN, and its neighbours go on.
 
         Returns:
-            For each episode, its returns, one for each of the agent's conditions; and its lengths likewise.
+            As :func:`offline_rl.training.evaluation.play`.
         """
-        diverged = [[math.nan]] * len(seeds), [[math.nan]] * len(seeds)
+        diverged = [[math.nan]] * len(seeds), [[math.nan]] * len(seeds), dict[str, list[list[float]]]()
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             return diverged
         # Episodes are played the same way in every process: which one plays a block hangs on the moment.
         use_kernel("default", 1)
         try:
             agent = agent_from_description(description, weights)
-            returns, lengths = play(agent, Task.from_json(task), dynamics, seeds)
+            return play(agent, Task.from_json(task), dynamics, seeds)
         except DivergedError:  # its weights are finite, but too large
             return diverged
         finally:
             use_kernel(*self._arithmetic)
-        return returns, lengths
 
     @property
     def _training(self) -> TrainingLoop:

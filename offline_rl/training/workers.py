@@ -255,6 +255,7 @@ class PendingEvaluation:
         blocks: For each seed, its episodes' reset seeds in blocks.
         returns: For each seed and block, what was played.
         lengths: Likewise.
+        outcomes: Likewise, by their names; see :func:`offline_rl.training.evaluation.play`.
     """
 
     key: dict[str, Any]
@@ -262,6 +263,7 @@ class PendingEvaluation:
     blocks: dict[int, list[list[int]]]
     returns: dict[tuple[int, int], list[list[float]]] = field(default_factory=dict)
     lengths: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
+    outcomes: dict[tuple[int, int], dict[str, list[list[float]]]] = field(default_factory=dict)
 
     def jobs(self) -> list[tuple[int, int]]:
         """Return (seed, number of the block) for every block."""
@@ -309,7 +311,7 @@ class Evaluator:
         """
         for client in ready(list(self._busy), patience):
             evaluation, job = self._busy.pop(client)
-            evaluation.returns[job], evaluation.lengths[job] = client.answer()
+            evaluation.returns[job], evaluation.lengths[job], evaluation.outcomes[job] = client.answer()
             self._idle.append(client)
         self._dispatch()
         done = list(itertools.takewhile(PendingEvaluation.done, self.pending))

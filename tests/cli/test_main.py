@@ -48,7 +48,7 @@ DEMO = ["train", "bc", "--dataset", "hopper-demo"]
         (["train", "--dataset", "hopper-demo"], "name the algorithm first"),
         (["train", "bc"], "no dataset; give --dataset"),
         (["train", "bc", "--dataset", "hopper-demo", "--task", "hoper"], "did you mean 'hopper'?"),
-        (["train", "bc", "--dataset", "hopper-demo", "--task", "antmaze-umaze-v2"], "not supported yet"),
+        (["train", "bc", "--dataset", "hopper-demo", "--task", "maze2d-umaze-v1"], "not supported yet"),
         (["train", "bc", "--dataset", "hopper-demo", "--task", "walker2d"], "17"),
         (["train", "bc", "--dataset", "hopper-demo", "--top-fracton", "1"], "did you mean --top_fraction?"),
         (["train", "bc", "--dataset", "hopper-demo", "--top_fraction=2"], "top_fraction is 2.0"),

@@ -70,7 +70,7 @@ def assert_nothing_left(cache):
 
 
 def test_table():
-    assert len(d4rl.DATASETS) == len(d4rl.IDS) == 69
+    assert len(d4rl.DATASETS) == len(d4rl.IDS) == 114
     expected = {
         "hopper-medium-v2": "gym_mujoco_v2/hopper_medium-v2.hdf5",
         "halfcheetah-full-replay-v1": "gym_mujoco_v1/halfcheetah_full_replay-v1.hdf5",
@@ -78,6 +78,13 @@ def test_table():
         "walker2d-medium-v0": "gym_mujoco/walker2d_medium.hdf5",
         "hopper-medium-replay-v0": "gym_mujoco/hopper_mixed.hdf5",
         "walker2d-medium-replay-v0": "gym_mujoco/walker_mixed.hdf5",
+        "antmaze-umaze-v2": "ant_maze_v2/Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed.hdf5",
+        "antmaze-medium-play-v1": "ant_maze_v1/Ant_maze_medium_noisy_multistart_True_multigoal_False_sparse.hdf5",
+        "antmaze-large-play-v0": "ant_maze_new/Ant_maze_hardest-maze_noisy_multistart_True_multigoal_False_sparse.hdf5",
+        "pen-human-v0": "hand_dapg/pen-v0_demos_clipped.hdf5",
+        "door-cloned-v0": "hand_dapg/door-demos-v0-bc-combined.hdf5",
+        "hammer-expert-v1": "hand_dapg_v1/hammer-expert-v1.hdf5",
+        "kitchen-mixed-v0": "kitchen/kitchen_microwave_kettle_bottomburner_light-v0.hdf5",
         "ant-random-expert-v0": "gym_mujoco/ant_random_expert.hdf5",
     }
     assert expected.items() <= d4rl.DATASETS.items()

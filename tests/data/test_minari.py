@@ -22,7 +22,7 @@ from offline_rl.cli.main import main
 from offline_rl.data import dataset_names, load_dataset
 from offline_rl.data.minari import CACHE
 from offline_rl.envs.recovered import RANDOM_RETURNS
-from offline_rl.envs.tasks import MEASURED, RAW, STATED
+from offline_rl.envs.registry import MEASURED, RAW, STATED
 from offline_rl.errors import DatasetError, TaskError
 from offline_rl.training.evaluation import blocks
 
@@ -136,10 +136,11 @@ def test_a_folder_that_cannot_be_written_is_read(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("spaces_of", "message"),
     [
-        ({"observation": spaces.Discrete(5)}, "observations of the form Discrete"),
-        ({"observation": spaces.Dict({"goal": box(11)})}, "observations of the form Dict"),
+        ({"observation": spaces.Discrete(5)}, "observations with the form Discrete"),
+        ({"observation": spaces.Dict({"goal": spaces.Discrete(2)})}, "observations with goal of the form Discrete"),
+        ({"observation": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "images are not supported"),
         ({"observation": spaces.Box(-1, 1, (2, 2))}, "Box with one dimension"),
-        ({"action": spaces.Discrete(5)}, "actions of the form Discrete"),
+        ({"action": spaces.Discrete(5)}, "actions of the form Discrete.*, discrete ones cannot"),
         ({"action": box(3)}, "actions without bounds"),
     ],
 )

@@ -153,13 +153,55 @@ def test_what_is_harmless_is_taken(env_id, sizes):
     assert Task.from_json(found.to_json()) == found
 
 
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "message"),
+    [
+        ("AntMaze_UMaze-v4", {"xml_file": "/etc/passwd"}, "'xml_file'"),
+        ("AntMaze_UMaze-v4", {"maze_map": [[1] * 40] * 40}, "maze_map .*3 to 30 rows"),
+        ("AntMaze_UMaze-v4", {"maze_map": [[1, 1, 1], [1, 0, 0], [1, 1, 1]]}, "maze_map"),
+        ("PointMaze_UMaze-v3", {"maze_map": [[1, 1, 1], [1, "c", 1], [1, 1, 1]]}, "maze_map"),
+        ("PointMaze_UMaze-v3", {"maze_map": [[1, 1, 1, 1], [1, "x", 0, 1], [1, 1, 1, 1]]}, "maze_map"),
+        ("PointMaze_UMaze-v3", {"maze_map": "111"}, "maze_map"),
+        ("PointMaze_UMaze-v3", {"reward_type": "large"}, "one of sparse, dense"),
+        ("PointMaze_UMaze-v3", {"reward_type": ["sparse"]}, "one of sparse, dense"),
+        ("FrankaKitchen-v1", {"tasks_to_complete": ["kettle", "kettle"]}, "different ones of"),
+        ("FrankaKitchen-v1", {"tasks_to_complete": []}, "different ones of"),
+        ("FrankaKitchen-v1", {"tasks_to_complete": [["kettle"]]}, "different ones of"),
+        ("FrankaKitchen-v1", {"model_path": "x.xml"}, "'model_path'"),
+    ],
+)
+def test_mazes_and_kitchens_are_taken_within_bounds(env_id, kwargs, message):
+    """A maze without room to begin away from the goal would be drawn for ever."""
+    with pytest.raises(TaskError, match=message):
+        check_described(env_id, kwargs, 300)
+
+
+def test_mazes_and_kitchens_as_minari_describes_them_are_taken():
+    maze = [[1, 1, 1, 1, 1], [1, "r", 0, 0, 1], [1, 1, 1, 0, 1], [1, "g", 0, 0, 1], [1, 1, 1, 1, 1]]
+    both = [[1, 1, 1, 1], [1, "c", "c", 1], [1, 1, 1, 1]]
+    flags = {"reward_type": "sparse", "continuing_task": True, "reset_target": False}
+    for place in (maze, both, [[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]]):
+        check_described("AntMaze_UMaze-v4", {"maze_map": place, **flags}, 700)
+    tasks = ["microwave", "kettle", "light switch", "slide cabinet"]
+    check_described("FrankaKitchen-v1", {"tasks_to_complete": tasks, "remove_task_when_completed": True}, 280)
+    check_described("AdroitHandPen-v1", {"reward_type": "dense"}, 200)
+
+
 def test_every_known_argument_is_one_that_gymnasium_takes():
+    import importlib.util
     import inspect
 
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
+    from offline_rl.envs.robotics import ROBOTICS, with_robotics
+
+    has_robotics = importlib.util.find_spec("gymnasium_robotics") is not None
+    if has_robotics:
+        with_robotics("FrankaKitchen-v1")
     for name, known in ARGUMENTS.items():
+        if not has_robotics and f"{name}-".startswith(ROBOTICS):
+            continue
         versions = [spec for spec in gymnasium.registry.values() if spec.id.rpartition("-v")[0] == name]
         taken = set()
         for spec in versions:

@@ -6,7 +6,8 @@ import pytest
 
 from offline_rl.envs import find_task, make_env
 from offline_rl.envs.recovered import check_playable, recovered_task
-from offline_rl.envs.tasks import RAW, Task
+from offline_rl.envs.registry import RAW
+from offline_rl.envs.tasks import Task
 from offline_rl.envs.vector import rollout
 from offline_rl.errors import TaskError
 

@@ -46,10 +46,8 @@ def test_spelling_of_a_file_name_is_understood() -> None:
         ("", "unknown task ''"),
         ("Hopper-v5", "v5 environments have other dynamics"),
         ("mujoco/hopper/expert-v0", "D4RL's task is 'hopper'"),
-        ("antmaze-umaze-v2", "not supported yet"),
-        ("pen-human-v1", "not supported yet"),
-        ("D4RL/door/human-v2", "not supported yet"),
-        ("kitchen-mixed-v0", "not supported yet"),
+        ("antmaze-umaze-v3", "did you mean 'antmaze-umaze-v"),
+        ("D4RL/door/human-v2", "is a Minari dataset, which brings its own task"),
         ("maze2d-large-v1", "not supported yet"),
     ],
 )
@@ -75,6 +73,33 @@ def test_scores_worked_out_by_hand(name: str, mean_return: float, score: float) 
     result = normalized_score(name, mean_return)
     assert isinstance(result, float)
     assert result == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "robot", "sizes", "limit", "low", "high"),
+    [
+        ("antmaze-umaze-diverse-v0", "antmaze-umaze", (29, 8), 700, 0.0, 1.0),
+        ("antmaze-large-play-v2", "antmaze-large", (29, 8), 1000, 0.0, 1.0),
+        ("pen-cloned-v1", "pen", (45, 24), 100, 96.262799, 3076.8331),
+        ("hammer-human-v0", "hammer", (46, 26), 200, -274.856578, 12794.134825),
+        ("door-expert-v1", "door", (39, 28), 200, -56.512833, 2880.569309),
+        ("relocate-human-v1", "relocate", (39, 30), 200, -6.425911, 4233.877798),
+    ],
+)
+def test_mazes_and_hands_are_d4rls(  # noqa: PLR0917
+    name: str, robot: str, sizes: tuple[int, int], limit: int, low: float, high: float
+) -> None:
+    found = find_task(name).robot
+    assert found is ROBOTS[robot]
+    assert (found.observation_size, found.action_size) == sizes
+    assert found.max_episode_steps == limit
+    np.testing.assert_allclose(normalized_score(name, [low, high]), [0, 100], atol=1e-4)
+    assert not found.score_name.startswith("normalised"), "these environments were not compared with D4RL's"
+
+
+def test_the_kitchen_of_d4rl_has_no_environment_today() -> None:
+    with pytest.raises(TaskError, match=r"kitchen has no normalised score: .*today's FrankaKitchen-v1"):
+        normalized_score("kitchen-mixed-v0", 3.0)
 
 
 def test_ant_has_no_score() -> None:

@@ -1,5 +1,6 @@
 """What some tests need beyond the packages; where a machine lacks it they are skipped, and say what it lacks."""
 
+import importlib.util
 import os
 
 import pytest
@@ -21,3 +22,7 @@ def _missing_for_the_kernel():
 
 
 needs_kernel = pytest.mark.skipif(bool(_missing_for_the_kernel()), reason=_missing_for_the_kernel())
+
+needs_robotics = pytest.mark.skipif(
+    importlib.util.find_spec("gymnasium_robotics") is None, reason="needs pip install offline-rl-suite[robotics]"
+)

@@ -160,13 +160,13 @@ def test_an_evaluation_plays_every_target_as_if_it_were_alone():
     """Broken by targets that reach the wrong environments, or by a table whose columns are exchanged."""
     settings = {"observation_size": 11, "action_size": 3, "return_scale": 1.0}
     both = loosened(make(None, target_returns=[5.0, -5.0], **settings))
-    returns, lengths = play(both, find_task("hopper"), "d4rl", [1, 2, 3])
+    returns, lengths, _ = play(both, find_task("hopper"), "d4rl", [1, 2, 3])
     found = by_target_return(DT, both.config, returns)
     assert list(found) == ["5", "-5"]
     assert not np.array_equal(found["5"], found["-5"])
     for target in (5.0, -5.0):
         one = loosened(make(None, target_returns=[target], **settings))
-        alone, alone_lengths = play(one, find_task("hopper"), "d4rl", [1, 2, 3])
+        alone, alone_lengths, _ = play(one, find_task("hopper"), "d4rl", [1, 2, 3])
         np.testing.assert_allclose(found[f"{target:g}"], np.ravel(alone), rtol=1e-3)
         assert by_target_return(DT, both.config, lengths)[f"{target:g}"].tolist() == np.ravel(alone_lengths).tolist()
     evaluation = orl.evaluate(both, "hopper", episodes=2)

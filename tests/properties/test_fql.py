@@ -190,7 +190,7 @@ def test_episodes_are_scored_with_noise_of_their_own():
     """Broken by scoring the action of noise 0, by noise that depends on who plays beside, or that repeats itself."""
     agent = FQL(Config(**SMALL), 11, 3, seed=3)
     agent.groups["actor"].flat.mul_(3)
-    returns, _ = play(agent, find_task("hopper"), "plain", [1, 2, 3])
+    returns, *_ = play(agent, find_task("hopper"), "plain", [1, 2, 3])
     assert returns == play(agent, find_task("hopper"), "plain", [1, 2, 3])[0]
     # Another size of the batch can change a policy's last bits.
     beside = play(agent, find_task("hopper"), "plain", [2, 3])[0]

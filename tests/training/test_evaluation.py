@@ -154,6 +154,12 @@ class Discrete(Room):
 
 
 class Dictionary(Room):
+    observation_space = spaces.Dict({"x": spaces.Discrete(4)})
+
+
+class Wrong(Room):
+    """Gives other observations than it announces."""
+
     observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (4,))})
 
 
@@ -169,7 +175,8 @@ class Broken(Room):
     ("task", "message"),
     [
         (Discrete(), r"Discrete has actions of the form Discrete\(2\); agents here play with boxes"),
-        (Dictionary(), r"Dictionary has observations of the form Dict.*; agents here play with boxes"),
+        (Dictionary(), r"Dictionary has observations with x of the form Discrete.*; agents here play with boxes"),
+        (Wrong(), "gave an observation that is not of its own observation space: it has no 'x'; give x"),
         (Whole(), r"Whole has whole numbers \(int64\) for actions"),
         (Broken(), "the environment gave nan as reward in step 1"),
         ("CartPole-v1", r"CartPole-v1 has observations|CartPole-v1 has actions of the form Discrete"),

@@ -71,7 +71,7 @@ def test_data_gets_the_preset_of_its_own_name_and_version_else_that_of_its_robot
         ("a2pr", "hopper", "mine", "--preset takes one of hopper-medium-v2, hopper-medium-replay-v2"),
         ("a2pr", "hopper", "walker2d_medium", "--preset takes one of hopper-medium-v2, hopper-medium-replay-v2"),
         ("iql", None, "mine", "dataset mine names no task; --preset takes one of halfcheetah-random-v2, "),
-        ("iql", None, "mine", "and 14 more, which offline-rl algos iql lists"),
+        ("iql", None, "mine", "and 15 more, which offline-rl algos iql lists"),
         ("prdc", "hopper", "mine", "no preset: nothing is published for prdc on task hopper and dataset mine"),
         ("td3_bc", "hopper-medium-v2", "mine", "no preset: td3_bc uses its defaults for all tasks"),
     ],

@@ -78,6 +78,8 @@ def _of_data(groups: Sequence[Group], scores: int, width: int) -> list[list[str]
     for group in groups:
         data = group.results[0]["dataset"]
         score = "–" if data["mean_score"] is None else f"{data['mean_score']:.1f}"
+        if data["mean_return"] is None:
+            continue  # there was no dataset
         cells = [group.dataset, MEAN_OF_DATA, *[score] * scores, f"{data['mean_return']:.1f}"]
         if (row := cells + ["–"] * (width - len(cells))) not in rows:
             rows.append(row)

@@ -1,6 +1,7 @@
 """Transitions of an offline dataset, and what is known of the episodes they come from."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -153,7 +154,9 @@ class Dataset:
 
     @property
     def mean_return(self) -> float:
-        """Mean return of the complete episodes; of the fragments if there are only fragments."""
+        """Mean return of the complete episodes; of the fragments if there are only fragments; NaN without any."""
+        if not len(self.episode_returns):
+            return math.nan
         complete = self.episode_complete if self.episode_complete.any() else np.ones_like(self.episode_complete)
         return float(self.episode_returns[complete].mean())
 

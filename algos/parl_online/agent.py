@@ -18,8 +18,8 @@ measures distances to at most NEIGHBORS_AMONG states. Rewards are computed for e
 rewrite those of all that was collected after each round.
 
 [R] The paper's body was not at hand: its K, step sizes, solver and label budgets are not known, and its claim of up to
-63 % fewer samples has not been reproduced. Not verified: any return; ``benchmarks/parl_online.yaml`` is the comparison
-that would tell.
+63 % fewer samples has not been reproduced. Not verified: any return, and that the distribution
+term helps in a task; ``python -m benchmarks.parl_online`` is the comparison that would tell.
 """
 
 import dataclasses
@@ -143,8 +143,8 @@ class PARLOnline(sac.SAC):
         c, preset = self.config, REWARD_MODELS["unirlhf"]
         self.random_steps = self.length.offline + c.random_steps
         raw = self.preprocessing.observation_mean, self.preprocessing.observation_std
-        options = {"slope": preset.slope, "squashed": preset.squashed}
-        self.reward = RewardModel(*raw, self.action_size, c.reward_hidden_dims, preset.count, **options)
+        hidden, squashed = c.reward_hidden_dims, preset.squashed
+        self.reward = RewardModel(*raw, self.action_size, hidden, preset.count, preset.slope, squashed=squashed)
         self.optimizer("reward", self.reward, c.reward_learning_rate)
         self.feedback = Feedback(c, self.reward, self.groups["reward"], self.seed)
         # How many distances were seen, their mean, and the sum of their squared distances from it.
@@ -207,11 +207,13 @@ class PARLOnline(sac.SAC):
 
     def distribution(self, observation: Tensor) -> SquashedGaussian:
         """Return π in states ``(B, O)``, which can be differentiated twice."""
-        return self.actor.plain(observation)
+        policy: SquashedGaussian = self.actor.plain(observation)
+        return policy
 
     def temperature(self) -> Tensor:
         """Return η."""
-        return self.log_temperature().exp()
+        temperature: Tensor = self.log_temperature().exp()
+        return temperature
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -17,7 +17,7 @@ nothing; a noisy teacher's temperature is in standard deviations of the round's 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,9 @@ from offline_rl.networks.reward import RewardModel
 from offline_rl.preferences.segments import segment_rows
 from offline_rl.preferences.teacher import Teacher, standard_teacher
 
+if TYPE_CHECKING:
+    from offline_rl.algos.parl_online.agent import Config
+
 LAST_EPISODES = 10
 """Of which a teacher's thresholds are shares."""
 CANDIDATES = 10
@@ -54,28 +57,6 @@ EDGE = 1 - 1e-6
 """Where recorded actions are cut before the tanh is undone."""
 
 DoubleArray = npt.NDArray[np.float64]
-
-
-class Settings(Protocol):
-    """What a round reads of the algorithm's settings; see its ``Config``."""
-
-    teacher: str
-    queries: str
-    num_labels: int
-    labels_per_round: int
-    segment_length: int
-    pool_episodes: int
-    reward_epochs: int
-    reward_batch: int
-    reward_accuracy: float
-    hyper_mode: str
-    mixture: float
-    upper_steps: int
-    distribution_limit: float
-    cg_iterations: int
-    cg_damping: float
-    discount: float
-    reward_scale: float
 
 
 class Policy(Protocol):
@@ -111,7 +92,7 @@ class Feedback:
         given: Labelled pairs that a file brought, instead of a teacher's.
     """
 
-    def __init__(self, config: Settings, model: RewardModel, group: OptimizerGroup, seed: int) -> None:
+    def __init__(self, config: "Config", model: RewardModel, group: OptimizerGroup, seed: int) -> None:
         self._config, self._model, self._group, self._seed = config, model, group, seed
         self.rounds = self.newest = 0
         self.start: IntArray = np.zeros((0, 2), np.int64)
@@ -308,4 +289,5 @@ def _divergence(policy: SquashedGaussian) -> Tensor:
     """Return KL(π_now ‖ π) ``(B,)``, which is 0 here; its second derivatives are the Fisher information."""
     now = policy.detach()
     variance = ((2 * now.log_std).exp() + (now.mean - policy.mean).square()) / (2 * policy.log_std).exp()
-    return (policy.log_std - now.log_std + (variance - 1) / 2).sum(-1)
+    divergence: Tensor = (policy.log_std - now.log_std + (variance - 1) / 2).sum(-1)
+    return divergence

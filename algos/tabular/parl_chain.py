@@ -229,7 +229,8 @@ class ChainAlignment:
         block = torch.diag_embed(policy) - policy[:, :, None] * policy[:, None, :]
         curvature = self.control.temperature * visits[:, None, None] * block
         v = torch.linalg.pinv(curvature, rtol=1e-9, hermitian=True) @ q[..., None]
-        return (v * cross).sum((0, 1))
+        whole: Tensor = (v * cross).sum((0, 1))
+        return whole
 
     def _by_segments(self, nu: Tensor, log_policy: Tensor, drawn: Tensor, pull: Tensor) -> Tensor:
         """Return the distribution term ``(D,)`` from segments alone; the policy's parameters are its logits."""

@@ -29,7 +29,8 @@ def without_dataset(algorithm: type[Agent], options: TrainOptions) -> tuple[Trai
     if not options.task:
         raise TaskError("dataset none names no task; give one, for instance --task hopper, in Python task='hopper'")
     sizes, metadata = _described(options.task)
-    return dataclasses.replace(options, steps=0), _no_rows(*sizes, metadata | {"task": options.task})
+    data = _no_rows(f"{NO_DATASET}-{options.task}", *sizes, metadata | {"task": options.task})
+    return dataclasses.replace(options, steps=0), data
 
 
 def _described(name: str) -> tuple[tuple[int, int], dict[str, Any]]:
@@ -55,10 +56,10 @@ def _described(name: str) -> tuple[tuple[int, int], dict[str, Any]]:
     return (boxes[0].shape[0], boxes[1].shape[0]), {"environment": about, "action_bounds": bounds}
 
 
-def _no_rows(observation_size: int, action_size: int, metadata: dict[str, Any]) -> Dataset:
+def _no_rows(name: str, observation_size: int, action_size: int, metadata: dict[str, Any]) -> Dataset:
     observations, nothing = np.zeros((0, observation_size), np.float32), np.zeros(0, bool)
     return Dataset(
-        name=NO_DATASET,
+        name=name,
         observations=observations,
         actions=np.zeros((0, action_size), np.float32),
         rewards=np.zeros(0, np.float32),

@@ -231,7 +231,7 @@ def agents(folder):
 
 
 def test_a_run_begins_with_nothing_and_leaves_agents(run):
-    assert run.config["dataset"]["name"] == "none"
+    assert run.config["dataset"]["name"] == "none-hopper"
     assert run.config["options"]["steps"] == 0
     last = [row for row in run.rows if row["kind"] == "train"][-1]
     assert last["labels"] == 12.0

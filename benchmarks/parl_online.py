@@ -15,14 +15,21 @@ share of the *distance* from no return, because all returns here are positive.
 import argparse
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import offline_rl as orl
+from offline_rl.algos.parl_online.agent import PARLOnline
 from offline_rl.analysis.statistics import Estimate
+from offline_rl.data.packed import PackedRows
+from offline_rl.envs.tasks import find_task
 from offline_rl.errors import OfflineRLError
 from offline_rl.files import write_bytes
+from offline_rl.kernels.choice import choose_kernel, use_kernel
+from offline_rl.training.loop import make_updates
+from offline_rl.training.replica import Replica
 
 TASKS = "hopper", "walker2d"
 BUDGETS = 100, 400
@@ -137,15 +144,46 @@ def draw(wanted: Sequence[tuple[str, str, dict[str, Any]]], out: Path) -> None:
     figure.savefig(out / "ranking.png", dpi=120)
 
 
+def cost(random_steps: int = 1000, updates: int = 300) -> str:
+    """Return what updates and rounds of each method cost on hopper, in CPU seconds of this thread, as Markdown."""
+    lines = [["Method", "Updates of the search/s", "Updates after it/s", "CPU seconds of a round"], ["---"] * 4]
+    for name, settings in {**WITHOUT_LABELS, **WITH_LABELS, "A-PARL, onestep": {"hyper_mode": "onestep"}}.items():
+        schedule = {"random_steps": random_steps, "search_steps": updates, "feedback_every": 10**9}
+        config = PARLOnline.config_class.of({**schedule, "segment_length": 10, **settings})
+        agent = PARLOnline(config, 11, 3, steps=0, online_steps=random_steps + 2 * updates + 1)
+        replica = Replica(agent, PackedRows.empty(11, 3), find_task("hopper"))
+        make_updates(replica, 1, random_steps)
+        search = _seconds(make_updates, replica, random_steps + 1, random_steps + updates)
+        start = random_steps + updates + 1
+        make_updates(replica, start, start)  # the first round
+        learn = _seconds(make_updates, replica, start + 1, start + updates)
+        cells = [f"{updates / seconds:,.0f}" for seconds in (search, learn)]
+        rounds = [_seconds(agent.round) for _ in range(4)] if config.rewards == "learned" else []
+        cells[0] = "–" if config.rewards == "oracle" else cells[0]
+        lines.append([name, *cells, f"{sum(rounds) / len(rounds):.1f}" if rounds else "–"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _seconds(work: Callable[..., object], *arguments: Any) -> float:
+    begin = time.thread_time()
+    work(*arguments)
+    return time.thread_time() - begin
+
+
 def main() -> int:
     """Read the command line, run what is missing, write table and picture; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/parl_online"), help="folder of runs, table and picture")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps; 0 to train nothing")
+    parser.add_argument("--cost", action="store_true", help="measure what updates and rounds cost, and train nothing")
     options = parser.parse_args()
+    if options.cost:
+        use_kernel(choose_kernel(1), 1)
+        print(cost())
+        return 0
     wanted = jobs(options.tasks, options.budgets)
     try:
         if options.steps:

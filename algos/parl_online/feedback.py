@@ -276,7 +276,8 @@ def _able(teacher: Teacher, mean_reward: float) -> Teacher:
 
 
 def _length(gradients: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([gradient.norm() for gradient in gradients]).norm()
+    length: Tensor = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    return length
 
 
 def _likelihood(policy: SquashedGaussian, action: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class Feedback:
         return not self.fitted if self.given is not None else len(self.label) < self._config.num_labels
 
     def round(self, experience: Experience, policy: Policy) -> Metrics | None:
-        """Ask, fit, and take A-PARL's steps; None if no episode is long enough to ask about."""
+        """Ask, fit, and take A-PARL's steps; None if there are no answers yet, or no episode is long enough to ask."""
         c = self._config
         segments = experience.segments(c.segment_length, c.pool_episodes)
         if self.given is None and segments is None:
@@ -116,6 +116,8 @@ class Feedback:
             assert segments is not None
             asked = first_rows(segments, CANDIDATES * c.labels_per_round, self._seed, 2 * self.rounds)
             self._answer(experience, asked)
+            if not len(self.label):  # the teacher has skipped all there were
+                return None
         pairs = self.comparisons(experience)
         metrics = self._fit(pairs)
         if self.fitted and c.mixture and c.hyper_mode != "none" and self.newest > 1:

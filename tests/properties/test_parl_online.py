@@ -144,6 +144,15 @@ def test_a_round_waits_until_an_episode_is_long_enough():
     assert len(agent.feedback.label) == 0
 
 
+def test_a_round_waits_until_the_teacher_answers():
+    rows = packed_rows([12, 3], [0, 1])
+    rows[:, 5] = [0.0] * 12 + [9.0] * 3  # what pays is in an episode that is too short to be shown
+    agent, _ = made(rows, teacher="skip")
+    assert agent.round() == {}
+    assert agent.searching
+    assert all(tensor.isfinite().all() for tensor in agent.training_state().values())
+
+
 def test_labels_are_the_teachers_and_stop_at_the_budget():
     agent, replay = made(num_labels=10)
     updated(agent, replay, 40)

@@ -91,7 +91,7 @@ class TrainOptions(LoopOptions):
     each: dict[str, list[float]] = field(default_factory=dict)
     """Settings in which the agents differ, a number for each seed: {"alpha": [1, 2.5]} with two seeds."""
     steps: Annotated[int, AtLeast(0)] = 1_000_000
-    """Updates of each agent on the dataset, at least 1; with dataset none there are none."""
+    """Updates of each agent on the dataset."""
     online_steps: Annotated[int, AtLeast(0)] = 0
     """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
     dynamics: Literal["d4rl", "plain"] | None = None

@@ -222,12 +222,14 @@ class PARLOnline(sac.SAC):
 
     def update(self, batch: Batch, step: int) -> Metrics:
         """Update the policy; where a round is due, ask and fit the rewards before."""
-        metrics: Metrics = {}
-        c, own = self.config, step - self.length.offline
-        since = own - c.random_steps - c.search_steps
-        if c.rewards != "oracle" and since > 0 and (since - 1) % c.feedback_every == 0:
-            metrics |= self.round()
+        metrics = self.round() if self.phase == "online" and self.round_due(step) else {}
         return metrics | super().update(batch, step)
+
+    def round_due(self, step: int) -> bool:
+        """Say whether a round comes before update ``step`` of the online phase."""
+        c = self.config
+        since = step - self.length.offline - c.random_steps - c.search_steps
+        return c.rewards != "oracle" and since > 0 and (since - 1) % c.feedback_every == 0
 
     def round(self) -> Metrics:
         """Make a round of feedback, if there is something to ask; after the first one the critics begin anew."""

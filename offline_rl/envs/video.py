@@ -154,7 +154,8 @@ def gif_of(model: Any, positions: NDArray[np.float64], seconds: float) -> bytes:
     """
     from PIL import Image
 
-    camera, content = _Camera(model, _offscreen()), io.BytesIO()
+    gl, content = _offscreen(), io.BytesIO()  # the camera sees nothing once its context is gone
+    camera = _Camera(model, gl)
     pictures = (Image.fromarray(camera.picture(where)) for where in positions)
     _write_gif(content, pictures, seconds, "")
     return content.getvalue()

@@ -191,6 +191,8 @@ def _facts(groups: Sequence[Group], methods: Sequence[str]) -> list[str]:
 
 def _data(result: Result) -> str:
     data, mean = result["dataset"], result["dataset"]["mean_score"]
+    if not data["rows"]:
+        return f"{data['name']}, which is no data at all"
     score = "no score" if mean is None else f"mean score {mean:.1f}{_references(data.get('reference'))}"
     return (
         f"{data['name']}, {data['rows']:,} rows, {data['episodes']:,} episodes of {score}, mode {data['mode']},"

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import offline_rl as orl
 from offline_rl.agent import Batch
 from offline_rl.algos.parl_online.agent import Config, PARLOnline
 from offline_rl.algos.parl_online.experience import Experience
+from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
@@ -306,3 +308,14 @@ def test_another_environment_of_gymnasium_needs_no_name_of_ours(tmp_path):
     run = orl.train("parl_online", "none", out=str(tmp_path / "run"), **settings)
     assert run.config["dataset"]["reference"]["returns"] == "none, the score is the return itself"
     assert run.agents[0].act(np.zeros(8)).shape == (2,)
+
+
+@pytest.mark.slow
+def test_a_sweep_needs_no_dataset_either(tmp_path):
+    small = {**RUN, "online_steps": 100, "eval_every": 50, "seeds": [0]}
+    del small["quiet"]
+    words = [word for name, value in small.items() for word in (f"--{name}", *map(str, np.atleast_1d(value)))]
+    file = Path(__file__).parents[2] / "benchmarks" / "sweeps" / "parl_online.yaml"
+    assert main(["sweep", str(file), "--out", str(tmp_path / "sweep"), "--run_cap", "2", *words]) == 0
+    found = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    assert [trial["state"] for trial in found["trials"]] == ["finished", "finished"]

@@ -31,8 +31,8 @@ ROOT = Path(__file__).parent.parent
 SUITES = Path(__file__).parent
 SHOWN = ("locomotion-recordings", "locomotion-small")
 """Folders of results that the pages show, the longest runs first."""
-ELSEWHERE = ("sac", "parl")
-"""Algorithms that no suite of these has: one plays first, one learns from preferences."""
+ELSEWHERE = ("sac", "parl", "parl_online")
+"""Algorithms that no suite of these has: they play first, or learn from preferences."""
 RECORDINGS = """
 The datasets are recordings that the tests use. They are of the kind of D4RL's, but they are not D4RL's files and cannot
 be downloaded, so these numbers compare with each other only. `offline-rl collect sac --task hopper --steps 200000 --out

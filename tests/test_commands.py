@@ -47,6 +47,7 @@ MORE = {
     "spot": ["--vae_hidden_dims", "8", "--vae_steps", "6"],
     "dt": [*WINDOWS, "--length", "4"],
     "doc": ["--width", "8", "--layers", "1", "--past", "3", "--future", "3", "--negatives", "4", "--candidates", "5"],
+    "parl_online": ["--random_steps", "2", "--search_steps", "2", "--segment_length", "2", "--reset_updates", "1"],
     "parl": [
         "--num_labels",
         "20",

@@ -66,7 +66,7 @@ SHOWN = {
     "README.md": ("scores",),
     "docs/scores.md": ("scores",),
     "docs/speed.md": ("speed",),
-    **{f"docs/{name}.md": ("scores",) for name in ours() if name not in ("sac", "parl")},
+    **{f"docs/{name}.md": ("scores",) for name in ours() if name not in ("sac", "parl", "parl_online")},
     "docs/edac.md": ("ensembles", "scores"),
 }
 

@@ -69,7 +69,12 @@ def run_outside(outside, *words):
 def test_the_wheel_trains_loads_exports_sweeps_and_reports_beside_a_folder_of_the_same_name(outside):
     installed, project = outside
     assert not (installed / "algos").exists()
-    assert {path.parent.name for path in installed.glob("offline_rl/algos/*/agent.py")} == {"doc", "famo2o", "parl"}
+    assert {path.parent.name for path in installed.glob("offline_rl/algos/*/agent.py")} == {
+        "doc",
+        "famo2o",
+        "parl",
+        "parl_online",
+    }
     whose, module, where = run_outside(outside, "script.py").split()
     assert (whose, module) == ("mine", "offline_rl.algos.td3_bc")
     assert Path(where).is_relative_to(installed)

@@ -93,6 +93,8 @@ class Agent:
 
     :meth:`update` must read them from ``config`` each time; one that ``build_learner`` or ``prepare`` reads is wrong
     here, unless it is a learning rate, which :meth:`optimizer` keeps for each agent."""
+    starts_empty: ClassVar[bool] = False
+    """Whether it may begin without any dataset, and learn from what it collects online alone."""
     needs_next_action: ClassVar[bool] = False
     """Whether :meth:`update` gets a :class:`NextActionBatch`, which also brings what was done next."""
     cycle: int | None = None
@@ -101,6 +103,8 @@ class Agent:
     1 if ``update`` does not use ``step``. If it does something when ``step % n == 0``, a multiple of every such n, set
     in ``build_learner``; any other use of ``step`` is not allowed. A GPU then records one CUDA graph for each update of
     the period and replays them. None: not declared, so every update is executed eagerly."""
+    random_steps: int = 0
+    """Up to and including this step, online actions are drawn uniformly and nothing is learned."""
     config: Any
 
     def __init__(

@@ -49,7 +49,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
     if len(curves) > 1 and not options.get("each"):
         _draw_mean(axes, curves)
     _mark_finals(axes, curves, apart=bool(options.get("each")))
-    if options.get("online_steps"):
+    if options.get("online_steps") and options["steps"]:
         axes.axvline(options["steps"], color="gray", ls=":", lw=1, label="online from here")
     if (mean := config["dataset"]["mean_score"]) is not None:
         axes.axhline(mean, color="gray", ls="--", lw=1.2, label=f"mean of the data, {mean:.1f}")

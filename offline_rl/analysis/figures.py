@@ -165,7 +165,11 @@ def _draw_panel(axes: "Axes", groups: Sequence[Group], style: Mapping[str, Style
         _draw_line(axes, steps, ends, style[group.label], group.label)
     if (mean := first["dataset"]["mean_score"]) is not None:
         axes.axhline(mean, color="gray", ls="--", lw=1, label="mean of the data")
-    online = {phase_ends(group.results[0]["options"])[0] for group in groups if group.online}
+    online = {
+        phase_ends(group.results[0]["options"])[0]
+        for group in groups
+        if group.online and group.results[0]["options"]["steps"]
+    }
     for step in sorted(online):
         axes.axvline(step, color="gray", ls=":", lw=1, label="online from here")
     axes.set_title(groups[0].dataset, fontsize=10)

@@ -31,7 +31,7 @@ _DATASET = {
     "mode": (str, None),
     "rows": Least(int, 0),
     "episodes": Least(int, 0),
-    "mean_return": float,
+    "mean_return": SCORE,
     "mean_score": SCORE,
     "reference?": (None, _REFERENCE),
 }
@@ -112,9 +112,9 @@ def config_of(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 
 def phase_ends(options: Mapping[str, Any]) -> list[int]:
-    """Return the last step of each phase: of the one on the dataset, and of the online one if there is one."""
-    online = options.get("online_steps", 0)
-    return [options["steps"], options["steps"] + online] if online else [options["steps"]]
+    """Return the last step of each phase that there is: of the one on the dataset, and of the online one."""
+    total = options["steps"] + options.get("online_steps", 0)
+    return sorted({options["steps"], total} - {0})
 
 
 def _result(

@@ -78,6 +78,8 @@ def _of_data(groups: Sequence[Group], scores: int, width: int) -> list[list[str]
     for group in groups:
         data = group.results[0]["dataset"]
         score = "–" if data["mean_score"] is None else f"{data['mean_score']:.1f}"
+        if data["mean_return"] is None:
+            continue  # there was no dataset
         cells = [group.dataset, MEAN_OF_DATA, *[score] * scores, f"{data['mean_return']:.1f}"]
         if (row := cells + ["–"] * (width - len(cells))) not in rows:
             rows.append(row)
@@ -189,6 +191,8 @@ def _facts(groups: Sequence[Group], methods: Sequence[str]) -> list[str]:
 
 def _data(result: Result) -> str:
     data, mean = result["dataset"], result["dataset"]["mean_score"]
+    if not data["rows"]:
+        return f"{data['name']}, which is no data at all"
     score = "no score" if mean is None else f"mean score {mean:.1f}{_references(data.get('reference'))}"
     return (
         f"{data['name']}, {data['rows']:,} rows, {data['episodes']:,} episodes of {score}, mode {data['mode']},"

@@ -17,6 +17,7 @@ from offline_rl.cli.collect import collect_command
 from offline_rl.cli.estimate import estimate_command
 from offline_rl.cli.evaluate import evaluate_command
 from offline_rl.cli.export import export_command
+from offline_rl.cli.label import label_command
 from offline_rl.cli.sweep import sweep_command
 from offline_rl.cli.terminal import shown_on_terminal
 from offline_rl.cli.train import finetune_command, resume_command, train_command
@@ -39,6 +40,7 @@ USAGE = """offline-rl: offline reinforcement learning on D4RL locomotion
   offline-rl drift RUN_OR_AGENT FILE    are today's observations those it knows?
   offline-rl sweep FILE.yaml            search hyperparameters
   offline-rl collect KIND --task TASK   make a dataset by playing a task
+  offline-rl label RUN --out FILE.npz   compare films of what an agent did
   offline-rl benchmark SUITE.yaml       run what a suite still lacks; its table
   offline-rl report RUN...              tables, intervals, figures, one web page
   offline-rl results collect RUN...     keep small result files of finished runs
@@ -139,6 +141,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "drift": drift_command,
     "sweep": sweep_command,
     "collect": collect_command,
+    "label": label_command,
     "benchmark": benchmark_command,
     "report": report_command,
     "results": results_command,

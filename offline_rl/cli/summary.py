@@ -65,8 +65,8 @@ def _estimating(path: Path, config: Row) -> list[str]:
 def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     final = [row for row in rows if row["kind"] == "final"]
     data, steps, online_steps = config["dataset"], config["options"]["steps"], config["options"]["online_steps"]
-    online = f" and {online_steps:,} online" if online_steps else ""
-    lines = [f"{config['algorithm']} on {data['name']}, {steps:,} updates{online}, {config['dynamics']} dynamics"]
+    length = [f"{steps:,} updates"] * bool(steps) + [f"{online_steps:,} online"] * bool(online_steps)
+    lines = [f"{config['algorithm']} on {data['name']}, {' and '.join(length)}, {config['dynamics']} dynamics"]
     lines += _estimates(rows)
     if not final:
         return lines
@@ -76,7 +76,8 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
         if online_steps:
             lines.append("  after the offline phase" if step == steps else "  after the online phase")
         lines += _phase([row for row in final if row["step"] == step], config)
-    lines.append(score_line("mean of the data", f"{data['mean_return']:.1f}", _rounded(data["mean_score"])))
+    if data["mean_return"] is not None:
+        lines.append(score_line("mean of the data", f"{data['mean_return']:.1f}", _rounded(data["mean_score"])))
     untrained = [row for row in rows if row["kind"] == "evaluation" and row["step"] == 0]
     lines += [_played("untrained agent", row, config) for row in untrained[:1]]
     return lines + _remarks(final, config, reference)

@@ -1,6 +1,7 @@
 """Transitions of an offline dataset, and what is known of the episodes they come from."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,8 +159,8 @@ class Dataset:
 
     @property
     def mean_return(self) -> float:
-        """Mean of :attr:`whole_returns`."""
-        return float(self.whole_returns.mean())
+        """Mean of :attr:`whole_returns`; NaN without any episode."""
+        return float(self.whole_returns.mean()) if len(self.whole_returns) else math.nan
 
     @cached_property
     def fingerprint(self) -> str:

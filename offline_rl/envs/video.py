@@ -5,6 +5,7 @@ No extra episode is played: steps are recorded while episodes are scored, so a v
 
 import importlib
 import importlib.util
+import io
 import json
 import math
 import os
@@ -144,6 +145,26 @@ class _Camera:
         return upside_down[::-1]
 
 
+def gif_of(model: Any, positions: NDArray[np.float64], seconds: float) -> bytes:
+    """Return a GIF of a robot with these joint positions ``(N, Q)``, one picture each.
+
+    Args:
+        model: MuJoCo's.
+        positions: Its ``qpos``.
+        seconds: How long each picture is shown.
+
+    Raises:
+        VideoError: OpenGL does not work here.
+    """
+    from PIL import Image
+
+    gl, content = _offscreen(), io.BytesIO()  # the camera sees nothing once its context is gone
+    camera = _Camera(model, gl)
+    pictures = (Image.fromarray(camera.picture(where)) for where in positions)
+    _write_gif(content, pictures, seconds, "")
+    return content.getvalue()
+
+
 def _offscreen() -> Any:
     """Return an OpenGL context without a window: what MUJOCO_GL names if that needs none, else EGL's, else OSMesa's.
 
@@ -205,7 +226,7 @@ def _write_mp4(path: Path, pictures: "Iterator[Image]", seconds: float, comment:
         raise OSError(f"ffmpeg has written {written} of {sent} pictures")
 
 
-def _write_gif(path: Path, pictures: "Iterator[Image]", seconds: float, comment: str) -> None:
+def _write_gif(path: Path | io.BytesIO, pictures: "Iterator[Image]", seconds: float, comment: str) -> None:
     from PIL.Image import Dither
 
     first = next(pictures).quantize(256)

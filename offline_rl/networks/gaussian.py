@@ -129,6 +129,14 @@ class SquashedGaussianActor(nn.Module):
         """Distributions, without gradients for the parameters."""
         return self._distribution(self.mlp.frozen(observation)[0], *(own.detach() for own in self.spread))
 
+    def plain(self, observation: Tensor) -> SquashedGaussian:
+        """Map them by plain operations, which can be differentiated twice; the fused ones of a call cannot."""
+        layers = [layer[0] for layer in self.mlp.layers]
+        hidden = observation
+        for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
+            hidden = torch.addmm(bias, hidden, weight.T).relu()
+        return self._distribution(torch.addmm(layers[-1], hidden, layers[-2].T), *self.spread)
+
     def _distribution(self, output: Tensor, *spread: Tensor) -> SquashedGaussian:
         if self._shared_std:
             return SquashedGaussian(output, spread[0].clamp(*self._bounds))

@@ -20,6 +20,7 @@ from offline_rl.sweep.folder import run_folder
 from offline_rl.sweep.search import Claim, Search, held
 from offline_rl.tracking.callbacks import Row, TolerantCallback
 from offline_rl.tracking.record import read_rows
+from offline_rl.training.nothing import NO_DATASET
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan, load
 from offline_rl.training.run import carry_out
@@ -160,9 +161,10 @@ class TrialRunner:
         """Plan a run on data that is read once for all trials."""
         with self._planning:
             key = options.dataset, options.data_mode
-            if key not in self._datasets:
+            if key not in self._datasets and options.dataset != NO_DATASET:
                 self._datasets[key] = load(options.dataset, options)
-            plan = Plan.make(self._sweep.algorithm, self._datasets[key], options, settings)
+            data = self._datasets.get(key, NO_DATASET)
+            plan = Plan.make(self._sweep.algorithm, data, options, settings)
             # Once for all trials with it: what a trial searches goes over it, and differs.
             if (sentence := plan.preset.sentence()) not in self._said:
                 self._said.add(sentence)

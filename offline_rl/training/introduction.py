@@ -65,6 +65,8 @@ def _first_line(documented: Any) -> str:
 
 def _dataset(plan: Plan) -> str:
     data = plan.dataset
+    if not len(data):
+        return "none: the agents begin with what they collect"
     score = plan.score(data.whole_returns)
     facts = [
         f"{data.name}: {len(data):,} rows in {len(data.episode_returns):,} episodes",
@@ -102,10 +104,12 @@ def _settings(plan: Plan) -> str:
 
 def _run(plan: Plan) -> str:
     options, seeds = plan.options, ", ".join(map(str, plan.options.seeds))
-    online = f", {options.online_steps:,} online" if options.online_steps else ""
+    updates = f"{options.steps:,} updates" if options.steps else ""
+    online = f"{options.online_steps:,} {'' if updates else 'steps '}online" if options.online_steps else ""
+    length = ", ".join(filter(None, (updates, online)))
     every = f"; evaluated every {options.eval_every:,} updates" if options.eval_every else ""
     several = "s" * (len(options.seeds) > 1)
-    return f"seed{several} {seeds}; {options.steps:,} updates{online}{' each' * bool(several)}{every}"
+    return f"seed{several} {seeds}; {length}{' each' * bool(several)}{every}"
 
 
 def _kernel(plan: Plan, compute: Compute) -> str:

@@ -55,7 +55,7 @@ class Interaction:
 
     def _action(self, step: int) -> NDArray[np.float32]:
         if step <= self._random_steps:
-            return self._random.at(step)
+            return self._agent.preprocessing.to_environment(self._random.at(step))
         noise = self._noise.at(step).standard_normal(self._agent.action_size, np.float32)
         try:
             return self._agent.act_with_noise(self._environment.observation, noise)

@@ -80,7 +80,8 @@ class TrainOptions(LoopOptions):
     """Options of a training run."""
 
     dataset: str = ""
-    """A D4RL or Minari id, a file in D4RL's layout, a CSV or Parquet file, "hopper-demo", or several joined by "+"."""
+    """A D4RL or Minari id, a file in D4RL's layout, a CSV or Parquet file, "hopper-demo", or several joined by "+"; or
+    "none" for algorithms that collect their own, which need task and online_steps instead of steps."""
     task: str | None = None
     """Task to score on; by default what the dataset names."""
     preset: str | None = None
@@ -89,7 +90,7 @@ class TrainOptions(LoopOptions):
     """One independent agent is trained for each seed."""
     each: dict[str, list[float]] = field(default_factory=dict)
     """Settings in which the agents differ, a number for each seed: {"alpha": [1, 2.5]} with two seeds."""
-    steps: Count = 1_000_000
+    steps: Annotated[int, AtLeast(0)] = 1_000_000
     """Updates of each agent on the dataset."""
     online_steps: Annotated[int, AtLeast(0)] = 0
     """Environment steps of each agent after that, each followed by an update on the dataset and what was collected."""
@@ -126,8 +127,8 @@ class TrainOptions(LoopOptions):
 
     @property
     def ends(self) -> list[int]:
-        """The last update of each phase."""
-        return sorted({self.steps, self.total_steps})
+        """The last update of each phase that there is."""
+        return sorted({self.steps, self.total_steps} - {0})
 
     @property
     def recorded(self) -> list[str]:

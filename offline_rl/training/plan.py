@@ -35,6 +35,7 @@ from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_
 from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel, precision_of
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
+from offline_rl.training.nothing import NO_DATASET, without_dataset
 from offline_rl.training.options import Mode, TrainOptions
 from offline_rl.training.preset import Preset, find_preset, recorded_preset
 from offline_rl.training.updates.compiled import obstacle
@@ -114,12 +115,19 @@ class Plan:
                 f"{found.name} acts on past steps, so its value cannot be estimated; leave out estimate_every"
             )
         source = None if isinstance(dataset, Dataset) else str(dataset or options.dataset)
-        data = dataset if isinstance(dataset, Dataset) else load(dataset or options.dataset, options)
+        if source == NO_DATASET:
+            options, data = without_dataset(found, options)
+        else:
+            data = dataset if isinstance(dataset, Dataset) else load(dataset or options.dataset, options)
+            if not options.steps:
+                raise RunError("steps is 0; it must be at least 1")
         task = _task(options, data)
         dynamics = dynamics_of(task, options.dynamics) if task else options.dynamics or "d4rl"
         preset = find_preset(found, options.preset, task, data)
         config = found.config_class.of({**preset.settings, **overrides})
         _check_each(found, options, overrides)
+        if config.normalize and not len(data):
+            raise RunError("normalize needs a dataset, and there is none; leave it out")
         preprocessing = Preprocessing.fit(data, normalize=config.normalize, d4rl=bool(task and task.robot.d4rl))
         device = _device(options.device)
         _check_compute(options, device)
@@ -193,8 +201,8 @@ class Plan:
                 "normalisation": self._normalisation(),
                 "rows": len(self.dataset),
                 "episodes": len(self.dataset.episode_returns),
-                "mean_return": self.dataset.mean_return,
-                "mean_score": self.score(self.dataset.whole_returns),
+                "mean_return": self.dataset.mean_return if len(self.dataset) else None,
+                "mean_score": self.score(self.dataset.whole_returns) if len(self.dataset) else None,
                 "reference": self._reference(),
             },
             "compute": dataclasses.asdict(self.compute),

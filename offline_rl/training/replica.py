@@ -23,7 +23,8 @@ class Replica:
         rows: The dataset.
         task: What is played in the online phase, if there is one.
         dynamics: Its physics.
-        random_steps: Up to and including this step, online actions are drawn uniformly and nothing is learned.
+        random_steps: Up to and including this step, online actions are drawn uniformly and nothing is learned; at least
+            as many as the algorithm asks for.
         on_transition: Is called with each transition of the online phase.
 
     Attributes:
@@ -42,7 +43,7 @@ class Replica:
         on_transition: Callable[[Transition], None] | None = None,
     ) -> None:
         self.agent = agent
-        self.random_steps, self._on_transition = random_steps, on_transition
+        self.random_steps, self._on_transition = max(random_steps, agent.random_steps), on_transition
         agent.prepare(rows)
         self.rows, self._task, self._dynamics = rows, task, dynamics
         self.sampler = Sampler(agent, rows)

@@ -1,5 +1,6 @@
 """Films: decoded again, and compared with the scores of the same episodes."""
 
+import io
 import json
 import resource
 import subprocess
@@ -15,6 +16,8 @@ from PIL import Image
 import offline_rl as orl
 from offline_rl.algos.bc import BC, Config
 from offline_rl.cli.main import main
+from offline_rl.envs.dynamics import make_env
+from offline_rl.envs.video import gif_of
 from offline_rl.errors import VideoError
 
 pytestmark = pytest.mark.skipif(
@@ -28,6 +31,25 @@ STEPS_A_PICTURE = 5
 @pytest.fixture(scope="module")
 def agent():
     return BC(Config(hidden_dims=[16, 16]), 11, 3)
+
+
+def test_a_film_of_postures_shows_the_robot_as_it_stood():
+    """Broken by a context that is gone before the first picture: then it shows what the memory held."""
+    environment = make_env("hopper").unwrapped
+    environment.reset(seed=0)
+    upright = environment.data.qpos.copy()
+    fallen = upright + np.array([0.0, -0.9, 1.2, 0.0, 0.0, 0.0])
+    film = Image.open(io.BytesIO(gif_of(environment.model, np.stack([upright, fallen]), 0.1)))
+    assert film.n_frames == 2
+    heights = []
+    for number in range(2):
+        film.seek(number)
+        picture = np.asarray(film.convert("RGB")).astype(int)
+        assert picture[0].std(0).max() < 5  # the sky is of one colour along a row
+        brown = picture[..., 0] > picture[..., 2] + 40  # nothing but the robot is
+        assert 500 < brown.sum() < 20_000
+        heights.append(int(np.flatnonzero(brown.any(1))[0]))
+    assert heights[1] > heights[0] + 50  # rows are counted from above
 
 
 def decoded_mp4(path: Path):

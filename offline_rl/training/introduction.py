@@ -36,7 +36,7 @@ def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, res
         ("algorithm", f"{plan.algorithm.name}, {_first_line(sys.modules[plan.algorithm.__module__])}"),
         ("objective", re.sub(r"\s*\([^()]*\bequations?\b[^()]*\)$", "", _first_line(plan.algorithm))),
         ("dataset", "; ".join([_dataset(plan), *remarks])),
-        ("check", "" if resumed else _check(plan)),
+        ("check", _check(plan) if len(plan.dataset) and not resumed else ""),
         ("preset", "" if resumed else preset.removeprefix("preset ").replace("no preset:", "none:", 1)),
         ("settings", f"those in {out / 'config.json'}" if resumed else _settings(plan)),
         ("run", _run(plan)),

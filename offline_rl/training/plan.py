@@ -173,8 +173,8 @@ class Plan:
 
     @functools.cached_property
     def _observations(self) -> dict[str, Any]:
-        """What an agent keeps of its observations, for :func:`offline_rl.drift`; nothing of very many columns."""
-        if self.dataset.observation_size > MOST_COLUMNS:
+        """What an agent keeps of its observations, for drift; nothing of very many columns or without rows."""
+        if self.dataset.observation_size > MOST_COLUMNS or not len(self.dataset):
             return {}
         return {KEY: Summary.of(self.dataset).to_json()}
 

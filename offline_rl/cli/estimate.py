@@ -81,7 +81,9 @@ def report_of(path: str, found: "dict[str, ValueEstimate]") -> list[str]:
     lines.append(_line("the data's own policy", _said(first.value.data), "", ""))
     if first.undiscounted:
         lines.append("  undiscounted, because every episode ends")
-        lines += [_row(name, result.undiscounted, "") for name, result in found.items()]
+        for name, result in found.items():
+            known = all(flag.kind != "undiscounted" for flag in result.flags)
+            lines.append(_row(name, result.undiscounted, "" if known else "not known"))
         lines.append(_line("the data's own policy", _said(first.undiscounted.data), "", ""))
     for name, result in found.items():
         lines += [f"  {name}", *_details(result)]

@@ -88,8 +88,9 @@ def _distances(
     observation: FloatRows, recorded: FloatRows, rows: IntArray, others: list[IntArray], acted: FloatRows
 ) -> tuple[FloatArray, FloatArray, FloatRows]:
     """Return the distances of the agent's actions and of the recorded ones ``(R,)``; what was nearest to the former."""
+    count = min(NEIGHBOURS, *map(len, others))  # the same for both halves, of which one may be smaller
     near = np.concatenate(
-        [pool[_nearest_states(observation[pool], observation[own])] for pool, own in _parts(rows, others)]
+        [pool[_nearest_states(observation[pool], observation[own], count)] for pool, own in _parts(rows, others)]
     )
     actions = recorded[near]
     to_agent, to_data = (np.linalg.norm(actions - own[:, None], axis=2) for own in (acted, recorded[rows]))
@@ -106,9 +107,8 @@ def _parts(rows: IntArray, others: list[IntArray]) -> list[tuple[IntArray, IntAr
     return [(others[0], rows[of_second]), (others[1], rows[~of_second])]
 
 
-def _nearest_states(pool: FloatRows, states: FloatRows) -> IntArray:
+def _nearest_states(pool: FloatRows, states: FloatRows, count: int) -> IntArray:
     """Return the places ``(R, k)`` in ``pool`` of the states nearest to each of ``states``."""
-    count = min(NEIGHBOURS, len(pool))
     return nearest_states(torch.from_numpy(pool), torch.from_numpy(states), count).numpy()
 
 

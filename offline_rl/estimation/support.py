@@ -115,8 +115,9 @@ def _nearest_states(pool: FloatRows, states: FloatRows, count: int) -> IntArray:
 def _standardised(observation: FloatRows) -> FloatRows:
     """Return observations ``(N, O)`` in deviations of their own: an agent may have learned from raw units."""
     spread = observation.std(0, dtype=np.float64)
-    found = (observation - observation.mean(0, dtype=np.float64)) / np.where(spread > 0, spread, 1.0)
-    return found.astype(np.float32)
+    scaled = (observation - observation.mean(0, dtype=np.float64)) / np.where(spread > 0, spread, 1.0)
+    found: FloatRows = scaled.astype(np.float32)
+    return found
 
 
 def _standing_out(observation: FloatRows, left: NDArray[np.bool_]) -> FloatArray:

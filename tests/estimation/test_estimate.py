@@ -192,6 +192,18 @@ def test_a_stopped_estimate_given_again_leaves_the_same_bytes(tmp_path, monkeypa
         read_result(parted)
 
 
+def test_a_stopped_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saved, "keep", stop)
+    orl.export_dataset(chain().dataset(30, 0), tmp_path / "mine.hdf5")
+    algorithm_of("bc", {"hidden_dims": [4]}, 4, 1).save(tmp_path / "agent")
+    quick = ["--dataset", str(tmp_path / "mine.hdf5"), "--out", str(tmp_path / "kept"), "--members", "2"]
+    assert main(["estimate", str(tmp_path / "agent"), *quick, "--updates", "20", "--hidden_dims", "4"]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
 def test_a_damaged_state_is_refused(tmp_path, monkeypatch):
     """Also where the number of updates alone was changed, from which the rest would go on."""
     data = hazard().dataset(30, 0)

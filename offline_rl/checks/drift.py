@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from offline_rl.agent import Agent, load_agent
 from offline_rl.agent.folder import agent_folders
@@ -23,7 +24,8 @@ from offline_rl.checks.summary import KEY, PARTS, Summary, shares_below
 from offline_rl.checks.view import draw
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.names import in_order, numbered
-from offline_rl.errors import AgentError
+from offline_rl.errors import AgentError, quoted
+from offline_rl.neighbors.states import nearest_states
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,8 +39,12 @@ CAUTION = 3
 """Factor of the new rows' correlation time where nothing is known of the data's, nor of how much data it was."""
 BLIND = 0.5, 1.0
 """Thresholds above which hardly any difference could be seen: of shares, and of mean and standard deviation."""
-NEIGHBOURS, BLOCK = 1000, 20_000
-"""New rows, and rows of the data, whose nearest neighbours are looked for; and rows that are compared at once."""
+ENOUGH = 200
+"""New rows below which their spread and mean alone tell nothing: a slow process has gone nowhere yet."""
+RESOLVED = 30
+"""Correlation times that the new rows must last before what they show of it is believed; else it may be longer."""
+NEIGHBOURS = 1000
+"""New rows, and rows of the data, whose nearest neighbours are looked for."""
 USUAL = 0.99
 """Share of the data's own rows whose nearest neighbour in other episodes is nearer than what is called new."""
 NEW = 0.05
@@ -53,7 +59,7 @@ class ColumnDrift:
         name: The column.
         difference: Largest difference between the shares of rows below a value, 0 to 1; where the agent keeps mean and
             standard deviation alone, the size of `shift` or of the logarithm of `ratio`, the clearer of the two.
-        threshold: What it must exceed to be called drift.
+        threshold: What it must exceed to be called drift; infinite where the rows are too few to judge.
         shift: By how many standard deviations of the data the mean has moved.
         ratio: The new standard deviation divided by the data's; NaN where the data's is 0.
         drifted: Whether it has.
@@ -120,11 +126,8 @@ def drift(
     known = agent if isinstance(agent, Agent) else load_agent(_first(agent))
     observations = _observations(known, new_rows)
     data = dataset if dataset is None or isinstance(dataset, Dataset) else load_dataset(dataset)
-    if data is not None and data.observation_size != known.observation_size:
-        raise AgentError(
-            f"dataset {data.name} has {data.observation_size} observation entries, and the agent takes "
-            f"{known.observation_size}; give the one that it learned from"
-        )
+    if data is not None:
+        _check_fit(known, data)
     names = known.observation_names or numbered("observation", known.observation_size)
     kept = known.provenance.get(KEY)
     if data is not None or kept is not None:
@@ -138,6 +141,20 @@ def drift(
     columns.sort(key=lambda column: (not column.drifted, -column.difference))
     only_moments = data is None and kept is None
     return _answer(columns, novelty, len(observations), float(np.median(len(observations) / times)), only_moments)
+
+
+def _check_fit(agent: Agent, data: Dataset) -> None:
+    """Refuse a dataset that the agent cannot have learned from."""
+    if data.observation_size != agent.observation_size:
+        raise AgentError(
+            f"dataset {data.name} has {data.observation_size} observation entries, and the agent takes "
+            f"{agent.observation_size}; give the one that it learned from"
+        )
+    if agent.observation_names and data.observation_names and agent.observation_names != data.observation_names:
+        raise AgentError(
+            f"dataset {data.name} has the observation columns {quoted(data.observation_names)}, and the agent takes "
+            f"{quoted(agent.observation_names)}; give the one that it learned from"
+        )
 
 
 def _first(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -211,7 +228,9 @@ def _moments(edges: FloatArray) -> tuple[float, float]:
 def _by_moments(names: tuple[str, ...], observations: FloatArray, agent: Agent, times: FloatArray) -> list[ColumnDrift]:
     """Compare mean and standard deviation, for an agent that keeps nothing else.
 
-    How much data it was is not known, which :data:`CAUTION` has to cover. The mean of n independent rows scatters by
+    How much data it was is not known, which :data:`CAUTION` has to cover. Nor is it known how slowly the data changed,
+    and a short piece of a slow process has another mean and a smaller spread than the whole: a piece in which rows
+    still hang together from its beginning to its end is not judged. The mean of n independent rows scatters by
     1 / √n standard deviations, the logarithm of the standard deviation by √((k - 1) / 4 n), with k the kurtosis.
 
     Raises:
@@ -223,14 +242,15 @@ def _by_moments(names: tuple[str, ...], observations: FloatArray, agent: Agent, 
     )
     if not mean.any() and (spread == 1).all():
         raise AgentError(
-            "this agent keeps nothing of its observations: it was trained without normalisation, by an older version; "
-            "give the dataset that it learned from"
+            "this agent keeps nothing of its observations: an older version trained it without normalisation, or there "
+            "are very many columns; give the dataset that it learned from"
         )
     reach = np.sqrt(2 * np.log(4 * len(names) / FALSE_ALARMS))  # what a normal variable hardly exceeds
     found = []
     for entry, name in enumerate(names):
         column = observations[:, entry]
         count, own = max(1.0, len(column) / times[entry]), float(column.std())
+        judged = len(column) >= ENOUGH and CAUTION * count >= RESOLVED
         shift, ratio = (float(column.mean()) - mean[entry]) / spread[entry], own / spread[entry]
         kurtosis = float((((column - column.mean()) / own) ** 4).mean()) if own > 0 else 3.0
         error = reach / np.sqrt(count)
@@ -240,11 +260,9 @@ def _by_moments(names: tuple[str, ...], observations: FloatArray, agent: Agent, 
             (abs(math.log(max(ratio, 1e-6))), max(wide, MOVED)),
         ]
         difference, threshold = max(both, key=lambda pair: float(pair[0] / pair[1]))
-        found.append(
-            ColumnDrift(
-                name, float(difference), float(threshold), float(shift), float(ratio), bool(difference > threshold)
-            )
-        )
+        threshold = threshold if judged else math.inf
+        drifted = bool(difference > threshold)
+        found.append(ColumnDrift(name, float(difference), float(threshold), float(shift), float(ratio), drifted))
     return found
 
 
@@ -263,12 +281,9 @@ def _novelty(data: Dataset, observations: FloatArray, time: float) -> tuple[floa
     searched = data.observations[half] / scale
 
     def distances(rows: npt.NDArray[Any]) -> FloatArray:
-        states, nearest = rows / scale, np.full(len(rows), np.inf)
-        for start in range(0, len(searched), BLOCK):
-            block = searched[start : start + BLOCK]
-            square = (states**2).sum(1)[:, None] + (block**2).sum(1) - 2 * states @ block.T
-            nearest = np.minimum(nearest, square.min(1))
-        return np.asarray(np.sqrt(np.maximum(nearest, 0)))
+        states = rows / scale
+        nearest = nearest_states(torch.from_numpy(searched), torch.from_numpy(states), 1).numpy()[:, 0]
+        return np.asarray(np.linalg.norm(searched[nearest] - states, axis=1))
 
     rest = data.observations[~half]
     usual = distances(rest[draw(len(rest), NEIGHBOURS, "usual")])

@@ -1,5 +1,6 @@
 """``offline-rl datasets NAME --check`` and ``offline-rl drift``."""
 
+import math
 import shutil
 import sys
 import textwrap
@@ -80,7 +81,8 @@ def _drift(*, path: str, file: str, dataset: str | None, json: bool) -> int:
     if json:
         values = dataclasses.asdict(found)
         for column in values["columns"]:
-            column["ratio"] = None if column["ratio"] != column["ratio"] else column["ratio"]
+            for name in ("ratio", "threshold"):
+                column[name] = column[name] if math.isfinite(column[name]) else None
         print_json(values)
     else:
         _print_drift(found)

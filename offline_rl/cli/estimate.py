@@ -1,6 +1,7 @@
 """``offline-rl estimate``."""
 
 import shlex
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,11 @@ def _estimate(*, path: str, dataset: str, out: str | None, json: bool, options: 
     seeds = agent_folders(path)
     agents: dict[str, str | Path] = {f"seed {number}": folder for number, folder in seeds.items()} or {"agent": path}
     data, folder = load_dataset(dataset), Path(out) if out else place_of(path)
-    found = {name: estimate(agent, data, options=options, out=folder) for name, agent in agents.items()}
+    try:
+        found = {name: estimate(agent, data, options=options, out=folder) for name, agent in agents.items()}
+    except KeyboardInterrupt:
+        print(f"what is done is kept in {folder}; the same command goes on from there", file=sys.stderr)
+        raise
     draw_estimates(found, folder / "curve.png")
     if json:
         print_json([{"agent_folder": str(agents[name]), **result.to_json()} for name, result in found.items()])
@@ -81,7 +86,9 @@ def report_of(path: str, found: "dict[str, ValueEstimate]") -> list[str]:
     lines.append(_line("the data's own policy", _said(first.value.data), "", ""))
     if first.undiscounted:
         lines.append("  undiscounted, because every episode ends")
-        lines += [_row(name, result.undiscounted, "") for name, result in found.items()]
+        for name, result in found.items():
+            known = all(flag.kind != "undiscounted" for flag in result.flags)
+            lines.append(_row(name, result.undiscounted, "" if known else "not known"))
         lines.append(_line("the data's own policy", _said(first.undiscounted.data), "", ""))
     for name, result in found.items():
         lines += [f"  {name}", *_details(result)]

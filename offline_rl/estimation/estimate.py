@@ -19,7 +19,7 @@ from offline_rl.errors import AgentError
 from offline_rl.estimation import importance
 from offline_rl.estimation.flags import flags_of
 from offline_rl.estimation.fqe import FittedQ
-from offline_rl.estimation.log import Log, Policy
+from offline_rl.estimation.log import FloatArray, Log, Policy
 from offline_rl.estimation.options import EstimateOptions
 from offline_rl.estimation.result import Comparison, CurvePoint, Importance, Interval, ValueEstimate, verdict_of
 from offline_rl.estimation.saved import Saved
@@ -130,7 +130,7 @@ class Estimation:
             return False
         part = next(end for number in range(1, PARTS + 1) if (end := round(number * updates / PARTS)) > done)
         self.critics.run(part)
-        value = Interval.of_members(self.critics.values()[0])
+        value = self._interval(self.critics.values()[0])
         self.curve.append(CurvePoint(part, value.mean, value.low, value.high))
         return True
 
@@ -142,17 +142,23 @@ class Estimation:
             returns = self._log.returns(discount) if discount < 1 else self._log.rows.episode_returns
             weights = self.critics.bootstrap[:, used]
             resampled = (weights * returns[used]).sum(1) / weights.sum(1)
-            agent, difference = Interval.of_members(own), Interval.of_members(own - resampled)
+            agent, difference = self._interval(own), self._interval(own - resampled)
             data = Interval.of_sample(returns[used])
             found.append(Comparison(discount, agent, data, difference, tuple(map(float, own))))
         return found
 
+    def _interval(self, members: FloatArray) -> Interval:
+        """Return the interval of the critics' values; without ends for one episode, which nothing can resample."""
+        alone = len(self._log.lengths) == 1
+        return Interval(float(members.mean()), None, None) if alone else Interval.of_members(members)
+
     def result(self, *, name: str, fingerprint: str, kernel: Kernel) -> ValueEstimate:
         """Return all that an estimate says."""
-        value, *more = self.comparisons()
+        found = self.comparisons()
+        value, *more = found
         weights, why_not = self._importance()
         near = support(self._log, self._policy, self._options.seed)
-        flags = flags_of(self._log, value, self.curve, weights, near)
+        flags = flags_of(self._log, list(zip(found, self.critics.passes, strict=True)), self.curve, weights, near)
         options = {**vars(self._options), "discount": self.discount, "kernel": kernel}
         return ValueEstimate(
             agent=repr(self._agent),
@@ -219,7 +225,9 @@ def _options(settings: dict[str, Any]) -> EstimateOptions:
 
 
 def _check_fit(agent: Agent, data: Dataset) -> None:
-    """Refuse data of other columns than the agent's."""
+    """Refuse data of other columns than the agent's, and a single row."""
+    if len(data) < 2:
+        raise AgentError(f"{data.name} has one row, which nothing can be compared with; give recorded episodes")
     sizes, own = (data.observation_size, data.action_size), (agent.observation_size, agent.action_size)
     if sizes != own:
         raise AgentError(

@@ -18,6 +18,8 @@ SAME_LENGTH, SAME_COUNT, PILE = 0.1, 5, 1.5
 there are also so many times as many as a step before, and no episode is marked as cut there."""
 CUT = 0.05
 """Share of a return that lies beyond the ends of cut episodes, γ^T, above which the data's value lacks too much."""
+LEAST_PASSES = 3.0
+"""Time constants of the target network that the updates must last: e⁻³, 5 %, is left of a wrong start."""
 SLACK = 0.05
 """How far, as a share of all possible values, a value may lie beyond them by error of approximation."""
 LONGER = 10
@@ -25,14 +27,31 @@ LONGER = 10
 
 
 def flags_of(
-    log: Log, value: Comparison, curve: Sequence[CurvePoint], importance: Importance | None, support: Support
+    log: Log,
+    values: Sequence[tuple[Comparison, float]],
+    curve: Sequence[CurvePoint],
+    importance: Importance | None,
+    support: Support,
 ) -> tuple[Flag, ...]:
-    """Return all that was found, the gravest first."""
+    """Return all that was found, the gravest first.
+
+    Args:
+        log: The recorded episodes.
+        values: The discounted value, then the undiscounted one, if there is one; each with how many time constants of
+            the target network the updates last.
+        curve: The discounted value after each part of the updates.
+        importance: Estimates by importance weights, if there are any.
+        support: How far the agent leaves the data.
+    """
+    (value, passes), *more = values
     found = [
         _diverged(log, value),
+        _endless(log, value.discount),
+        _few_updates(passes),
         _moving(value, curve),
-        _disagree(value, importance),
+        _disagree(log, value, importance),
         _support(support),
+        *(_undiscounted(log, *own) for own in more),
         _ends(log),
         _cut(log, value.discount),
         _episodes(log),
@@ -62,6 +81,34 @@ def _diverged(log: Log, value: Comparison) -> Flag | None:
     return Flag("diverged", text)
 
 
+def _endless(log: Log, discount: float) -> Flag | None:
+    """Say that a sum of rewards that never ends has no value."""
+    cut = int((~log.ended[log.used]).sum())
+    if discount < 1 or not cut:
+        return None
+    text = (
+        f"γ is 1, but {cut:,} of {int(log.used.sum()):,} episodes are cut before they end, so nothing bounds the sum"
+        " of all rewards; give a smaller --discount"
+    )
+    return Flag("endless", text)
+
+
+def _few_updates(passes: float) -> Flag | None:
+    if passes >= LEAST_PASSES:
+        return None
+    text = (
+        f"the updates are too few for the critics to forget what they began with: {passes:.1f} time constants of"
+        f" their targets, of at least {LEAST_PASSES:g}; give more --updates"
+    )
+    return Flag("updates", text)
+
+
+def _undiscounted(log: Log, value: Comparison, passes: float) -> Flag | None:
+    """Judge the undiscounted value, which has critics of its own: they may fail where the others do not."""
+    reason = _diverged(log, value) or _few_updates(passes)
+    return Flag("undiscounted", f"the undiscounted value is not known: {reason.text}") if reason else None
+
+
 def _moving(value: Comparison, curve: Sequence[CurvePoint]) -> Flag | None:
     """Compare the end with half of the training."""
     end, half = curve[-1], curve[(len(curve) - 1) // 2]
@@ -75,13 +122,13 @@ def _moving(value: Comparison, curve: Sequence[CurvePoint]) -> Flag | None:
     return Flag("moving", text)
 
 
-def _disagree(value: Comparison, importance: Importance | None) -> Flag | None:
+def _disagree(log: Log, value: Comparison, importance: Importance | None) -> Flag | None:
     if importance is None or importance.effective_episodes < FEW_EFFECTIVE:
         return None
-    names = {
-        "per-decision importance sampling": importance.per_decision,
-        "doubly robust": importance.doubly_robust,
-    }
+    names = {"doubly robust": importance.doubly_robust}
+    # What lies beyond time limits is in the critics' value and not in this one; that is no disagreement.
+    if _beyond(log, value.discount) <= CUT:
+        names = {"per-decision importance sampling": importance.per_decision, **names}
     for name, other in names.items():
         if not value.agent.overlaps(other):
             return Flag("disagree", f"{name} says {_said(other)}, the critics say {_said(value.agent)}")
@@ -114,14 +161,18 @@ def _ends(log: Log) -> Flag | None:
     return Flag("ends", text)
 
 
+def _beyond(log: Log, discount: float) -> float:
+    """Return the share of the data's return that lies beyond the ends of cut episodes, if rewards go on as before."""
+    return float(np.where(log.ended, 0.0, discount ** log.lengths.astype(float))[log.used].mean())
+
+
 def _cut(log: Log, discount: float) -> Flag | None:
-    used = log.used
-    beyond = float(np.where(log.ended, 0.0, discount ** log.lengths.astype(float))[used].mean())
+    beyond = _beyond(log, discount)
     if beyond <= CUT:
         return None
     text = (
-        f"{100 * beyond:.0f} % of the data's discounted return lies beyond the time limits of its episodes and is not"
-        " in the data's value, though in the agent's; so the difference is no comparison"
+        f"about {100 * beyond:.0f} % of the data's discounted return lies beyond the time limits of its episodes and is"
+        " not in the data's value, though in the agent's; so the difference is no comparison"
     )
     return Flag("cut", text)
 
@@ -130,6 +181,8 @@ def _episodes(log: Log) -> Flag | None:
     count = len(log.lengths)
     if count >= FEW_EPISODES:
         return None
+    if count == 1:
+        return Flag("alone", "the data is one episode, so nothing says how far the value can be trusted")
     return Flag("episodes", f"the data has {count} episodes only, of which no interval can be trusted")
 
 

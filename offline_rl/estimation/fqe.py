@@ -35,11 +35,15 @@ SLOWEST, FASTEST = 0.005, 0.5
 """Bounds of the default target rate."""
 
 
+def horizon_of(log: Log, discount: float) -> float:
+    """Return over how many steps a value is summed: 1 / (1 - γ), or the length of episodes where that is less."""
+    return min(1 / max(1 - discount, 1e-9), float(log.lengths.mean()))
+
+
 def target_rate(options: EstimateOptions, horizon: float) -> float:
     """Return the rate τ at which targets follow the critics.
 
-    The mean of Q moves towards its solution with the time constant h / τ updates, h being the horizon: 1 / (1 - γ), or
-    the length of episodes where that is less.
+    The mean of Q moves towards its solution with the time constant h / τ updates, h being the horizon.
     """
     if options.target_rate is not None:
         return options.target_rate
@@ -57,6 +61,7 @@ class FittedQ:
 
     Attributes:
         update: Gradient steps made.
+        passes: For each γ, how many time constants of the target network all updates last.
     """
 
     def __init__(self, log: Log, policy: Policy, discounts: Sequence[float], options: EstimateOptions) -> None:
@@ -80,8 +85,9 @@ class FittedQ:
         target = Critic(*sizes, options.hidden_dims, count).to(self._device).requires_grad_(False)
         target.load_state_dict(self.critic.state_dict())
         self._target = Target(target, flatten(target), self._group.flat)
-        horizon = max(min(1 / max(1 - discount, 1e-9), float(log.lengths.mean())) for discount in discounts)
-        self._rate = target_rate(options, horizon)
+        horizons = [horizon_of(log, discount) for discount in discounts]
+        self._rate = target_rate(options, max(horizons))
+        self.passes = [self._rate * options.updates / horizon for horizon in horizons]
         self._rows = Stream(options.seed, "estimate/index")
         self._noise = Stream(options.seed, "estimate/noise")
         # A policy without chance answers the same each time: once for all rows.

@@ -14,6 +14,9 @@ from offline_rl.analysis.statistics import student_t
 LEVEL = 0.9
 """Probability with which an interval is meant to cover the true value."""
 
+NOT_KNOWN = frozenset({"diverged", "endless", "updates", "moving", "disagree", "alone"})
+"""Kinds of flags that make a value not known."""
+
 Verdict = Literal["estimate", "extrapolation", "not known"]
 """Whether a value may be believed; see :class:`ValueEstimate`."""
 
@@ -163,7 +166,8 @@ class Flag:
     """A reason to doubt an estimate.
 
     Attributes:
-        kind: ``support``, ``diverged``, ``moving``, ``disagree``, ``ends``, ``cut``, ``episodes`` or ``weights``.
+        kind: ``diverged``, ``endless``, ``updates``, ``moving``, ``disagree``, ``alone``, ``support``,
+            ``undiscounted``, ``ends``, ``cut``, ``episodes`` or ``weights``.
         text: A sentence that says what was found.
     """
 
@@ -188,7 +192,8 @@ class ValueEstimate:
         support: How far the agent leaves the data.
         curve: The value after each part of the training.
         verdict: "estimate" if no check speaks against the value; "extrapolation" if the agent leaves the data; "not
-            known" if critics diverged or still move, or if estimators disagree by more than their intervals.
+            known" if critics diverged or still move, if estimators disagree by more than their intervals, if γ is 1
+            where episodes are cut, or if there is one episode only.
         flags: All that speaks against it, and what to know besides.
         options: The options by name, and the computing kernel.
     """
@@ -232,7 +237,7 @@ class ValueEstimate:
 def verdict_of(flags: Sequence[Flag]) -> Verdict:
     """Return whether a value may be believed."""
     kinds = {flag.kind for flag in flags}
-    if kinds & {"diverged", "moving", "disagree"}:
+    if kinds & NOT_KNOWN:
         return "not known"
     return "extrapolation" if "support" in kinds else "estimate"
 

@@ -78,7 +78,8 @@ class Saved:
                 metadata = parse_json((file.metadata() or {})["estimate"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             check(metadata, SHAPE)
-            if (metadata["identity"], metadata["checksum"]) != (self.identity, _checksum(tensors)):
+            content = _checksum(tensors, [metadata["update"], metadata["curve"]])
+            if (metadata["identity"], metadata["checksum"]) != (self.identity, content):
                 raise ValueError("its content does not fit its checksum")
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise RunError(f"{self._state} is damaged ({said(error)}); delete it to start the estimate over") from None
@@ -89,12 +90,9 @@ class Saved:
         from safetensors.torch import save
 
         tensors = {name: tensor.cpu().contiguous() for name, tensor in critics.state().items()}
-        metadata = {
-            "identity": self.identity,
-            "checksum": _checksum(tensors),
-            "update": critics.update,
-            "curve": [asdict(point) for point in curve],
-        }
+        update, points = critics.update, [asdict(point) for point in curve]
+        checksum = _checksum(tensors, [update, points])
+        metadata = {"identity": self.identity, "checksum": checksum, "update": update, "curve": points}
         with writing(self._state, MAKE_ROOM):
             self._state.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self._state, save(tensors, {"estimate": json.dumps(metadata)}))
@@ -107,8 +105,9 @@ class Saved:
             self._state.unlink(missing_ok=True)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: Mapping[str, Tensor], values: Any = None) -> str:
+    """Return a digest of tensors, and of JSON values beside them."""
+    digest = hashlib.sha256(b"" if values is None else json.dumps(values).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

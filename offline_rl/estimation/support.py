@@ -45,7 +45,7 @@ def support(log: Log, policy: Policy, seed: int) -> Support:
     index = torch.from_numpy(rows).to(log.rows.device)
     states = log.columns.observation.index_select(0, index)
     acted = policy.act_on_all(states, Stream(seed, "estimate/support/noise")).cpu().numpy()
-    agent, data, nearest = _distances(observation, recorded, rows, others, acted)
+    agent, data, nearest = _distances(_standardised(observation), recorded, rows, others, acted)
     threshold = float(np.quantile(data, QUANTILE))
     # Of distances that are all but equal, as where one action was recorded, rounding is no difference.
     left = agent > threshold + 1e-6
@@ -88,8 +88,9 @@ def _distances(
     observation: FloatRows, recorded: FloatRows, rows: IntArray, others: list[IntArray], acted: FloatRows
 ) -> tuple[FloatArray, FloatArray, FloatRows]:
     """Return the distances of the agent's actions and of the recorded ones ``(R,)``; what was nearest to the former."""
+    count = min(NEIGHBOURS, *map(len, others))  # the same for both halves, of which one may be smaller
     near = np.concatenate(
-        [pool[_nearest_states(observation[pool], observation[own])] for pool, own in _parts(rows, others)]
+        [pool[_nearest_states(observation[pool], observation[own], count)] for pool, own in _parts(rows, others)]
     )
     actions = recorded[near]
     to_agent, to_data = (np.linalg.norm(actions - own[:, None], axis=2) for own in (acted, recorded[rows]))
@@ -106,10 +107,17 @@ def _parts(rows: IntArray, others: list[IntArray]) -> list[tuple[IntArray, IntAr
     return [(others[0], rows[of_second]), (others[1], rows[~of_second])]
 
 
-def _nearest_states(pool: FloatRows, states: FloatRows) -> IntArray:
+def _nearest_states(pool: FloatRows, states: FloatRows, count: int) -> IntArray:
     """Return the places ``(R, k)`` in ``pool`` of the states nearest to each of ``states``."""
-    count = min(NEIGHBOURS, len(pool))
     return nearest_states(torch.from_numpy(pool), torch.from_numpy(states), count).numpy()
+
+
+def _standardised(observation: FloatRows) -> FloatRows:
+    """Return observations ``(N, O)`` in deviations of their own: an agent may have learned from raw units."""
+    spread = observation.std(0, dtype=np.float64)
+    scaled = (observation - observation.mean(0, dtype=np.float64)) / np.where(spread > 0, spread, 1.0)
+    found: FloatRows = scaled.astype(np.float32)
+    return found
 
 
 def _standing_out(observation: FloatRows, left: NDArray[np.bool_]) -> FloatArray:

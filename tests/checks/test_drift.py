@@ -1,5 +1,6 @@
 """New observations are compared with those that an agent learned from: false alarms, power, old agents."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -101,6 +102,28 @@ def test_few_rows_are_too_few_to_tell():
     found = orl.drift(agent(), new(0)[:5])
     assert found.answer == "unclear"
     assert "too few" in found.sentence
+
+
+@pytest.mark.parametrize("count", [1, 5, 50, 300, 1000])
+@pytest.mark.parametrize("summary", [True, False], ids=["quantiles", "mean and deviation"])
+def test_a_piece_of_a_slow_process_is_not_judged(count, summary):
+    """Its mean is elsewhere and its spread smaller than those of the whole, though nothing has changed."""
+    time = np.arange(8000)[:, None]
+    slow = np.sin(time / [500, 700, 900]) + 0.01 * np.random.default_rng(1).normal(size=(8000, 3))
+    data = orl.Dataset.from_arrays(slow, np.cos(time), slow[:, 0], np.arange(8000) % 1000 == 999)
+    known = BC(Config(hidden_dims=[4]), 3, 1, preprocessing=Preprocessing.fit(data, normalize=True))
+    known.provenance = {KEY: Summary.of(data).to_json()} if summary else {}
+    assert orl.drift(known, slow[3000 : 3000 + count]).answer == "unclear"
+
+
+def test_a_dataset_of_other_columns_is_refused():
+    named = {"observation_names": ("a", "b"), "action_names": ("u",)}
+    rows = np.random.default_rng(0).uniform(-1, 1, (40, 3))
+    data = orl.Dataset.from_arrays(rows[:, :2], rows[:, 2:], rows[:, 0], np.arange(40) % 10 == 9, **named)
+    made = Preprocessing.fit(data, normalize=True)
+    known = BC(Config(hidden_dims=[4]), 2, 1, preprocessing=dataclasses.replace(made, observation_names=("b", "a")))
+    with pytest.raises(AgentError, match="columns \\('a', 'b'\\)"):
+        orl.drift(known, rows[:, :2], dataset=data)
 
 
 def test_the_correlation_time_of_an_autoregression_is_the_known_one():

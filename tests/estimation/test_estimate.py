@@ -12,14 +12,15 @@ from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError, RunError
 from offline_rl.estimation import EstimateOptions, importance
-from offline_rl.estimation.flags import possible_values
+from offline_rl.estimation.flags import _disagree, possible_values
 from offline_rl.estimation.log import Log
-from offline_rl.estimation.result import ValueEstimate
+from offline_rl.estimation.result import Comparison, Importance, Interval, ValueEstimate
 from offline_rl.estimation.saved import Saved, read_result, results_in
 from tests.helpers.agents import agent_of as algorithm_of
+from tests.helpers.datasets import episodic_dataset
 from tests.helpers.logged import PROBLEMS, agent_of, chain, hazard, ring
 
-QUICK = {"updates": 40, "members": 3, "hidden_dims": [8], "batch_size": 32, "discount": 0.9}
+QUICK = {"updates": 80, "members": 3, "hidden_dims": [8], "batch_size": 32, "discount": 0.9}
 
 
 def kinds(result):
@@ -45,7 +46,7 @@ def test_a_result_survives_json_and_says_what_was_asked():
     assert result.undiscounted.data.mean == pytest.approx(data.mean_return)
     assert result.importance is None
     assert "deterministic" in result.no_importance
-    assert [point.update for point in result.curve] == list(range(2, 41, 2))
+    assert [point.update for point in result.curve] == list(range(4, 81, 4))
 
 
 def test_a_stochastic_policy_has_a_second_estimator(monkeypatch):
@@ -97,6 +98,50 @@ def test_critics_that_diverge_are_named():
     assert "diverged" in kinds(result)
 
 
+def test_a_value_that_nobody_can_know_is_called_so():
+    """Each time the critics' spread is small; broken by trusting it."""
+    cut = ring().dataset(40, 0)
+    endless = orl.estimate(agent_of(cut, ring().behavior), cut, **{**QUICK, "discount": 1.0})
+    data = hazard().dataset(40, 0)
+    short = orl.estimate(agent_of(data, hazard().behavior), data, **{**QUICK, "updates": 1})
+    alone = chain().dataset(1, 0)
+    one = orl.estimate(agent_of(alone, chain().behavior), alone, **QUICK)
+    for result, kind in ((endless, "endless"), (short, "updates"), (one, "alone")):
+        assert kind in kinds(result)
+        assert result.verdict == "not known"
+    assert (one.value.agent.low, one.value.difference.low, one.curve[-1].low) == (None, None, None)
+    assert ValueEstimate.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_the_undiscounted_value_is_judged_by_itself():
+    """Its critics may need more updates than those of the discounted value, and diverge alone."""
+    problem = dataclasses.replace(chain(), limit=400)
+    data = problem.dataset(40, 0)
+    agent = agent_of(data, problem.behavior)
+    few = orl.estimate(agent, data, **{**QUICK, "discount": 0.5, "target_rate": 0.1})
+    assert "updates" not in kinds(few)
+    assert "undiscounted" in kinds(few)
+    enough = orl.estimate(agent, data, **{**QUICK, "discount": 0.5, "target_rate": 1.0})
+    assert "undiscounted" not in kinds(enough)
+
+
+def test_what_lies_beyond_time_limits_is_no_disagreement():
+    data = ring().dataset(40, 0)
+    log = Log(PackedRows.of(data, agent_of(data, [0.0] * 3).preprocessing))
+    low, high = Interval(1.0, 0.9, 1.1), Interval(9.0, 8.9, 9.1)
+    value = Comparison(0.9, high, low, high, (9.0, 9.0))
+    assert _disagree(log, value, Importance(low, high, 30.0, 40)) is None
+    assert _disagree(log, value, Importance(low, low, 30.0, 40)).kind == "disagree"
+    complete = Log(PackedRows.of(hazard().dataset(40, 0), agent_of(hazard().dataset(1, 0), [0.0] * 2).preprocessing))
+    assert _disagree(complete, value, Importance(low, high, 30.0, 40)).kind == "disagree"
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 1], [2], [1, 9]])
+def test_episodes_of_a_row_or_two_are_estimated(lengths):
+    result = orl.estimate(algorithm_of("bc", {"hidden_dims": [4]}, 4, 2), episodic_dataset(lengths), **QUICK)
+    assert result.support.states == sum(lengths)
+
+
 def test_possible_values_are_those_of_the_best_and_the_worst_reward():
     data = ring().dataset(4, 0)
     log = Log(PackedRows.of(data, agent_of(data, [0.0, 0.0, 0.0]).preprocessing))
@@ -106,6 +151,8 @@ def test_possible_values_are_those_of_the_best_and_the_worst_reward():
 
 def test_what_cannot_be_estimated_is_refused():
     data = chain().dataset(5, 0)
+    with pytest.raises(AgentError, match="has one row"):
+        orl.estimate(algorithm_of("bc", {}, 4, 2), episodic_dataset([1]))
     with pytest.raises(AgentError, match="past steps"):
         orl.estimate(algorithm_of("dt", {"width": 8, "layers": 1}, 4, 1, learning=False), data)
     with pytest.raises(AgentError, match="has 4 observations and 1 actions, the agent has 3 and 1"):
@@ -143,6 +190,33 @@ def test_a_stopped_estimate_given_again_leaves_the_same_bytes(tmp_path, monkeypa
     parted.write_bytes(parted.read_bytes().replace(b'"rows"', b'"rowz"', 1))
     with pytest.raises(RunError, match="damaged"):
         read_result(parted)
+
+
+def test_a_stopped_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saved, "keep", stop)
+    orl.export_dataset(chain().dataset(30, 0), tmp_path / "mine.hdf5")
+    algorithm_of("bc", {"hidden_dims": [4]}, 4, 1).save(tmp_path / "agent")
+    quick = ["--dataset", str(tmp_path / "mine.hdf5"), "--out", str(tmp_path / "kept"), "--members", "2"]
+    assert main(["estimate", str(tmp_path / "agent"), *quick, "--updates", "20", "--hidden_dims", "4"]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_a_damaged_state_is_refused(tmp_path, monkeypatch):
+    """Also where the number of updates alone was changed, from which the rest would go on."""
+    data = hazard().dataset(30, 0)
+    agent = agent_of(data, [0.1, 0.0])
+    monkeypatch.setattr(Saved, "finish", lambda self, result: None)
+    orl.estimate(agent, data, **QUICK, out=tmp_path)
+    (state,) = tmp_path.iterdir()
+    whole = state.read_bytes()
+    for damaged in (whole.replace(b'\\"update\\": 80', b'\\"update\\": 40'), whole[:-3] + b"xyz", whole[:100]):
+        assert damaged != whole
+        state.write_bytes(damaged)
+        with pytest.raises(RunError, match="damaged"):
+            orl.estimate(agent, data, **QUICK, out=tmp_path)
 
 
 def test_the_same_estimate_whatever_was_computed_before():

@@ -65,7 +65,8 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     final = [row for row in rows if row["kind"] == "final"]
     data, steps, online_steps = config["dataset"], config["options"]["steps"], config["options"]["online_steps"]
     online = f" and {online_steps:,} online" if online_steps else ""
-    lines = [f"{config['algorithm']} on {data['name']}, {steps:,} updates{online}, {config['dynamics']} dynamics"]
+    dynamics = f", {config['dynamics']} dynamics" if config["task"] else ""
+    lines = [f"{config['algorithm']} on {data['name']}, {steps:,} updates{online}{dynamics}"]
     lines += _estimates(rows)
     if not final:
         return lines

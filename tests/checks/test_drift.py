@@ -1,5 +1,6 @@
 """New observations are compared with those that an agent learned from: false alarms, power, old agents."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -101,6 +102,19 @@ def test_few_rows_are_too_few_to_tell():
     found = orl.drift(agent(), new(0)[:5])
     assert found.answer == "unclear"
     assert "too few" in found.sentence
+
+
+def test_a_dataset_that_is_given_is_what_is_compared_with_and_named():
+    """An agent's own good days are another distribution than what it learned from; a change since then is seen."""
+    change = np.float32([3 * LEARNED.observations[:, 0].std(), 0, 0, 0])
+    reference = dataclasses.replace(LEARNED, name="good_days", observations=LEARNED.observations + change)
+    days = new(0, 60) + change
+    assert orl.drift(agent(), days).sentence.startswith("These observations are not like those that the agent learned")
+    same = orl.drift(agent(), days, dataset=reference)
+    assert same.answer == "alike"
+    assert "differ from those of dataset good_days;" in same.sentence
+    later = orl.drift(agent(), days - change, dataset=reference)
+    assert later.sentence.startswith("These observations are not like those of dataset good_days: 1 of 4 columns")
 
 
 def test_the_correlation_time_of_an_autoregression_is_the_known_one():

@@ -43,21 +43,30 @@ def controller(observations, level_gain=1.0, heat_gain=0.05):
     return np.clip(np.stack([0.5 + level_gain * (1 - level), 0.5 + heat_gain * (60 - heat)], axis=1), 0, 1)
 
 
-def write_log(path, days=300):
-    """Write what the controller did: a row for each step, an episode for each day."""
-    rng = np.random.default_rng(0)
-    tanks = Tanks(days, seed=1)
+def operators(days, seed=0):
+    """Return the controller as its operators run it, with other gains each day, and as valves are, not exact."""
+    rng = np.random.default_rng(seed)
     gains = rng.uniform(0.3, 2.0, days), rng.uniform(0.02, 0.2, days)
-    rows, running = [[] for _ in range(days)], np.ones(days, bool)
+    return lambda seen: np.clip(controller(seen, *gains) + rng.normal(0, 0.15, (days, 2)), 0, 1)
+
+
+def record(policy, days=300, seed=1):
+    """Let a policy control a tank for each day; return the rows of each day, a row for each step."""
+    tanks, rows, running = Tanks(days, seed), [[] for _ in range(days)], np.ones(days, bool)
     for _ in range(STEPS):
         seen = tanks.state
-        actions = np.clip(controller(seen, *gains) + rng.normal(0, 0.15, (days, 2)), 0, 1)
+        actions = policy(seen)
         reward, ended = tanks.step(actions)
         for day in np.flatnonzero(running):
             rows[day].append([day, *seen[day], *actions[day], reward[day], int(ended[day])])
         running &= ~ended
+    return rows
+
+
+def write_log(path, days):
+    """Write the rows of some days as a CSV file."""
     with open(path, "w", newline="") as file:  # noqa: PTH123
-        csv.writer(file).writerows([[*COLUMNS, "reward", "terminated"], *(row for day in rows for row in day)])
+        csv.writer(file).writerows([[*COLUMNS, "reward", "terminated"], *(row for day in days for row in day)])
 
 
 def mean_return(policy, count=200):
@@ -72,7 +81,7 @@ def mean_return(policy, count=200):
 
 def main():
     """Log, learn, compare."""
-    write_log("tank.csv")
+    write_log("tank.csv", record(operators(days=300)))
     dataset = orl.load_dataset("tank.csv")
     print(dataset)
     run = orl.train(

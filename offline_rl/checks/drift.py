@@ -113,9 +113,9 @@ def drift(
         agent: The agent, or the folder of it or of its run.
         new_rows: A dataset, what :func:`offline_rl.load_dataset` takes, or observations `(N, O)` in the order of time,
             also by name, as :meth:`offline_rl.Agent.act` takes them.
-        dataset: What the agent learned from. With it also joint states are compared: the share of new rows without
-            a near neighbour in the data. Without it goes what the agent keeps; agents of older versions keep mean and
-            standard deviation alone, or nothing.
+        dataset: What to compare with: the data that the agent learned from, or rows of good days under the agent. With
+            it also joint states are compared: the share of new rows without a near neighbour in the data. Without it
+            goes what the agent keeps; agents of older versions keep mean and standard deviation alone, or nothing.
 
     Returns:
         The answer; of observations of the same distribution at most 1 % are called different.
@@ -140,7 +140,9 @@ def drift(
     novelty = _novelty(data, observations, float(np.median(times))) if data is not None else (None, None)
     columns.sort(key=lambda column: (not column.drifted, -column.difference))
     only_moments = data is None and kept is None
-    return _answer(columns, novelty, len(observations), float(np.median(len(observations) / times)), only_moments)
+    reference = "those that the agent learned from" if data is None else f"those of dataset {data.name}"
+    independent = float(np.median(len(observations) / times))
+    return _answer(columns, novelty, len(observations), independent, only_moments, reference=reference)
 
 
 def _check_fit(agent: Agent, data: Dataset) -> None:
@@ -295,7 +297,13 @@ def _novelty(data: Dataset, observations: FloatArray, time: float) -> tuple[floa
 
 
 def _answer(
-    columns: list[ColumnDrift], novelty: tuple[float | None, float | None], rows: int, independent: float, moments: bool
+    columns: list[ColumnDrift],
+    novelty: tuple[float | None, float | None],
+    rows: int,
+    independent: float,
+    moments: bool,
+    *,
+    reference: str,
 ) -> Drift:
     """Say what the numbers mean."""
     drifted = [column for column in columns if column.drifted]
@@ -310,14 +318,10 @@ def _answer(
         worst = ", ".join(f"'{column.name}'" for column in drifted[:5]) + ", …" * (len(drifted) > 5)
         parts = [f"{len(drifted)} of {len(columns)} columns differ from the data ({worst})"] if drifted else []
         parts += [f"{share:.0%} of the rows are far from all data, where 1 % is usual"] if strange else []
-        sentence = (
-            f"These observations are not those that the agent learned from: {' and '.join(parts)}; {worth}{kept}."
-        )
+        sentence = f"These observations are not like {reference}: {' and '.join(parts)}; {worth}{kept}."
     elif blind:
         answer = "unclear"
         sentence = f"There are too few rows to tell: {worth}{kept}."
     else:
-        sentence = (
-            f"Nothing shows that these observations differ from those that the agent learned from; {worth}{kept}."
-        )
+        sentence = f"Nothing shows that these observations differ from {reference}; {worth}{kept}."
     return Drift(answer, tuple(columns), share, limit, rows, independent, sentence)

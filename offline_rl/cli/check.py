@@ -63,7 +63,8 @@ def drift_command(arguments: list[str]) -> int:
         Args:
             path: An agent folder, a run folder, or hf://user/name for an agent on the Hugging Face Hub.
             file: The new rows, in order of time: whatever --dataset of train takes.
-            dataset: What the agent learned from; with it also joint states are compared, by their nearest neighbours.
+            dataset: What to compare with: the data that the agent learned from, or good days under the agent; with it
+                also joint states are compared, by their nearest neighbours.
             json: Print JSON.
         """
         return {"path": path, "file": file, "dataset": dataset, "json": json}

@@ -66,7 +66,8 @@ def _summary(config: Row, rows: Sequence[Row]) -> list[str]:
     final = [row for row in rows if row["kind"] == "final"]
     data, steps, online_steps = config["dataset"], config["options"]["steps"], config["options"]["online_steps"]
     length = [f"{steps:,} updates"] * bool(steps) + [f"{online_steps:,} online"] * bool(online_steps)
-    lines = [f"{config['algorithm']} on {data['name']}, {' and '.join(length)}, {config['dynamics']} dynamics"]
+    dynamics = f", {config['dynamics']} dynamics" if config["task"] else ""
+    lines = [f"{config['algorithm']} on {data['name']}, {' and '.join(length)}{dynamics}"]
     lines += _estimates(rows)
     if not final:
         return lines

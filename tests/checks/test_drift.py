@@ -126,6 +126,19 @@ def test_a_dataset_of_other_columns_is_refused():
         orl.drift(known, rows[:, :2], dataset=data)
 
 
+def test_a_dataset_that_is_given_is_what_is_compared_with_and_named():
+    """An agent's own good days are another distribution than what it learned from; a change since then is seen."""
+    change = np.float32([3 * LEARNED.observations[:, 0].std(), 0, 0, 0])
+    reference = dataclasses.replace(LEARNED, name="good_days", observations=LEARNED.observations + change)
+    days = new(0, 60) + change
+    assert orl.drift(agent(), days).sentence.startswith("These observations are not like those that the agent learned")
+    same = orl.drift(agent(), days, dataset=reference)
+    assert same.answer == "alike"
+    assert "differ from those of dataset good_days;" in same.sentence
+    later = orl.drift(agent(), days - change, dataset=reference)
+    assert later.sentence.startswith("These observations are not like those of dataset good_days: 1 of 4 columns")
+
+
 def test_the_correlation_time_of_an_autoregression_is_the_known_one():
     """(1 + a) / (1 - a) for x' = a x + noise; 1 for noise alone."""
     rng = np.random.default_rng(1)

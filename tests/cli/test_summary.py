@@ -19,6 +19,7 @@ class Finished:
         self.path, self.rows = path, rows
         self.config = {
             "algorithm": "bc",
+            "config": {},
             "task": "hopper",
             "dynamics": "d4rl",
             "options": {"seeds": seeds, "steps": 30, "online_steps": 0, **({"each": each} if each else {})},
@@ -84,6 +85,13 @@ def test_a_seed_that_has_diverged_leaves_no_mean(tmp_path, capsys):
 
 
 LOSS = {"kind": "train", "step": 30, "loss": None}
+
+
+def test_data_without_a_task_is_learned_under_no_dynamics(tmp_path, capsys):
+    run = Finished(tmp_path, [], seeds=[0])
+    assert printed(run, capsys)[1][1] == "bc on some, 30 updates, d4rl dynamics"
+    run.config["task"], run.config["dataset"]["source"] = None, "log.csv"
+    assert printed(run, capsys)[1][1] == "bc on some, 30 updates"
 
 
 @pytest.mark.parametrize("rows", [[final(0, None), final(1, None)], [{**LOSS, "seed": 0}, {**LOSS, "seed": 1}]])

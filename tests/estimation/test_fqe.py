@@ -176,7 +176,7 @@ def test_linear_critics_come_to_the_least_squares_solution():
 
 
 def covered(datasets, episodes, value_of):
-    """Return the shares of simulated datasets whose intervals hold the agent's true value, and the true difference."""
+    """Count the simulated datasets whose intervals hold the agent's true value, and those for the true difference."""
     problem, mean = dataclasses.replace(additive(), limit=200), np.array([0.4, 0.5])
     truth = problem.value(mean, 0.0)[0]
     difference = truth - problem.value(problem.behavior, problem.std)[0]
@@ -190,7 +190,7 @@ def covered(datasets, episodes, value_of):
                 value.difference.low <= difference <= value.difference.high,
             ]
         )
-    return np.mean(held, 0)
+    return np.sum(held, 0)
 
 
 @pytest.mark.slow
@@ -204,7 +204,9 @@ def test_ninety_percent_intervals_of_exact_members_cover_in_85_to_95_percent_of_
         monkeypatch.setattr(FittedQ, "values", lambda self: exact[None])
         return estimation.comparisons()[0]
 
-    assert covered(200, 100, value_of) == pytest.approx(0.9, abs=0.05)
+    value, difference = covered(200, 100, value_of)
+    assert 170 <= value <= 190
+    assert 170 <= difference <= 190
 
 
 @pytest.mark.slow
@@ -220,4 +222,6 @@ def test_ninety_percent_intervals_of_trained_members_cover_in_85_to_95_percent_o
         estimation.critics.run(120)
         return estimation.comparisons()[0]
 
-    assert covered(200, 100, value_of) == pytest.approx(0.9, abs=0.05)
+    value, difference = covered(200, 100, value_of)
+    assert 170 <= value <= 190
+    assert 170 <= difference <= 190

@@ -35,7 +35,6 @@ from offline_rl.agent import About, AgentConfig, Batch, Metrics
 from offline_rl.algos import sac
 from offline_rl.algos.parl.reward_learning import PRESETS as REWARD_MODELS
 from offline_rl.algos.parl.reward_learning import Comparisons
-from offline_rl.algos.parl_online.experience import Experience
 from offline_rl.algos.parl_online.feedback import Feedback
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.replay import Replay
@@ -43,6 +42,7 @@ from offline_rl.draws import Stream
 from offline_rl.errors import AgentError
 from offline_rl.networks import SquashedGaussian
 from offline_rl.networks.reward import RewardModel
+from offline_rl.preferences.experience import Experience
 from offline_rl.preferences.pairs import read_pairs
 from offline_rl.preferences.teacher import standard_teacher
 from offline_rl.settings import AtLeast, Count, Fraction, NonNegative, Positive

@@ -34,11 +34,11 @@ from offline_rl.algos.parl.reward_learning import (
     member_differences,
 )
 from offline_rl.algos.parl_online import hypergradient as implicit
-from offline_rl.algos.parl_online.experience import Experience, IntArray, first_rows
 from offline_rl.draws import Stream, derived_seed
 from offline_rl.networks import SquashedGaussian
 from offline_rl.networks.gaussian import squashed_log_likelihood
 from offline_rl.networks.reward import RewardModel
+from offline_rl.preferences.experience import Experience, IntArray, first_rows
 from offline_rl.preferences.segments import segment_rows
 from offline_rl.preferences.teacher import Teacher, standard_teacher
 

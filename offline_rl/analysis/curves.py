@@ -1,13 +1,11 @@
 """The learning curve of a run, and an episode of an agent, as pictures."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_rl.analysis.figures import COLOURS, score_name, spread
-from offline_rl.files import MAKE_ROOM, write_bytes, writing
+from offline_rl.analysis.figures import COLOURS, save_with_legend, score_name, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,11 +56,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], pat
     axes.set_ylabel(score_name(config))
     axes.set_title(f"{config['algorithm']} on {config['dataset']['name']}", fontsize=11)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    with writing(path, MAKE_ROOM):
-        write_bytes(path, picture.getvalue())
+    save_with_legend(figure, path)
 
 
 def _is(row: Mapping[str, Any], kind: str, seed: int) -> bool:

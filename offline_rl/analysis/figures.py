@@ -1,5 +1,6 @@
 """Learning curves and performance profiles of many results as one picture each."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from offline_rl.analysis.groups import Group, grouped, labels
 from offline_rl.analysis.results import Result, phase_ends
 from offline_rl.analysis.statistics import Estimate
+from offline_rl.files import MAKE_ROOM, write_bytes, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,6 +151,19 @@ def save(figure: "Figure", path: Path | BinaryIO, dpi: int = 120) -> None:
     metadata = {"Date": None} if isinstance(path, Path) and path.suffix == ".svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "offline-rl"}):
         figure.savefig(path, dpi=dpi, metadata=metadata)
+
+
+def save_with_legend(figure: "Figure", path: Path) -> None:
+    """Put the legend below a figure of curves, and write it as a PNG that is whole or not there.
+
+    Raises:
+        OfflineRLError: There is no room for it.
+    """
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    picture = io.BytesIO()
+    save(figure, picture)
+    with writing(path, MAKE_ROOM):
+        write_bytes(path, picture.getvalue())
 
 
 def score_name(result: Mapping[str, Any]) -> str:

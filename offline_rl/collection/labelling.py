@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from offline_rl.agent import load_agent
-from offline_rl.algos.parl_online.experience import Experience
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
@@ -35,6 +34,7 @@ from offline_rl.envs.tasks import find_task
 from offline_rl.envs.video import gif_of
 from offline_rl.errors import RunError
 from offline_rl.files import MAKE_ROOM, write_bytes, writing
+from offline_rl.preferences.experience import Experience
 from offline_rl.preferences.labels import read_contents
 from offline_rl.preferences.segments import segment_rows
 from offline_rl.training.run import Run

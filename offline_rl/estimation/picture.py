@@ -1,12 +1,10 @@
 """The learning curves of estimates, as a picture."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from offline_rl.analysis.figures import COLOURS
+from offline_rl.analysis.figures import COLOURS, save_with_legend
 from offline_rl.estimation.result import ValueEstimate
-from offline_rl.files import MAKE_ROOM, write_bytes, writing
 
 
 def draw_estimates(found: Mapping[str, ValueEstimate], path: Path) -> None:
@@ -35,8 +33,4 @@ def draw_estimates(found: Mapping[str, ValueEstimate], path: Path) -> None:
     axes.set(xlabel="updates of the critics", ylabel=f"estimated value, γ = {first.value.discount:g}")
     axes.set_title(f"Estimates on {first.dataset}", fontsize=11)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    with writing(path, MAKE_ROOM):
-        write_bytes(path, picture.getvalue())
+    save_with_legend(figure, path)

@@ -15,11 +15,11 @@ from helpers.settings import without_timings
 import offline_rl as orl
 from offline_rl.agent import Batch
 from offline_rl.algos.parl_online.agent import Config, PARLOnline
-from offline_rl.algos.parl_online.experience import Experience
 from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.replay import Replay
 from offline_rl.draws import Stream
+from offline_rl.preferences.experience import Experience
 from offline_rl.training.checkpoint import Checkpoint
 
 SMALL = {

@@ -85,3 +85,9 @@ def test_it_is_logged_once_unless_the_run_is_quiet(tmp_path, caplog):
     labels = [message[:LABEL].strip() for message in caplog.messages if message[:LABEL].strip()]
     assert labels[:3] == ["algorithm", "objective", "dataset"]
     assert labels.count("folder") == 1
+
+
+def test_a_run_without_data_is_introduced_without_checks_of_data():
+    said = introduced("parl_online", dataset="none", task="hopper", online_steps=20)
+    assert said["dataset"] == "none: the agents begin with what they collect"
+    assert "check" not in said

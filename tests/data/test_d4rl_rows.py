@@ -128,22 +128,19 @@ def test_exact_rows_of_the_same_file(write):
     assert dataset.episode_complete.all()
 
 
-def test_two_million_rows_are_quick():
-    rng = np.random.default_rng(0)
+def test_two_million_rows_take_less_than_half_of_the_time_of_the_plain_loop():
+    """A ratio of processor times within one run, so that the machine does not matter; broken by a loop over rows."""
     rows = 2_000_000
+    file = {"rewards": np.zeros(rows, np.float32), "terminals": np.random.default_rng(0).random(rows) < 0.05}
+    unused = {name: np.zeros((rows, 1), np.float32) for name in ("observations", "actions")}
     recording = checked(
-        "large",
-        {
-            "observations": np.zeros((rows, 1), np.float32),
-            "actions": np.zeros((rows, 1), np.float32),
-            "rewards": np.zeros(rows, np.float32),
-            "terminated": rng.random(rows) < 0.05,
-        },
-        time_limit=1000,
+        "large", {**unused, "rewards": file["rewards"], "terminated": file["terminals"]}, time_limit=1000
     )
-    began = time.perf_counter()
-    d4rl_rows(recording)
-    assert time.perf_counter() - began < 2
+    began = time.process_time()
+    found = d4rl_rows(recording).rows
+    ended = time.process_time()
+    assert found.tolist() == qlearning_dataset(file, 1000)
+    assert ended - began < (time.process_time() - ended) / 2
 
 
 def test_agrees_with_d4rl_itself(make_arrays):

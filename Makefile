@@ -46,6 +46,7 @@ report: .venv/dev.stamp
 	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(peer_parity|twins|stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
+	$(BIN)/python -m benchmarks.reference results/minari --out results/minari/reference.csv
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.robustness show
 	$(BIN)/python -m benchmarks.peer_parity show

@@ -21,7 +21,7 @@ from offline_rl.errors import OfflineRLError
 from offline_rl.files import write_bytes
 
 COLUMNS = (
-    *("method", "dataset", "version", "fingerprint", "score", "half_width_95", "seeds", "score_is"),
+    *("method", "dataset", "version", "fingerprint", "score", "half_width_95", "seeds", "score_0_and_100_are"),
     *("return", "success_rate", "protocol", "suite_version"),
 )
 
@@ -51,7 +51,7 @@ def _row(group: Group) -> dict[str, Any]:
         "score": f"{estimate.mean:.2f}" if estimate else f"{lost} of {len(scores)} diverged",
         "half_width_95": "" if width is None else f"{width:.2f}",
         "seeds": len(scores),
-        "score_is": reference.get("returns", "D4RL's reference returns"),
+        "score_0_and_100_are": reference.get("returns", "D4RL's reference returns"),
         "return": "" if lost else f"{Estimate.of([result['final']['return'] for result in group.results]).mean:.4f}",
         "success_rate": "" if None in success or lost else f"{Estimate.of(success).mean:.4f}",
         "protocol": _protocol(group),

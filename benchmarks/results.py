@@ -112,6 +112,8 @@ def pages(root: Path = ROOT) -> None:
     scores = "\n\n".join(summary(folder) for folder in folders)
     contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
     contents += [("docs/speed.md", "speed", speed), ("docs/edac.md", "ensembles", ensembles)]
+    if list((results / "minari").glob("*.json")):
+        contents.append(("docs/minari.md", "scores", goals(results / "minari")))
     contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]
     for page, name, content in contents:
         text = (root / page).read_text(encoding="utf-8")
@@ -165,6 +167,21 @@ over seeds, 95 % Student-t intervals."""
     figure = f"![Learning curves with 95 % intervals]({place}/curves.png)"
     title = f"### After {options['steps']:,} updates"
     return "\n\n".join([title, _scores(groups, methods), filled(protocol), figure, filled(curves)])
+
+
+def goals(folder: Path) -> str:
+    """Return the success rates in a folder of results as Markdown, with one sentence on how they were made.
+
+    Raises:
+        RunError: As :func:`summary`.
+    """
+    groups, methods, options = _one_protocol(folder)
+    (data,) = _datasets(groups).values()
+    sentence = f"""
+The score is the success rate in %, the mean over {len(options["seeds"])} seeds of the last agents after
+{options["steps"]:,} updates, {options["final_episodes"]} episodes each, ± half the 95 % Student-t interval. Data:
+{data["rows"]:,} rows of {data["episodes"]:,} episodes. [All columns](../results/{folder.name}/table.md)."""
+    return "\n\n".join([_scores(groups, methods), filled(sentence)])
 
 
 def _one_protocol(folder: Path) -> tuple[list[Group], list[str], dict[str, Any]]:

@@ -34,7 +34,7 @@ def test_a_row_says_what_a_score_is_and_how_it_was_made(results):
     assert float(row["half_width_95"]) == pytest.approx(width, abs=0.006)
     assert row["protocol"].startswith("last agent after 2 updates; 1 episodes of each seed;")
     assert "d4rl dynamics" in row["protocol"]
-    assert (row["success_rate"], row["score_is"]) == ("", "D4RL's reference returns")
+    assert (row["success_rate"], row["score_0_and_100_are"]) == ("", "D4RL's reference returns")
 
 
 def test_successes_and_versions_of_minari_are_taken_and_divergence_is_said(results, monkeypatch):

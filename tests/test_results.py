@@ -59,13 +59,16 @@ def test_committed_results_bear_their_names_and_no_places(folder):
     for path in folder.glob("*.json"):
         result = json.loads(path.read_text())
         assert path.name == file_name(result)
-        assert not re.search(r'": "[^"]*/', path.read_text()), f"{path.name} names a folder"
+        name = result["dataset"]["name"]
+        text = path.read_text().replace(name, "an id of Minari's, no place" if is_id(name) else name)
+        assert not re.search(r'": "[^"]*/', text), f"{path.name} names a folder"
 
 
 SHOWN = {
     "README.md": ("scores",),
     "docs/scores.md": ("scores",),
     "docs/speed.md": ("speed",),
+    "docs/minari.md": ("scores",),
     **{f"docs/{name}.md": ("scores",) for name in ours() if name not in ("sac", "parl", "parl_online")},
     "docs/edac.md": ("ensembles", "scores"),
 }

@@ -20,6 +20,7 @@ from offline_rl.analysis.results import read_results
 from offline_rl.analysis.tables import table
 from offline_rl.benchmark import collect, file_name, read_suite, suite_table
 from offline_rl.cli.main import main
+from offline_rl.data.minari import is_id
 from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parent.parent

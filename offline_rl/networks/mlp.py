@@ -200,22 +200,28 @@ class MLP(nn.Module):
     def _applied(self, x: Tensor, layers: list[Tensor], norms: list[Tensor], dropout: Dropout | None = None) -> Tensor:
         if not norms and self._activation == "relu" and dropout is None:
             return _mlps(x, layers)
-        members = range(len(layers[0]))
-        return torch.stack([self._layer_by_layer(x, layers, norms, dropout, member) for member in members])
+        if dropout is None and (x.is_cuda or _is_mapped(x, layers[0])):  # kernels cost by their number
+            return self._layer_by_layer(x.expand(len(layers[0]), *x.shape), layers, norms, None)
+        return torch.stack(
+            [
+                self._layer_by_layer(x, [own[member] for own in layers], [own[member] for own in norms], dropout)
+                for member in range(len(layers[0]))
+            ]
+        )
 
-    def _layer_by_layer(
-        self, x: Tensor, layers: list[Tensor], norms: list[Tensor], dropout: Dropout | None, member: int
-    ) -> Tensor:
-        """Apply one network ``(B, in)`` → ``(B, out)``; few need it, so autograd may keep books."""
+    def _layer_by_layer(self, x: Tensor, layers: list[Tensor], norms: list[Tensor], dropout: Dropout | None) -> Tensor:
+        """Apply one network ``(B, in)`` → ``(B, out)``, or N that have an input each, ``(N, B, in)`` → ``(N, B, out)``.
+
+        Few algorithms need it, so autograd may keep books.
+        """
         h = x
         for index in range(0, len(layers) - 2, 2):
-            h = nn.functional.linear(h, layers[index][member], layers[index + 1][member])
-            own = [norm[member] for norm in norms[index : index + 2]]
-            h = _normalized(h, own) if self._layer_norm == "before" else h
+            h, own = _linear(h, *layers[index : index + 2]), norms[index : index + 2]
+            h = _normalized(h, *own) if self._layer_norm == "before" else h
             h = h.relu_() if self._activation == "relu" else nn.functional.gelu(h, approximate="tanh")
-            h = _normalized(h, own) if self._layer_norm == "after" else h
+            h = _normalized(h, *own) if self._layer_norm == "after" else h
             h = h if dropout is None else dropout(h)
-        return nn.functional.linear(h, layers[-2][member], layers[-1][member])
+        return _linear(h, *layers[-2:])
 
     def input_gradient(self, x: Tensor) -> Tensor:
         """Return the gradient ``(count, B, input_size)`` of each network's output, if several their sum, by its input.
@@ -249,9 +255,14 @@ def _tensors(group: nn.ParameterList) -> list[Any]:
     return list(group._parameters.values())
 
 
+def _is_mapped(x: Tensor, layer: Tensor) -> bool:
+    """Return whether the update of several agents is made as one, by ``torch.vmap``."""
+    return any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layer))
+
+
 def _mlps(x: Tensor, layers: list[Tensor]) -> Tensor:
     """Apply plain networks with ReLU, by the way that is fastest here."""
-    if any(torch.func.debug_unwrap(tensor, recurse=False) is not tensor for tensor in (x, layers[0])):
+    if _is_mapped(x, layers[0]):
         return _Mapped.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
     if native.serves(x, layers):
         return native.MLPFunction.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
@@ -260,6 +271,13 @@ def _mlps(x: Tensor, layers: list[Tensor]) -> Tensor:
     return _MLPFunction.apply(x, *layers)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _normalized(h: Tensor, norm: list[Tensor]) -> Tensor:
-    scale, shift = norm
-    return nn.functional.layer_norm(h, h.shape[1:], scale, shift, LAYER_NORM_EPSILON)
+def _linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if weight.ndim == 2:
+        return nn.functional.linear(h, weight, bias)
+    return torch.bmm(h, weight.mT) + bias[:, None]  # under vmap, baddbmm would be four kernels
+
+
+def _normalized(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    if scale.ndim == 1:
+        return nn.functional.layer_norm(h, h.shape[-1:], scale, shift, LAYER_NORM_EPSILON)
+    return nn.functional.layer_norm(h, h.shape[-1:], eps=LAYER_NORM_EPSILON) * scale[:, None] + shift[:, None]

@@ -247,6 +247,23 @@ def test_the_inputs_gradient_is_the_same_in_a_stack_of_agents():
     assert torch.allclose(stacked, torch.stack(alone), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("options", [{"layer_norm": "before"}, {"layer_norm": "after", "activation": "gelu"}])
+def test_normalised_networks_are_the_same_in_a_stack_of_agents(options):
+    """There all of an agent's networks are one product; broken by a scale, shift or bias of another network."""
+    mlp = normed(**options)
+    parameters = [torch.stack((own.detach(), own.detach() + 0.1)) for own in mlp.parameters()]
+    names, x = [name for name, _ in mlp.named_parameters()], torch.randn(2, 9, 5).double()
+
+    def loss(own, one):
+        return torch.func.functional_call(mlp, dict(zip(names, own, strict=True)), (one,)).square().mean()
+
+    stacked = torch.vmap(torch.func.grad(loss))(parameters, x)
+    own = [[parameter[place].clone().requires_grad_() for parameter in parameters] for place in range(2)]
+    alone = [torch.autograd.grad(loss(own[place], x[place]), own[place]) for place in range(2)]
+    for ours, theirs in zip(stacked, map(torch.stack, zip(*alone, strict=True)), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
 class Slopes(torch.nn.Module):
     """Calls ``input_gradient``, as a module does."""
 

@@ -1,6 +1,6 @@
 """How many kernels a GPU is told to run for one update of agents that are trained together.
 
-``python -m benchmarks.kernels --out results/throughput/kernels.json`` counts, and ``--show FILE`` prints the table.
+``python -m benchmarks.kernels --out results/throughput/kernels.json`` counts, and ``--show FILE`` prints them.
 
 An update of two agents, stacked as on a GPU, is made on the CPU, and the operations that PyTorch dispatches are
 counted, views and memory requests left out: most are one kernel each, some, such as a sorting, are several, so that the
@@ -65,11 +65,10 @@ def count(algorithm: str) -> float:
     return sum(kernels_of_update(updates, cycle, 1 + 2 * cycle).values()) / cycle
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return the counts as Markdown, most first."""
-    lines = ["| algorithm | kernels of an update |", "|---|---|"]
-    counts = sorted(result["counts"].items(), key=lambda item: -item[1])
-    return "\n".join([*lines, *(f"| {name} | {number:,.0f} |" for name, number in counts)])
+def sentence(result: dict[str, Any]) -> str:
+    """Return the counts as a sentence of Markdown, fewest first."""
+    counts = sorted(result["counts"].items(), key=lambda item: item[1])
+    return f"Kernels of an update: {', '.join(f'{name} {number:,.0f}' for name, number in counts)}."
 
 
 def main() -> None:
@@ -80,7 +79,7 @@ def main() -> None:
     parser.add_argument("--show", type=Path, help="result file to show instead of counting")
     options = parser.parse_args()
     if options.show:
-        print(table(read_sealed(options.show)))
+        print(sentence(read_sealed(options.show)))
         return
     # A CPU searches for PRDC in another way, which is no operation of PyTorch's.
     search.HostSearch = lambda columns, beta, *_: search.ProductSearch(columns, beta)  # type: ignore[misc, assignment]

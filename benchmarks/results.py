@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.algorithms import ours
 from benchmarks.cells import cells, finished, score
 from benchmarks.ensemble_cost import table as ensemble_table
+from benchmarks.kernels import sentence
 from benchmarks.text import between, filled
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
@@ -109,9 +110,11 @@ def pages(root: Path = ROOT) -> None:
     suites = {folder.name: _one_protocol(folder)[:2] for folder in folders}
     speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
     ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
+    kernels = filled(sentence(read_sealed(results / "throughput" / "kernels.json")))
     scores = "\n\n".join(summary(folder) for folder in folders)
     contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
-    contents += [("docs/speed.md", "speed", speed), ("docs/edac.md", "ensembles", ensembles)]
+    contents += [("docs/speed.md", "speed", speed), ("docs/speed.md", "kernels", kernels)]
+    contents += [("docs/edac.md", "ensembles", ensembles)]
     if list((results / "minari").glob("*.json")):
         contents.append(("docs/minari.md", "scores", goals(results / "minari")))
     contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]

@@ -87,7 +87,7 @@ def report_of(path: str, found: "dict[str, ValueEstimate]") -> list[str]:
     if first.undiscounted:
         lines.append("  undiscounted, because every episode ends")
         for name, result in found.items():
-            known = all(flag.kind != "undiscounted" for flag in result.flags)
+            known = all(flag.kind not in ("undiscounted", "ends") for flag in result.flags)
             lines.append(_row(name, result.undiscounted, "" if known else "not known"))
         lines.append(_line("the data's own policy", _said(first.undiscounted.data), "", ""))
     for name, result in found.items():

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from offline_rl.agent import Agent, load_agent
+from offline_rl.checks.ends import time_limit_as_end
+from offline_rl.checks.view import View
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.names import FIELDS, key_of
 from offline_rl.data.packed import PackedRows
@@ -87,7 +89,7 @@ def estimate(
             if len(under_way.curve) % TOLD == 0:
                 point = under_way.curve[-1]
                 logger.info("%s: %s of %s updates", agent, f"{point.update:,}", f"{options.updates:,}")
-        result = under_way.result(name=data.name, fingerprint=data.fingerprint, kernel=kernel)
+        result = under_way.result(data, kernel)
         if saved:
             saved.finish(result)
         return result
@@ -152,18 +154,25 @@ class Estimation:
         alone = len(self._log.lengths) == 1
         return Interval(float(members.mean()), None, None) if alone else Interval.of_members(members)
 
-    def result(self, *, name: str, fingerprint: str, kernel: Kernel) -> ValueEstimate:
-        """Return all that an estimate says."""
+    def result(self, data: Dataset, kernel: Kernel) -> ValueEstimate:
+        """Return all that an estimate says.
+
+        Args:
+            data: The recorded episodes as they were loaded.
+            kernel: What computed.
+        """
         found = self.comparisons()
         value, *more = found
         weights, why_not = self._importance()
         near = support(self._log, self._policy, self._options.seed)
-        flags = flags_of(self._log, list(zip(found, self.critics.passes, strict=True)), self.curve, weights, near)
+        values = list(zip(found, self.critics.passes, strict=True))
+        ends = next(time_limit_as_end(View(data)), None)
+        flags = flags_of(self._log, values, self.curve, weights, near, ends)
         options = {**vars(self._options), "discount": self.discount, "kernel": kernel}
         return ValueEstimate(
             agent=repr(self._agent),
-            dataset=name,
-            fingerprint=fingerprint,
+            dataset=data.name,
+            fingerprint=data.fingerprint,
             episodes=len(self._log.lengths),
             rows=len(self._log.rows),
             value=value,

@@ -14,7 +14,7 @@ from offline_rl.analysis.statistics import student_t
 LEVEL = 0.9
 """Probability with which an interval is meant to cover the true value."""
 
-NOT_KNOWN = frozenset({"diverged", "endless", "updates", "moving", "disagree", "alone"})
+NOT_KNOWN = frozenset({"diverged", "endless", "updates", "moving", "disagree", "alone", "ends"})
 """Kinds of flags that make a value not known."""
 
 Verdict = Literal["estimate", "extrapolation", "not known"]
@@ -166,8 +166,8 @@ class Flag:
     """A reason to doubt an estimate.
 
     Attributes:
-        kind: ``diverged``, ``endless``, ``updates``, ``moving``, ``disagree``, ``alone``, ``support``,
-            ``undiscounted``, ``ends``, ``cut``, ``episodes`` or ``weights``.
+        kind: ``diverged``, ``endless``, ``updates``, ``moving``, ``disagree``, ``alone``, ``ends``, ``support``,
+            ``undiscounted``, ``limit``, ``cut``, ``episodes`` or ``weights``.
         text: A sentence that says what was found.
     """
 
@@ -193,7 +193,7 @@ class ValueEstimate:
         curve: The value after each part of the training.
         verdict: "estimate" if no check speaks against the value; "extrapolation" if the agent leaves the data; "not
             known" if critics diverged or still move, if estimators disagree by more than their intervals, if γ is 1
-            where episodes are cut, or if there is one episode only.
+            where episodes are cut, if time limits seem to be marked as ends, or if there is one episode only.
         flags: All that speaks against it, and what to know besides.
         options: The options by name, and the computing kernel.
     """

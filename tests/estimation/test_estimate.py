@@ -70,16 +70,31 @@ def test_an_agent_without_support_is_an_extrapolation(name):
 
 @pytest.mark.parametrize(("name", "limit"), [("ring", 15), ("chain", 8), ("hazard", 4)])
 def test_time_limits_marked_as_ends_are_flagged(name, limit):
-    """Broken by trusting terminal states that all come at the same step."""
+    """A value that is computed from wrong ends is wrong, however certain it looks."""
     problem = dataclasses.replace(PROBLEMS[name](), limit=limit)
     columns = problem.collect(40, 0)
     wrong = problem.dataset(
         40, 0, terminated=columns["terminated"] | columns["truncated"], truncated=columns["truncated"] & False
     )
     agent = agent_of(wrong, problem.behavior)
-    assert "ends" in kinds(orl.estimate(agent, wrong, **QUICK))
+    found = orl.estimate(agent, wrong, **QUICK)
+    assert "ends" in kinds(found)
+    assert found.verdict == "not known"
     right = problem.dataset(40, 0)
     assert "ends" not in kinds(orl.estimate(agent, right, **QUICK))
+
+
+def test_ends_after_a_fixed_number_of_steps_that_the_state_shows_are_a_remark():
+    """They may be the task's own; where others are marked as cut at the same step, nothing is in doubt."""
+    always = dataclasses.replace(chain(), behavior=np.full(4, 3.0))
+    data = always.dataset(40, 0)
+    assert set(data.episode_lengths) == {4}
+    found = orl.estimate(agent_of(data, always.behavior), data, **QUICK)
+    assert "limit" in kinds(found)
+    assert "ends" not in kinds(found)
+    told = dataclasses.replace(chain(), limit=4).dataset(200, 0)
+    assert told.terminated.sum() >= 8
+    assert not {"limit", "ends"} & kinds(orl.estimate(agent_of(told, always.behavior), told, **QUICK))
 
 
 def test_what_time_limits_cut_off_is_said():

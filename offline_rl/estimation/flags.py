@@ -11,7 +11,9 @@ from offline_rl.estimation.result import Comparison, CurvePoint, Flag, Importanc
 from offline_rl.estimation.support import LIMIT
 
 FEW_EPISODES = 20
-"""Below so many episodes an interval is too narrow to be believed."""
+"""Below so many episodes an interval is too narrow: a bootstrap sees no more luck than the episodes had.
+
+Simulated in ``tests/estimation/test_fqe.py``: 90 % intervals held the truth in about 75 % of datasets of 5 episodes."""
 FEW_EFFECTIVE = 10.0
 """Below so many effective episodes importance weights say nothing."""
 CUT = 0.05
@@ -181,7 +183,9 @@ def _episodes(log: Log) -> Flag | None:
         return None
     if count == 1:
         return Flag("alone", "the data is one episode, so nothing says how far the value can be trusted")
-    return Flag("episodes", f"the data has {count} episodes only, of which no interval can be trusted")
+    return Flag(
+        "episodes", f"the data has {count} episodes, fewer than {FEW_EPISODES}, so its intervals are too narrow"
+    )
 
 
 def _weights(importance: Importance | None) -> Flag | None:

@@ -12,9 +12,9 @@ from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError, RunError
 from offline_rl.estimation import EstimateOptions, importance
-from offline_rl.estimation.flags import _disagree, possible_values
+from offline_rl.estimation.flags import FEW_EPISODES, _disagree, possible_values
 from offline_rl.estimation.log import Log
-from offline_rl.estimation.result import Comparison, Importance, Interval, ValueEstimate
+from offline_rl.estimation.result import Comparison, Flag, Importance, Interval, ValueEstimate, verdict_of
 from offline_rl.estimation.saved import Saved, read_result, results_in
 from tests.helpers.agents import agent_of as algorithm_of
 from tests.helpers.datasets import episodic_dataset
@@ -126,6 +126,17 @@ def test_a_value_that_nobody_can_know_is_called_so():
         assert result.verdict == "not known"
     assert (one.value.agent.low, one.value.difference.low, one.curve[-1].low) == (None, None, None)
     assert ValueEstimate.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_too_few_episodes_are_a_verdict():
+    """Their value is not wrong, but its interval is too narrow; leaving the data is graver."""
+    few, many = (Flag(kind, "") for kind in ("episodes", "cut"))
+    assert verdict_of([few, many]) == "too few episodes"
+    assert verdict_of([few, Flag("support", "")]) == "extrapolation"
+    assert verdict_of([few, Flag("ends", "")]) == "not known"
+    for count, said in ((FEW_EPISODES - 1, True), (FEW_EPISODES, False)):
+        data = hazard().dataset(count, 0)
+        assert ("episodes" in kinds(orl.estimate(agent_of(data, hazard().behavior), data, **QUICK))) == said
 
 
 def test_the_undiscounted_value_is_judged_by_itself():

@@ -24,7 +24,7 @@ from offline_rl.estimation.fqe import FittedQ
 from offline_rl.estimation.log import FloatArray, Log, Policy
 from offline_rl.estimation.options import EstimateOptions
 from offline_rl.estimation.result import Comparison, CurvePoint, Importance, Interval, ValueEstimate, verdict_of
-from offline_rl.estimation.saved import Saved
+from offline_rl.estimation.saved import Saved, check_place
 from offline_rl.estimation.support import support
 from offline_rl.kernels.choice import Kernel, choose_kernel, use_defaults, use_kernel
 
@@ -49,6 +49,7 @@ def estimate(
     *,
     options: EstimateOptions | None = None,
     out: str | Path | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> ValueEstimate:
     """Estimate what an agent is worth from recorded episodes alone, without a simulator.
@@ -59,6 +60,7 @@ def estimate(
         options: The options; instead, they may be given one by one as keywords.
         out: Folder for the result and for the state of an estimate that was stopped, which goes on from there; None
             keeps nothing.
+        quiet: Log no progress.
         **settings: Fields of :class:`~offline_rl.estimation.options.EstimateOptions`, for instance ``discount=0.9``.
 
     Returns:
@@ -67,8 +69,10 @@ def estimate(
     Raises:
         AgentError: The agent cannot be estimated, or does not fit the data.
         DatasetError: The data cannot be loaded.
-        RunError: A file in ``out`` is damaged, or cannot be written.
+        RunError: ``out`` is no folder, a file in it is damaged, or none can be written.
     """
+    if out is not None:
+        check_place(Path(out))
     if options is not None and settings:
         raise AgentError(f"give {sorted(settings)[0]} within options, or no options object")
     options = options or _options(settings)
@@ -86,7 +90,7 @@ def estimate(
         while under_way.advance():
             if saved:
                 saved.keep(under_way.critics, under_way.curve)
-            if len(under_way.curve) % TOLD == 0:
+            if not quiet and len(under_way.curve) % TOLD == 0:
                 point = under_way.curve[-1]
                 logger.info("%s: %s of %s updates", agent, f"{point.update:,}", f"{options.updates:,}")
         result = under_way.result(data, kernel)
@@ -167,7 +171,7 @@ class Estimation:
         near = support(self._log, self._policy, self._options.seed)
         values = list(zip(found, self.critics.passes, strict=True))
         ends = next(time_limit_as_end(View(data)), None)
-        flags = flags_of(self._log, values, self.curve, weights, near, ends)
+        flags = flags_of(self._log, values, self.curve, weights, near, ends=ends)
         options = {**vars(self._options), "discount": self.discount, "kernel": kernel}
         return ValueEstimate(
             agent=repr(self._agent),

@@ -32,6 +32,7 @@ def flags_of(
     curve: Sequence[CurvePoint],
     importance: Importance | None,
     support: Support,
+    *,
     ends: Finding | None,
 ) -> tuple[Flag, ...]:
     """Return all that was found, the gravest first.

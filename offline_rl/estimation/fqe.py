@@ -12,8 +12,8 @@ whole episodes, because rows of one episode depend on each other, and weigh the 
 
 The critics learn (Q - m) / σ, with m and σ the mean and the deviation of the recorded returns-to-go. The solution is
 the same, and what a critic begins with is the data's own mean. They see each entry of an observation less its mean over
-the rows, divided by its standard deviation, whatever the agent itself sees: an agent may have learned from raw units, in
-which one entry outweighs all others.
+the rows, divided by its standard deviation, whatever the agent sees: one that learned from raw units may have entries
+of very different size.
 """
 
 from collections.abc import Mapping, Sequence

@@ -192,8 +192,9 @@ class ValueEstimate:
         support: How far the agent leaves the data.
         curve: The value after each part of the training.
         verdict: "estimate" if no check speaks against the value; "too few episodes" if there are so few that intervals
-            are too narrow; "extrapolation" if the agent leaves the data; "not known" if critics diverged or still move, if estimators disagree by more than their intervals, if γ is 1
-            where episodes are cut, if time limits seem to be marked as ends, or if there is one episode only.
+            are too narrow; "extrapolation" if the agent leaves the data; "not known" if critics diverged or still move,
+            if estimators disagree by more than their intervals, if γ is 1 where episodes are cut, if time limits seem
+            to be marked as ends, or if there is one episode only.
         flags: All that speaks against it, and what to know besides.
         options: The options by name, and the computing kernel.
     """

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +107,19 @@ class Saved:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, sealed({"format": FORMAT, "estimate": result.to_json()}))
             self._state.unlink(missing_ok=True)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which nothing can be kept, before any work is done.
+
+    Raises:
+        RunError: It, or what it would lie in, is no folder or may not be written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise RunError(f"{there} is no folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{there} cannot be written; choose another --out")
 
 
 def _checksum(tensors: Mapping[str, Tensor], values: Any = None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import offline_rl as orl
-from offline_rl.cli.estimate import kept_estimates
+from offline_rl.cli.estimate import kept_estimates, next_command
 from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError, RunError
@@ -270,8 +270,42 @@ def test_the_command_prints_a_row_for_each_agent_and_keeps_the_results(tmp_path,
     assert text.count("seed 0") == text.count("seed 1")
     assert "the data's own policy" in text
     assert len(results_in(tmp_path / "run" / "estimates")) == 2
-    assert (tmp_path / "run" / "estimates" / "curve.png").stat().st_size > 1000
+    (picture,) = (tmp_path / "run" / "estimates").glob("curve-*.png")
+    assert picture.stat().st_size > 1000
+    assert text.endswith("next  offline-rl datasets mine.hdf5 --check\n")
+    assert main(["estimate", "run", "--dataset", "mine.hdf5", *quick, "--seed", "7"]) == 0
+    assert len([*picture.parent.glob("curve-*.png")]) == 2  # other options overwrite nothing
+    assert picture.exists()
+    capsys.readouterr()
     assert kept_estimates(["run"]).count("verdict") == 1
     assert main(["estimate", "run/agents/seed-1", "--dataset", "mine.hdf5", "--json", *quick]) == 0
     (one,) = json.loads(capsys.readouterr().out)
     assert one["value"]["discount"] == 0.9
+
+
+def test_the_next_command_exports_the_first_agent_that_can_be_believed():
+    data = hazard().dataset(40, 0)
+    one = orl.estimate(agent_of(data, hazard().behavior), data, **QUICK)
+    good, bad = (dataclasses.replace(one, verdict=verdict) for verdict in ("estimate", "extrapolation"))
+    assert next_command("a run", "d.csv", [3, 4], [bad, good]) == "offline-rl export 'a run' --seed 4 --out policy.onnx"
+    assert next_command("agent", "d.csv", [], [good]) == "offline-rl export agent --out policy.onnx"
+    assert next_command("agent", "d.csv", [], [bad]) == "offline-rl datasets d.csv --check"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    quick = ["--dataset", "no such data.csv", "--out", str(tmp_path / "taken" / "deeper")]
+    assert main(["estimate", "no such agent", *quick]) == 2
+    assert "taken is no folder; choose another --out" in capsys.readouterr().err
+    with pytest.raises(RunError, match="taken is no folder"):
+        orl.estimate("no such agent", "no such data", out=tmp_path / "taken")
+
+
+def test_a_quiet_estimate_logs_nothing(caplog):
+    data = hazard().dataset(30, 0)
+    agent = agent_of(data, hazard().behavior)
+    with caplog.at_level("INFO", "offline_rl"):
+        orl.estimate(agent, data, **QUICK, quiet=True)
+        assert not caplog.records
+        orl.estimate(agent, data, **QUICK)
+        assert caplog.records

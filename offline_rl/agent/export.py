@@ -261,6 +261,8 @@ def _metadata(agent: Any, deterministic: bool) -> dict[str, str]:
         "algorithm": agent.name,
         "deterministic": deterministic,
         **agent.provenance,
+        # Agents of older versions name dynamics without a task, too.
+        **({"dynamics": None} if agent.provenance.get("task") is None else {}),
         **agent.preprocessing.names(),
         "offline-rl-suite": importlib.metadata.version("offline-rl-suite"),
         "inputs": _inputs(agent, deterministic),

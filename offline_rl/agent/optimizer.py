@@ -121,9 +121,10 @@ class ParameterGroup:
         self.adam = adam if isinstance(adam, Adam) else Adam(adam)
         self.parameters = list(network.parameters())
         self.flat = flatten(network)
-        self.gradient = torch.zeros_like(self.flat)
+        # Not by zeros_like, for the reason why flatten has no torch.cat.
+        self.gradient, *moments = (self.flat.new_zeros(self.flat.shape) for _ in range(3))
         self.count = torch.zeros((), device=self.flat.device)
-        self._moments = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self._moments = moments[0], moments[1]
         self._norm: Tensor | None = None
 
     def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
@@ -191,9 +192,12 @@ class Target(NamedTuple):
 def flatten(network: nn.Module) -> Tensor:
     """Move a network's parameters into one flat tensor and make them views of it."""
     parameters = list(network.parameters())
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    # Not by torch.cat: of sizes alone (device "meta") it loads a compiler, which takes more than a second.
+    flat = parameters[0].detach().new_empty(sum(parameter.numel() for parameter in parameters))
     offset = 0
     for parameter in parameters:
-        parameter.data = flat[offset : offset + parameter.numel()].view_as(parameter)
+        part = flat[offset : offset + parameter.numel()].view_as(parameter)
+        part.copy_(parameter.detach())
+        parameter.data = part
         offset += parameter.numel()
     return flat

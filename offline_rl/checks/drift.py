@@ -8,9 +8,11 @@ recording are not independent: they count as n divided by their correlation time
 Not verified: the bound for rows that hang together is checked by simulation in the tests, not proven.
 """
 
+import contextlib
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +24,9 @@ from offline_rl.agent.folder import agent_folders
 from offline_rl.checks.rows import correlation_time
 from offline_rl.checks.summary import KEY, PARTS, Summary, shares_below
 from offline_rl.checks.view import draw
-from offline_rl.data import Dataset, load_dataset
+from offline_rl.data import Dataset, kinds, load_dataset
 from offline_rl.data.names import in_order, numbered
+from offline_rl.data.tables import load_observations
 from offline_rl.errors import AgentError, quoted
 from offline_rl.neighbors.states import nearest_states
 
@@ -172,7 +175,7 @@ def _observations(agent: Agent, rows: Any) -> FloatArray:
     """
     names = agent.observation_names or numbered("observation", agent.observation_size)
     if isinstance(rows, str | os.PathLike):
-        rows = load_dataset(rows)
+        rows = _loaded(rows)
     if isinstance(rows, Dataset):
         values: Any = rows.observations
         if agent.observation_names and rows.observation_names:
@@ -191,6 +194,15 @@ def _observations(agent: Agent, rows: Any) -> FloatArray:
     if not np.isfinite(found).all():
         raise AgentError("new_rows holds NaN or infinity; remove or repair these rows")
     return found
+
+
+def _loaded(source: str | os.PathLike[str]) -> Any:
+    """Return the columns of a table of observations alone; else the dataset."""
+    path = Path(source).expanduser()
+    with contextlib.suppress(OSError):  # many names joined are too long for a file's
+        if path.is_file() and kinds.kind_of(path) != "hdf5" and (columns := load_observations(path)) is not None:
+            return columns
+    return load_dataset(source)
 
 
 def _times(observations: FloatArray, known: FloatArray) -> FloatArray:

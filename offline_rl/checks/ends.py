@@ -16,6 +16,8 @@ ENDS, OTHERS = 300, 1500
 """States at ends, and other states, that are compared at most."""
 ENOUGH = 8
 """Ends of which at least as many must be alike before they are judged."""
+PILE = 1.5
+"""How many times as many ends as in a step shortly before come at a time limit, at least, and beyond chance."""
 RANDOM, DISTINCT = 0.8, 0.9
 """Probability that an end looks more like ends than another state does: below the first, ends come regardless of the
 state; above the second, the state brings them about."""
@@ -35,10 +37,13 @@ def time_limit_as_end(view: View) -> Iterator[Finding]:
     terminated = view.data.terminated[view.lasts]
     longest = int(view.lengths.max())
     at_limit = terminated & (view.lengths == longest)
-    count = int(at_limit.sum())
-    near = terminated & (view.lengths >= 0.9 * longest) & (view.lengths < longest)
-    if longest < 4 or count < ENOUGH or count <= 5 * near.sum() / (0.1 * longest):
+    count, before = int(at_limit.sum()), max(1.0, 0.1 * longest)
+    near = terminated & (view.lengths >= longest - before) & (view.lengths < longest)
+    usual = float(near.sum()) / before  # ends in a single step shortly before
+    if longest < 4 or count < max(ENOUGH, PILE * usual, usual + 3 * np.sqrt(usual + 1)):
         return
+    if (~terminated & view.data.episode_complete & (view.lengths == longest)).any():
+        return  # the log tells ends from time limits there
     rows = view.lasts[at_limit]
     ends = rows[draw(len(rows), ENDS, "limits")]
     others = np.flatnonzero((view.age >= longest // 2) & (view.age < longest - 1) & ~view.data.terminated)

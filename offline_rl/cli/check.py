@@ -62,7 +62,7 @@ def drift_command(arguments: list[str]) -> int:
 
         Args:
             path: An agent folder, a run folder, or hf://user/name for an agent on the Hugging Face Hub.
-            file: The new rows, in order of time: whatever --dataset of train takes.
+            file: The new rows, in order of time: whatever --dataset of train takes, or a table of observations alone.
             dataset: What to compare with: the data that the agent learned from, or good days under the agent; with it
                 also joint states are compared, by their nearest neighbours.
             json: Print JSON.

@@ -23,7 +23,9 @@ def estimate_command(arguments: list[str]) -> None:
     """Estimate what saved agents are worth without a simulator."""
     from offline_rl.estimation.options import EstimateOptions
 
-    def command(path: str, dataset: str, estimate: Any, out: str | None = None, json: bool = False) -> dict[str, Any]:
+    def command(
+        *, path: str, dataset: str, estimate: Any, out: str | None = None, quiet: bool = False, json: bool = False
+    ) -> dict[str, Any]:
         """Estimate what a saved agent, or each agent of a run, is worth by recorded episodes, without a simulator.
 
         Args:
@@ -31,39 +33,56 @@ def estimate_command(arguments: list[str]) -> None:
             dataset: The recorded episodes, as train takes them.
             estimate: How it is estimated.
             out: Folder of results, and of a stopped estimate, which goes on; by default RUN/estimates, or estimates.
+            quiet: Show no progress.
             json: Print JSON.
         """
         return locals()
 
     command.__annotations__["estimate"] = options_class(table_of(EstimateOptions))
     own = types_of(EstimateOptions)
-    types = {"path": str, "dataset": str, "out": str | None, "json": bool, **own}
+    types = {"path": str, "dataset": str, "out": str | None, "quiet": bool, "json": bool, **own}
     line = CommandLine(arguments, types, positional=("path",))
     given = line.parse(command, "offline-rl estimate")
     options = EstimateOptions(**read_off(given.pop("estimate"), own))
     _estimate(**given, options=options)
 
 
-def _estimate(*, path: str, dataset: str, out: str | None, json: bool, options: Any) -> None:
+def _estimate(*, path: str, dataset: str, out: str | None, quiet: bool, json: bool, options: Any) -> None:
     from offline_rl.agent.folder import agent_folders
     from offline_rl.data import load_dataset
     from offline_rl.estimation import estimate
-    from offline_rl.estimation.picture import draw_estimates
+    from offline_rl.estimation.picture import draw_estimates, picture_of
+    from offline_rl.estimation.saved import check_place
 
+    folder = Path(out) if out else place_of(path)
+    check_place(folder)
     seeds = agent_folders(path)
     agents: dict[str, str | Path] = {f"seed {number}": folder for number, folder in seeds.items()} or {"agent": path}
-    data, folder = load_dataset(dataset), Path(out) if out else place_of(path)
+    data = load_dataset(dataset)
     try:
-        found = {name: estimate(agent, data, options=options, out=folder) for name, agent in agents.items()}
+        found = {
+            name: estimate(agent, data, options=options, out=folder, quiet=quiet) for name, agent in agents.items()
+        }
     except KeyboardInterrupt:
         print(f"what is done is kept in {folder}; the same command goes on from there", file=sys.stderr)
         raise
-    draw_estimates(found, folder / "curve.png")
+    picture = picture_of(found)
+    draw_estimates(found, folder / picture)
     if json:
         print_json([{"agent_folder": str(agents[name]), **result.to_json()} for name, result in found.items()])
     else:
         print("\n".join(report_of(path, found)))
-        print(f"saved in {folder}, with curve.png")
+        print(f"saved in {folder}, with {picture}")
+        print(f"{'next':6}{next_command(path, dataset, list(seeds), list(found.values()))}")
+
+
+def next_command(path: str, dataset: str, seeds: Sequence[int], found: "Sequence[ValueEstimate]") -> str:
+    """Return what one would do next: export the first agent that can be believed, else look for faults of the data."""
+    good = [place for place, result in enumerate(found) if result.verdict == "estimate"]
+    if not good:
+        return f"offline-rl datasets {shlex.quote(dataset)} --check"
+    one = f" --seed {seeds[good[0]]}" if len(seeds) > 1 else ""
+    return f"offline-rl export {shlex.quote(path)}{one} --out policy.onnx"
 
 
 def place_of(path: str) -> Path:
@@ -87,7 +106,7 @@ def report_of(path: str, found: "dict[str, ValueEstimate]") -> list[str]:
     if first.undiscounted:
         lines.append("  undiscounted, because every episode ends")
         for name, result in found.items():
-            known = all(flag.kind != "undiscounted" for flag in result.flags)
+            known = all(flag.kind not in ("undiscounted", "ends") for flag in result.flags)
             lines.append(_row(name, result.undiscounted, "" if known else "not known"))
         lines.append(_line("the data's own policy", _said(first.undiscounted.data), "", ""))
     for name, result in found.items():

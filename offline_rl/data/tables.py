@@ -22,7 +22,7 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -72,6 +72,8 @@ REASONS = {
     r"(?i:yes|no|y|n|on|off|t|f)": "a truth value that is not true or false",
 }
 """What a text may be that is no plain number, by what it looks like."""
+Check = Callable[[str, Sequence[str]], None]
+"""What refuses names of columns: of a source, these names."""
 PLAIN = "export it as plain numbers (1234.5), or read it with pandas and use Dataset.from_table"
 
 
@@ -113,12 +115,64 @@ def _said(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path} cannot be read as a table ({brief(error)}); export it again") from error
 
 
+def load_observations(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """Return the observations of a table that holds nothing else of a step: what a process shows, without an agent.
+
+    That is a CSV or Parquet file without `reward` and without any `action_…`. Of it all rows count, in order; all
+    columns but `observation_…` are ignored.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Columns `(N,)` by their names; None for a table of whole steps, which :func:`load` takes.
+
+    Raises:
+        DatasetError: As :func:`load`.
+    """
+    is_parquet = kinds.kind_of(path) == "parquet"
+    try:
+        with _said(path):
+            names = _parquet_names(path) if is_parquet else _csv_names(path)
+            if "reward" in names or _of(names, "action"):
+                return None
+            with (_parquet if is_parquet else _csv)(path, _check_observations) as (names, columns):
+                return {
+                    name: _numbers(str(path), name, _array(path, name, columns(name)))
+                    for name in _of(names, "observation")
+                }
+    except ImportError:
+        raise DatasetError(f"{path} needs pandas and pyarrow, which are not installed; {INSTALL}") from None
+
+
+def _csv_names(path: Path) -> list[str]:
+    with kinds.plain_text(path) as plain:
+        return _header(path, plain)
+
+
+def _parquet_names(path: Path) -> list[str]:
+    from pyarrow import parquet
+
+    return list(parquet.read_schema(path).names)
+
+
+def _check_observations(source: str, names: Sequence[str]) -> None:
+    """Refuse a table without observations, and names that only look like theirs."""
+    for name in names:
+        _check_spelling(source, name, set(names))
+    if not _of(names, "observation"):
+        listed = quoted(", ".join(names[:100]))[1:-1]
+        raise DatasetError(f"{source} has no column 'observation_0'; its columns are {listed}")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DatasetError(f"{source} has two columns {quoted(twice[0])}; rename one of them")
+
+
 @contextlib.contextmanager
-def _csv(path: Path) -> Iterator[tuple[list[str], Any]]:
+def _csv(path: Path, check: Check | None = None) -> Iterator[tuple[list[str], Any]]:
     """Give the names of the columns, and what returns the column of a name."""
     with kinds.plain_text(path) as plain:
         names = _header(path, plain)
-        _check_names(str(path), names)
+        (check or _check_names)(str(path), names)
         table = _parsed(path, plain, names, {})
         if _holds_hexadecimal(plain):  # which Arrow reads as whole numbers
             whole = {field.name: "string" for field in table.schema if str(field.type) == "int64"}
@@ -162,13 +216,13 @@ def _holds_hexadecimal(plain: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[tuple[list[str], Any]]:
+def _parquet(path: Path, check: Check | None = None) -> Iterator[tuple[list[str], Any]]:
     """Give the names of the columns, and what returns the column of a name."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        _check_names(str(path), names)
+        (check or _check_names)(str(path), names)
         used = _used(names)
         declared, size = file.metadata.num_rows * 8 * max(1, len(used)), path.stat().st_size
         if declared > kinds.EXPANSION_ALLOWANCE + kinds.EXPANSION_LIMIT * size:

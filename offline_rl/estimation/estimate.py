@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from offline_rl.agent import Agent, load_agent
+from offline_rl.checks.ends import time_limit_as_end
+from offline_rl.checks.view import View
 from offline_rl.data import Dataset, load_dataset
 from offline_rl.data.names import FIELDS, key_of
 from offline_rl.data.packed import PackedRows
@@ -22,7 +24,7 @@ from offline_rl.estimation.fqe import FittedQ
 from offline_rl.estimation.log import FloatArray, Log, Policy
 from offline_rl.estimation.options import EstimateOptions
 from offline_rl.estimation.result import Comparison, CurvePoint, Importance, Interval, ValueEstimate, verdict_of
-from offline_rl.estimation.saved import Saved
+from offline_rl.estimation.saved import Saved, check_place
 from offline_rl.estimation.support import support
 from offline_rl.kernels.choice import Kernel, choose_kernel, use_defaults, use_kernel
 
@@ -47,6 +49,7 @@ def estimate(
     *,
     options: EstimateOptions | None = None,
     out: str | Path | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> ValueEstimate:
     """Estimate what an agent is worth from recorded episodes alone, without a simulator.
@@ -57,6 +60,7 @@ def estimate(
         options: The options; instead, they may be given one by one as keywords.
         out: Folder for the result and for the state of an estimate that was stopped, which goes on from there; None
             keeps nothing.
+        quiet: Log no progress.
         **settings: Fields of :class:`~offline_rl.estimation.options.EstimateOptions`, for instance ``discount=0.9``.
 
     Returns:
@@ -65,8 +69,10 @@ def estimate(
     Raises:
         AgentError: The agent cannot be estimated, or does not fit the data.
         DatasetError: The data cannot be loaded.
-        RunError: A file in ``out`` is damaged, or cannot be written.
+        RunError: ``out`` is no folder, a file in it is damaged, or none can be written.
     """
+    if out is not None:
+        check_place(Path(out))
     if options is not None and settings:
         raise AgentError(f"give {sorted(settings)[0]} within options, or no options object")
     options = options or _options(settings)
@@ -84,10 +90,10 @@ def estimate(
         while under_way.advance():
             if saved:
                 saved.keep(under_way.critics, under_way.curve)
-            if len(under_way.curve) % TOLD == 0:
+            if not quiet and len(under_way.curve) % TOLD == 0:
                 point = under_way.curve[-1]
                 logger.info("%s: %s of %s updates", agent, f"{point.update:,}", f"{options.updates:,}")
-        result = under_way.result(name=data.name, fingerprint=data.fingerprint, kernel=kernel)
+        result = under_way.result(data, kernel)
         if saved:
             saved.finish(result)
         return result
@@ -152,18 +158,25 @@ class Estimation:
         alone = len(self._log.lengths) == 1
         return Interval(float(members.mean()), None, None) if alone else Interval.of_members(members)
 
-    def result(self, *, name: str, fingerprint: str, kernel: Kernel) -> ValueEstimate:
-        """Return all that an estimate says."""
+    def result(self, data: Dataset, kernel: Kernel) -> ValueEstimate:
+        """Return all that an estimate says.
+
+        Args:
+            data: The recorded episodes as they were loaded.
+            kernel: What computed.
+        """
         found = self.comparisons()
         value, *more = found
         weights, why_not = self._importance()
         near = support(self._log, self._policy, self._options.seed)
-        flags = flags_of(self._log, list(zip(found, self.critics.passes, strict=True)), self.curve, weights, near)
+        values = list(zip(found, self.critics.passes, strict=True))
+        ends = next(time_limit_as_end(View(data)), None)
+        flags = flags_of(self._log, values, self.curve, weights, near, ends=ends)
         options = {**vars(self._options), "discount": self.discount, "kernel": kernel}
         return ValueEstimate(
             agent=repr(self._agent),
-            dataset=name,
-            fingerprint=fingerprint,
+            dataset=data.name,
+            fingerprint=data.fingerprint,
             episodes=len(self._log.lengths),
             rows=len(self._log.rows),
             value=value,

@@ -11,7 +11,9 @@ whole episodes, because rows of one episode depend on each other, and weigh the 
     V_k = Σ_e w_ke Q_k(s_e0, π(s_e0)) / Σ_e w_ke.
 
 The critics learn (Q - m) / σ, with m and σ the mean and the deviation of the recorded returns-to-go. The solution is
-the same, and what a critic begins with is the data's own mean.
+the same, and what a critic begins with is the data's own mean. They see each entry of an observation less its mean over
+the rows, divided by its standard deviation, whatever the agent sees: one that learned from raw units may have entries
+of very different size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,6 +79,7 @@ class FittedQ:
         self._center, self._scale = (
             self._tensor(np.repeat(values, options.members))[:, None] for values in zip(*units, strict=True)
         )
+        self._mean, self._spread = map(self._tensor, log.moments)
         columns = log.columns
         sizes = columns.observation.shape[1], columns.action.shape[1]
         self.critic = Critic(*sizes, options.hidden_dims, count).to(self._device)
@@ -110,21 +113,21 @@ class FittedQ:
             action = self._next_action.index_select(0, index)
         target = self.target_of(batch.reward, batch.terminated, batch.next_observation, action)
         weight = self._weights.index_select(1, self._episode.index_select(0, index))
-        error = self.critic(batch.observation, batch.action) - target
+        error = self.critic(self._seen(batch.observation), batch.action) - target
         self._group.step(self._group.gradients((weight * error.square()).mean(1).sum()))
         self._target.track(self._rate)
 
     @torch.no_grad()
     def target_of(self, reward: Tensor, terminated: Tensor, next_observation: Tensor, action: Tensor) -> Tensor:
         """Return what each critic's output should be, ``(count, B)``."""
-        later: Tensor = self._center + self._scale * self._target.network(next_observation, action)
+        later: Tensor = self._center + self._scale * self._target.network(self._seen(next_observation), action)
         target: Tensor = (reward + self._discount * (1 - terminated) * later - self._center) / self._scale
         return target
 
     @torch.no_grad()
     def q(self, observation: Tensor, action: Tensor) -> FloatArray:
-        """Return each critic's Q ``(count, N)`` of normalised observations and actions, in units of reward."""
-        parts = [self.critic(observation[part], action[part]) for part in blocks(len(observation))]
+        """Return each critic's Q ``(count, N)`` of the agent's observations and actions, in units of reward."""
+        parts = [self.critic(self._seen(observation[part]), action[part]) for part in blocks(len(observation))]
         return (self._center + self._scale * torch.cat(parts, 1)).cpu().double().numpy()
 
     def state_values(self, observation: Tensor) -> FloatArray:
@@ -153,6 +156,10 @@ class FittedQ:
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
         self.update = update
+
+    def _seen(self, observation: Tensor) -> Tensor:
+        """Return what critics see ``(N, O)`` of observations as the agent sees them."""
+        return (observation - self._mean) / self._spread
 
     def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self._device)

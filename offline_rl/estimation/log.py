@@ -11,6 +11,7 @@ from torch import Tensor
 
 from offline_rl.agent import Agent, SequenceAgent
 from offline_rl.data.packed import Columns, PackedRows
+from offline_rl.data.preprocessing import ROUNDING
 from offline_rl.draws import Stream
 from offline_rl.errors import AgentError, DivergedError
 
@@ -53,6 +54,13 @@ class Log:
     def step(self) -> NDArray[np.int64]:
         """The place of each row in its episode, ``(N,)``, counted from 0."""
         return np.arange(len(self.rows)) - np.repeat(self.starts, self.lengths)
+
+    @cached_property
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of each entry of the rows' observations, ``(O,)``; 1 where nothing varies."""
+        found = [_moments(column.cpu().double().numpy()) for column in self.columns.observation.T]
+        mean, spread = np.array(found).T
+        return mean, spread
 
     @cached_property
     def reward(self) -> FloatArray:
@@ -151,3 +159,8 @@ def blocks(count: int) -> Iterator[slice]:
     """Yield the parts of so many rows."""
     for first in range(0, count, BLOCK):
         yield slice(first, min(first + BLOCK, count))
+
+
+def _moments(column: FloatArray) -> tuple[float, float]:
+    mean, spread = float(column.mean()), float(column.std())
+    return mean, spread if spread > ROUNDING * float(np.abs(column).max()) else 1.0

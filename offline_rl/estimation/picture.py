@@ -1,10 +1,18 @@
 """The learning curves of estimates, as a picture."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from offline_rl.analysis.figures import COLOURS, save_with_legend
 from offline_rl.estimation.result import ValueEstimate
+
+
+def picture_of(found: Mapping[str, ValueEstimate]) -> str:
+    """Return the name of the picture of some estimates: others, such as those with other options, have another one."""
+    content = json.dumps([[name, result.to_json()] for name, result in found.items()], sort_keys=True)
+    return f"curve-{hashlib.sha256(content.encode()).hexdigest()[:12]}.png"
 
 
 def draw_estimates(found: Mapping[str, ValueEstimate], path: Path) -> None:

@@ -14,10 +14,10 @@ from offline_rl.analysis.statistics import student_t
 LEVEL = 0.9
 """Probability with which an interval is meant to cover the true value."""
 
-NOT_KNOWN = frozenset({"diverged", "endless", "updates", "moving", "disagree", "alone"})
+NOT_KNOWN = frozenset({"diverged", "endless", "updates", "moving", "disagree", "alone", "ends"})
 """Kinds of flags that make a value not known."""
 
-Verdict = Literal["estimate", "extrapolation", "not known"]
+Verdict = Literal["estimate", "too few episodes", "extrapolation", "not known"]
 """Whether a value may be believed; see :class:`ValueEstimate`."""
 
 
@@ -166,8 +166,8 @@ class Flag:
     """A reason to doubt an estimate.
 
     Attributes:
-        kind: ``diverged``, ``endless``, ``updates``, ``moving``, ``disagree``, ``alone``, ``support``,
-            ``undiscounted``, ``ends``, ``cut``, ``episodes`` or ``weights``.
+        kind: ``diverged``, ``endless``, ``updates``, ``moving``, ``disagree``, ``alone``, ``ends``, ``support``,
+            ``undiscounted``, ``limit``, ``cut``, ``episodes`` or ``weights``.
         text: A sentence that says what was found.
     """
 
@@ -191,9 +191,10 @@ class ValueEstimate:
         no_importance: Why there are none; empty if there are.
         support: How far the agent leaves the data.
         curve: The value after each part of the training.
-        verdict: "estimate" if no check speaks against the value; "extrapolation" if the agent leaves the data; "not
-            known" if critics diverged or still move, if estimators disagree by more than their intervals, if γ is 1
-            where episodes are cut, or if there is one episode only.
+        verdict: "estimate" if no check speaks against the value; "too few episodes" if there are so few that intervals
+            are too narrow; "extrapolation" if the agent leaves the data; "not known" if critics diverged or still move,
+            if estimators disagree by more than their intervals, if γ is 1 where episodes are cut, if time limits seem
+            to be marked as ends, or if there is one episode only.
         flags: All that speaks against it, and what to know besides.
         options: The options by name, and the computing kernel.
     """
@@ -235,11 +236,13 @@ class ValueEstimate:
 
 
 def verdict_of(flags: Sequence[Flag]) -> Verdict:
-    """Return whether a value may be believed."""
+    """Return whether a value may be believed: the gravest of what speaks against it."""
     kinds = {flag.kind for flag in flags}
     if kinds & NOT_KNOWN:
         return "not known"
-    return "extrapolation" if "support" in kinds else "estimate"
+    if "support" in kinds:
+        return "extrapolation"
+    return "too few episodes" if "episodes" in kinds else "estimate"
 
 
 def _interval(values: Mapping[str, Any]) -> Interval:

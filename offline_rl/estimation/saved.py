@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from offline_rl.files import read_record, sealed, write_bytes, write_json, writi
 
 FORMAT = 2
 """Of the result's file; the first that carries a checksum, as in a run's records."""
+METHOD = 2
+"""Of the computation: what another one has left is not continued. Since 2 critics see standardised observations."""
 MAKE_ROOM = "what was saved is intact; make room, then give the same command again"
 POINT = {"update": Least(int, 1), "mean": (float, None), "low": (float, None), "high": (float, None)}
 SHAPE = {"identity": str, "checksum": str, "update": Least(int, 1), "curve": [POINT]}
@@ -45,6 +48,7 @@ class Saved:
         """Return the place for an estimate in a folder: other settings have another name."""
         description = {name: value for name, value in agent.description().items() if name != "provenance"}
         decides = [
+            METHOD,
             description,
             _checksum(agent.acting_weights()),
             data.fingerprint,
@@ -103,6 +107,19 @@ class Saved:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, sealed({"format": FORMAT, "estimate": result.to_json()}))
             self._state.unlink(missing_ok=True)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which nothing can be kept, before any work is done.
+
+    Raises:
+        RunError: It, or what it would lie in, is no folder or may not be written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise RunError(f"{there} is no folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{there} cannot be written; choose another --out")
 
 
 def _checksum(tensors: Mapping[str, Tensor], values: Any = None) -> str:

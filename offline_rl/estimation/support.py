@@ -45,7 +45,7 @@ def support(log: Log, policy: Policy, seed: int) -> Support:
     index = torch.from_numpy(rows).to(log.rows.device)
     states = log.columns.observation.index_select(0, index)
     acted = policy.act_on_all(states, Stream(seed, "estimate/support/noise")).cpu().numpy()
-    agent, data, nearest = _distances(_standardised(observation), recorded, rows, others, acted)
+    agent, data, nearest = _distances(_standardised(observation, log), recorded, rows, others, acted)
     threshold = float(np.quantile(data, QUANTILE))
     # Of distances that are all but equal, as where one action was recorded, rounding is no difference.
     left = agent > threshold + 1e-6
@@ -112,11 +112,10 @@ def _nearest_states(pool: FloatRows, states: FloatRows, count: int) -> IntArray:
     return nearest_states(torch.from_numpy(pool), torch.from_numpy(states), count).numpy()
 
 
-def _standardised(observation: FloatRows) -> FloatRows:
+def _standardised(observation: FloatRows, log: Log) -> FloatRows:
     """Return observations ``(N, O)`` in deviations of their own: an agent may have learned from raw units."""
-    spread = observation.std(0, dtype=np.float64)
-    scaled = (observation - observation.mean(0, dtype=np.float64)) / np.where(spread > 0, spread, 1.0)
-    found: FloatRows = scaled.astype(np.float32)
+    mean, spread = log.moments
+    found: FloatRows = ((observation - mean) / spread).astype(np.float32)
     return found
 
 

@@ -164,7 +164,7 @@ class Plan:
             "task": self.task.name if self.task else None,
             # A name leads to D4RL's tasks alone; others are named in full.
             **({"recovered_task": self.task.to_json()} if self.task and not self.task.robot.d4rl else {}),
-            "dynamics": self.dynamics,
+            "dynamics": self.dynamics if self.task else None,
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint,
             "versions": versions(),

@@ -10,11 +10,14 @@ import onnxruntime
 import pytest
 import torch
 from helpers.agents import agent_of
+from helpers.datasets import episodic_dataset
 
 import offline_rl as orl
 from offline_rl.agent import SequenceAgent, algorithms, export, find_algorithm
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.kernels import native
+from offline_rl.training.options import TrainOptions
+from offline_rl.training.plan import Plan
 
 PREPROCESSING = Preprocessing(
     observation_mean=np.array([1, 2, 3], np.float32),
@@ -161,6 +164,22 @@ def test_files_say_what_their_entries_are_called(tmp_path):
     torch.export.load(tmp_path / "policy.pt2", extra_files=extra)
     told = json.loads(extra["metadata.json"])
     assert json.loads(told["observation_names"]) == ["temp", "flow", "level"]
+
+
+def test_a_file_of_an_agent_without_a_task_names_no_dynamics():
+    """Also one of an older version, which kept "d4rl" where there was no task."""
+    kind = find_algorithm("bc")
+    agent = kind(kind.config_class(hidden_dims=[8]), 3, 2, preprocessing=PREPROCESSING)
+    for task, dynamics, expected in ((None, "d4rl", "null"), (None, None, "null"), ("hopper", "plain", "plain")):
+        agent.provenance = {"task": task, "dynamics": dynamics}
+        assert export._metadata(agent, True)["dynamics"] == expected
+
+
+def test_a_plan_without_a_task_names_no_dynamics():
+    data = episodic_dataset([5, 5])
+    plan = Plan.make("bc", data, TrainOptions(eval_every=0, final_episodes=0), {})
+    assert plan.provenance()["task"] is None
+    assert plan.provenance()["dynamics"] is None
 
 
 def test_a_file_without_names_says_nothing_of_them(td3_bc):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas
 import pytest
 from checks.worlds import dataset, kept, roll
 from helpers.agents import as_format_1
@@ -199,3 +200,30 @@ def test_a_damaged_summary_is_refused(damage):
 def test_rows_that_do_not_fit_are_refused(rows):
     with pytest.raises(AgentError, match="new_rows"):
         orl.drift(agent(), rows)
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_a_table_of_observations_alone_is_compared_row_by_row(tmp_path, ending):
+    """In the agent's order; all rows count, also the last ones, and what else is there does not."""
+    known, rows = agent(), new(0)
+    names = [f"observation_{place}" for place in (2, 0, 3, 1)]
+    table = pandas.DataFrame(rows[:, [2, 0, 3, 1]], columns=names).assign(hour=range(len(rows)))
+    write = table.to_parquet if ending == "parquet" else table.to_csv
+    write(tmp_path / f"now.{ending}", index=False)
+    found = orl.drift(known, tmp_path / f"now.{ending}")
+    assert found == orl.drift(known, rows)
+    assert found.rows == len(rows)
+
+
+def test_a_table_with_rewards_or_actions_is_a_dataset_with_all_that_belongs_to_it(tmp_path):
+    table = pandas.DataFrame(new(0), columns=[f"observation_{place}" for place in range(4)])
+    for more, said in (("action_0", "no column 'reward'"), ("reward", "no column 'action_0'")):
+        table.assign(**{more: 0.0}).to_csv(tmp_path / "part.csv", index=False)
+        with pytest.raises(orl.DatasetError, match=said):
+            orl.drift(agent(), tmp_path / "part.csv")
+    table.rename(columns={"observation_1": "observatoin_1"}).to_csv(tmp_path / "part.csv", index=False)
+    with pytest.raises(orl.DatasetError, match="observatoin_1"):
+        orl.drift(agent(), tmp_path / "part.csv")
+    table.drop(columns="observation_1").to_csv(tmp_path / "part.csv", index=False)
+    with pytest.raises(AgentError, match="observation_1"):
+        orl.drift(agent(), tmp_path / "part.csv")

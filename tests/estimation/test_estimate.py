@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import offline_rl as orl
-from offline_rl.cli.estimate import kept_estimates
+from offline_rl.cli.estimate import kept_estimates, next_command
 from offline_rl.cli.main import main
 from offline_rl.data.packed import PackedRows
 from offline_rl.errors import AgentError, RunError
 from offline_rl.estimation import EstimateOptions, importance
-from offline_rl.estimation.flags import _disagree, possible_values
+from offline_rl.estimation.flags import FEW_EPISODES, _disagree, possible_values
 from offline_rl.estimation.log import Log
-from offline_rl.estimation.result import Comparison, Importance, Interval, ValueEstimate
+from offline_rl.estimation.result import Comparison, Flag, Importance, Interval, ValueEstimate, verdict_of
 from offline_rl.estimation.saved import Saved, read_result, results_in
 from tests.helpers.agents import agent_of as algorithm_of
 from tests.helpers.datasets import episodic_dataset
@@ -70,16 +70,31 @@ def test_an_agent_without_support_is_an_extrapolation(name):
 
 @pytest.mark.parametrize(("name", "limit"), [("ring", 15), ("chain", 8), ("hazard", 4)])
 def test_time_limits_marked_as_ends_are_flagged(name, limit):
-    """Broken by trusting terminal states that all come at the same step."""
+    """A value that is computed from wrong ends is wrong, however certain it looks."""
     problem = dataclasses.replace(PROBLEMS[name](), limit=limit)
     columns = problem.collect(40, 0)
     wrong = problem.dataset(
         40, 0, terminated=columns["terminated"] | columns["truncated"], truncated=columns["truncated"] & False
     )
     agent = agent_of(wrong, problem.behavior)
-    assert "ends" in kinds(orl.estimate(agent, wrong, **QUICK))
+    found = orl.estimate(agent, wrong, **QUICK)
+    assert "ends" in kinds(found)
+    assert found.verdict == "not known"
     right = problem.dataset(40, 0)
     assert "ends" not in kinds(orl.estimate(agent, right, **QUICK))
+
+
+def test_ends_after_a_fixed_number_of_steps_that_the_state_shows_are_a_remark():
+    """They may be the task's own; where others are marked as cut at the same step, nothing is in doubt."""
+    always = dataclasses.replace(chain(), behavior=np.full(4, 3.0))
+    data = always.dataset(40, 0)
+    assert set(data.episode_lengths) == {4}
+    found = orl.estimate(agent_of(data, always.behavior), data, **QUICK)
+    assert "limit" in kinds(found)
+    assert "ends" not in kinds(found)
+    told = dataclasses.replace(chain(), limit=4).dataset(200, 0)
+    assert told.terminated.sum() >= 8
+    assert not {"limit", "ends"} & kinds(orl.estimate(agent_of(told, always.behavior), told, **QUICK))
 
 
 def test_what_time_limits_cut_off_is_said():
@@ -111,6 +126,17 @@ def test_a_value_that_nobody_can_know_is_called_so():
         assert result.verdict == "not known"
     assert (one.value.agent.low, one.value.difference.low, one.curve[-1].low) == (None, None, None)
     assert ValueEstimate.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_too_few_episodes_are_a_verdict():
+    """Their value is not wrong, but its interval is too narrow; leaving the data is graver."""
+    few, many = (Flag(kind, "") for kind in ("episodes", "cut"))
+    assert verdict_of([few, many]) == "too few episodes"
+    assert verdict_of([few, Flag("support", "")]) == "extrapolation"
+    assert verdict_of([few, Flag("ends", "")]) == "not known"
+    for count, said in ((FEW_EPISODES - 1, True), (FEW_EPISODES, False)):
+        data = hazard().dataset(count, 0)
+        assert ("episodes" in kinds(orl.estimate(agent_of(data, hazard().behavior), data, **QUICK))) == said
 
 
 def test_the_undiscounted_value_is_judged_by_itself():
@@ -244,8 +270,42 @@ def test_the_command_prints_a_row_for_each_agent_and_keeps_the_results(tmp_path,
     assert text.count("seed 0") == text.count("seed 1")
     assert "the data's own policy" in text
     assert len(results_in(tmp_path / "run" / "estimates")) == 2
-    assert (tmp_path / "run" / "estimates" / "curve.png").stat().st_size > 1000
+    (picture,) = (tmp_path / "run" / "estimates").glob("curve-*.png")
+    assert picture.stat().st_size > 1000
+    assert text.endswith("next  offline-rl datasets mine.hdf5 --check\n")
+    assert main(["estimate", "run", "--dataset", "mine.hdf5", *quick, "--seed", "7"]) == 0
+    assert len([*picture.parent.glob("curve-*.png")]) == 2  # other options overwrite nothing
+    assert picture.exists()
+    capsys.readouterr()
     assert kept_estimates(["run"]).count("verdict") == 1
     assert main(["estimate", "run/agents/seed-1", "--dataset", "mine.hdf5", "--json", *quick]) == 0
     (one,) = json.loads(capsys.readouterr().out)
     assert one["value"]["discount"] == 0.9
+
+
+def test_the_next_command_exports_the_first_agent_that_can_be_believed():
+    data = hazard().dataset(40, 0)
+    one = orl.estimate(agent_of(data, hazard().behavior), data, **QUICK)
+    good, bad = (dataclasses.replace(one, verdict=verdict) for verdict in ("estimate", "extrapolation"))
+    assert next_command("a run", "d.csv", [3, 4], [bad, good]) == "offline-rl export 'a run' --seed 4 --out policy.onnx"
+    assert next_command("agent", "d.csv", [], [good]) == "offline-rl export agent --out policy.onnx"
+    assert next_command("agent", "d.csv", [], [bad]) == "offline-rl datasets d.csv --check"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    quick = ["--dataset", "no such data.csv", "--out", str(tmp_path / "taken" / "deeper")]
+    assert main(["estimate", "no such agent", *quick]) == 2
+    assert "taken is no folder; choose another --out" in capsys.readouterr().err
+    with pytest.raises(RunError, match="taken is no folder"):
+        orl.estimate("no such agent", "no such data", out=tmp_path / "taken")
+
+
+def test_a_quiet_estimate_logs_nothing(caplog):
+    data = hazard().dataset(30, 0)
+    agent = agent_of(data, hazard().behavior)
+    with caplog.at_level("INFO", "offline_rl"):
+        orl.estimate(agent, data, **QUICK, quiet=True)
+        assert not caplog.records
+        orl.estimate(agent, data, **QUICK)
+        assert caplog.records

@@ -64,7 +64,9 @@ def test_an_update_is_the_formulas_in_float64():
     mean = np.array([0.3, 0.1, 0.2, 0.4])
     seen, action = data.observations[rows].astype(float), data.actions[rows] / 4.0
     later = data.next_observations[rows].astype(float)
-    x, x_later = np.hstack([seen, action]), np.hstack([later, (later @ mean)[:, None] / 4])
+    center, spread = data.observations.astype(float).mean(0), data.observations.astype(float).std(0)
+    x = np.hstack([(seen - center) / spread, action])
+    x_later = np.hstack([(later - center) / spread, (later @ mean)[:, None] / 4])
     episode = np.searchsorted(data.episode_bounds, rows, side="right") - 1
     rate = 0.01 / 2 * (1 + np.cos(0.0))
     for member, start in enumerate(starts):
@@ -129,7 +131,7 @@ def test_what_ends_counts_nothing_beyond_and_what_is_cut_goes_on():
     for ends, expected in ((every & False, 10.0), (np.ones(n, bool), 1.0)):
         data = Dataset.from_arrays(**columns, terminated=ends, truncated=every & ~ends)
         agent = agent_of(data, [0.0])
-        settings = {"updates": 600, "hidden_dims": [], "members": 2, "learning_rate": 0.05, "batch_size": 32}
+        settings = {"updates": 1200, "hidden_dims": [], "members": 2, "learning_rate": 0.05, "batch_size": 32}
         (value, *_) = finished(data, agent, discount=0.9, target_rate=0.2, **settings).comparisons()
         assert value.agent.mean == pytest.approx(expected, rel=0.01)
 
@@ -207,6 +209,40 @@ def test_ninety_percent_intervals_of_exact_members_cover_in_85_to_95_percent_of_
     value, difference = covered(200, 100, value_of)
     assert 170 <= value <= 190
     assert 170 <= difference <= 190
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("episodes", "least", "most"), [(5, 0.65, 0.82), (10, 0.75, 0.87), (20, 0.82, 0.95)])
+def test_intervals_of_few_episodes_cover_less_than_they_say(episodes, least, most):
+    """Hence the least number of episodes; with other bootstrap samples for each of 200 datasets."""
+    problem, mean = dataclasses.replace(additive(), limit=200), np.array([0.4, 0.5])
+    truth = problem.value(mean, 0.0)[0]
+    held = []
+    for seed in range(200):
+        data = problem.dataset(episodes, seed)
+        weights = log_of(data, agent_of(data, mean)).bootstrap(8, seed)
+        value = Interval.of_members(by_least_squares(data, mean, 0.9, weights))
+        held.append(value.low <= truth <= value.high)
+    assert least <= np.mean(held) <= most
+
+
+def test_critics_see_standardised_observations_whatever_the_units():
+    """Broken by critics that see what the agent sees: then a unit decides what they learn."""
+    data = chain().dataset(20, 0)
+    agent = agent_of(data, [0.1] * 4)
+    scaled = dataclasses.replace(
+        data,
+        observations=data.observations * np.float32(1024) + np.float32(512),
+        next_observations=data.next_observations * np.float32(1024) + np.float32(512),
+    )
+    other = agent_of(scaled, [0.1] * 4)
+    # The same actions, whatever the units.
+    other.policy = lambda observation: agent.policy((observation - 512) / 1024)
+    options = EstimateOptions(members=2, hidden_dims=[8], updates=5, batch_size=16)
+    one, two = (FittedQ(log_of(d, a), Policy(a), [0.9], options) for d, a in ((data, agent), (scaled, other)))
+    for fitted in (one, two):
+        fitted.run(5)
+    assert two.values() == pytest.approx(one.values(), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from helpers.settings import TINY
 
@@ -42,3 +45,19 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(monkeypatch, tmp_
     ):
         orl.train("bc", "hopper-demo", steps=10, out=str(tmp_path / "run"), **TINY)
     assert not (tmp_path / "run").exists()
+
+
+def test_sizes_are_known_without_a_compiler():
+    """Joining tensors without numbers by torch.cat, or copying one by zeros_like, loads parts of PyTorch's compiler."""
+    code = (
+        "import sys\nfrom offline_rl.agent import algorithms, describe, find_algorithm, new_agent\n"
+        "from offline_rl.data.preprocessing import Preprocessing\n"
+        "for name in ('bc', 'td3_bc', 'doc', 'famo2o', 'parl', 'iql'):\n"
+        "    kind = find_algorithm(name)\n"
+        "    sizes = {'observation_size': 3, 'action_size': 2, 'seed': 0, 'steps': 10, 'online_steps': 0}\n"
+        "    own = {'preprocessing': Preprocessing.identity(3, 2), 'provenance': {}}\n"
+        "    new_agent(describe(kind, kind.config_class(), **sizes, **own), 'meta')\n"
+        "print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

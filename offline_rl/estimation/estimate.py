@@ -23,7 +23,15 @@ from offline_rl.estimation.flags import flags_of
 from offline_rl.estimation.fqe import FittedQ
 from offline_rl.estimation.log import FloatArray, Log, Policy
 from offline_rl.estimation.options import EstimateOptions
-from offline_rl.estimation.result import Comparison, CurvePoint, Importance, Interval, ValueEstimate, verdict_of
+from offline_rl.estimation.result import (
+    Comparison,
+    CurvePoint,
+    Importance,
+    Interval,
+    ValueEstimate,
+    verdict_of,
+    widened,
+)
 from offline_rl.estimation.saved import Saved, check_place
 from offline_rl.estimation.support import support
 from offline_rl.kernels.choice import Kernel, choose_kernel, use_defaults, use_kernel
@@ -154,9 +162,7 @@ class Estimation:
         return found
 
     def _interval(self, members: FloatArray) -> Interval:
-        """Return the interval of the critics' values; without ends for one episode, which nothing can resample."""
-        alone = len(self._log.lengths) == 1
-        return Interval(float(members.mean()), None, None) if alone else Interval.of_members(members)
+        return Interval.of_members(members, len(self._log.lengths))
 
     def result(self, data: Dataset, kernel: Kernel) -> ValueEstimate:
         """Return all that an estimate says.
@@ -215,7 +221,7 @@ class Estimation:
         samples = importance.bootstrap_weights(REPLICATES, len(log.lengths), self._options.seed)
         found = importance.weighted(steps, self.discount, samples)
         direct, robust = (
-            Interval.around(float(values[0]), NORMAL * float(values[1:].std(ddof=1)))
+            Interval.around(float(values[0]), NORMAL * widened(float(values[1:].std(ddof=1)), len(log.lengths)))
             for values in (found.per_decision, found.doubly_robust)
         )
         return Importance(direct, robust, float(found.effective_episodes[0]), len(log.lengths)), ""

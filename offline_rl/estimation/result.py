@@ -21,6 +21,15 @@ Verdict = Literal["estimate", "too few episodes", "extrapolation", "not known"]
 """Whether a value may be believed; see :class:`ValueEstimate`."""
 
 
+def widened(spread: float, episodes: int) -> float:
+    """Return the standard error of a mean over n episodes, from the spread of its Bayesian bootstrap replicates.
+
+    With weights from Exp(1), replicates of a mean have the variance s² (n - 1) / (n (n + 1)), where s² / n is wanted.
+    One episode shows no spread, so that nothing bounds the error.
+    """
+    return spread * math.sqrt((episodes + 1) / (episodes - 1)) if episodes > 1 else math.inf
+
+
 @dataclass(frozen=True)
 class Interval:
     """A value with a two-sided 90 % interval.
@@ -36,14 +45,14 @@ class Interval:
     high: float | None
 
     @classmethod
-    def of_members(cls, values: NDArray[np.float64]) -> "Interval":
-        """Return the interval of bootstrap replicates ``(K,)``.
+    def of_members(cls, values: NDArray[np.float64], episodes: int) -> "Interval":
+        """Return the interval of Bayesian bootstrap replicates ``(K,)``, without ends if they are of one episode.
 
         If replicates are normal around the estimate with the estimate's own variance σ², their mean has the error
         variance σ² (1 + 1/K), and their sample variance estimates σ²; hence Student's t with K - 1 degrees of freedom.
         """
         count = len(values)
-        mean, spread = float(values.mean()), float(values.std(ddof=1))
+        mean, spread = float(values.mean()), widened(float(values.std(ddof=1)), episodes)
         half = student_t(count - 1, LEVEL) * spread * math.sqrt(1 + 1 / count)
         return cls.around(mean, half)
 

@@ -21,8 +21,9 @@ from offline_rl.files import read_record, sealed, write_bytes, write_json, writi
 
 FORMAT = 2
 """Of the result's file; the first that carries a checksum, as in a run's records."""
-METHOD = 2
-"""Of the computation: what another one has left is not continued. Since 2 critics see standardised observations."""
+METHOD = 3
+"""Of the computation: what another one has left is not continued. Since 2 critics see standardised observations,
+since 3 intervals are widened for few episodes."""
 MAKE_ROOM = "what was saved is intact; make room, then give the same command again"
 POINT = {"update": Least(int, 1), "mean": (float, None), "low": (float, None), "high": (float, None)}
 SHAPE = {"identity": str, "checksum": str, "update": Least(int, 1), "curve": [POINT]}

@@ -12,7 +12,7 @@ from offline_rl.estimation.estimate import Estimation
 from offline_rl.estimation.fqe import FittedQ, target_rate
 from offline_rl.estimation.log import Log, Policy
 from offline_rl.estimation.options import EstimateOptions
-from offline_rl.estimation.result import Interval
+from offline_rl.estimation.result import Interval, widened
 from tests.helpers.logged import BOUND, PROBLEMS, additive, agent_of, chain
 
 
@@ -112,10 +112,19 @@ def test_a_stopped_estimate_goes_on_to_the_same_bytes():
 
 def test_the_interval_of_members_is_that_of_students_t():
     """Broken by another quantile, or without the 1 / K for the mean of replicates."""
-    interval = Interval.of_members(np.array([1.0, 2.0, 3.0]))
+    interval = Interval.of_members(np.array([1.0, 2.0, 3.0]), 9)
     assert interval.mean == 2
-    assert interval.half_width == pytest.approx(2.919986 * np.sqrt(4 / 3), rel=1e-5)
+    assert interval.half_width == pytest.approx(2.919986 * np.sqrt(4 / 3) * np.sqrt(10 / 8), rel=1e-5)
+    assert Interval.of_members(np.array([1.0, 2.0, 3.0]), 1) == Interval(2.0, None, None)
     assert Interval.of_sample(np.array([1.0])) == Interval(1.0, None, None)
+
+
+def test_replicates_of_a_mean_are_widened_to_its_standard_error():
+    """Broken by the factor of the ordinary bootstrap, √(n / (n - 1)), or by none."""
+    values = np.array([0.0, 1.0, 2.0, 7.0])
+    weights = np.random.default_rng(0).standard_exponential((400_000, 4))
+    spread = (weights @ values / weights.sum(1)).std()
+    assert widened(float(spread), 4) == pytest.approx(values.std(ddof=1) / 2, rel=0.005)
 
 
 def test_what_ends_counts_nothing_beyond_and_what_is_cut_goes_on():
@@ -178,14 +187,17 @@ def test_linear_critics_come_to_the_least_squares_solution():
 
 
 def covered(datasets, episodes, value_of):
-    """Count the simulated datasets whose intervals hold the agent's true value, and those for the true difference."""
+    """Count the simulated datasets whose intervals hold the agent's true value, and those for the true difference.
+
+    Each has bootstrap samples of its own: with the same ones, an unlucky draw would be counted two hundred times.
+    """
     problem, mean = dataclasses.replace(additive(), limit=200), np.array([0.4, 0.5])
     truth = problem.value(mean, 0.0)[0]
     difference = truth - problem.value(problem.behavior, problem.std)[0]
     held = []
     for seed in range(datasets):
         data = problem.dataset(episodes, seed)
-        value = value_of(data, agent_of(data, mean), mean)
+        value = value_of(data, agent_of(data, mean), mean, seed)
         held.append(
             [
                 value.agent.low <= truth <= value.agent.high,
@@ -198,9 +210,9 @@ def covered(datasets, episodes, value_of):
 @pytest.mark.slow
 def test_ninety_percent_intervals_of_exact_members_cover_in_85_to_95_percent_of_datasets(monkeypatch):
     """With the solution that critics come to, as shown above, in the place of their training."""
-    options = EstimateOptions(hidden_dims=[], members=8, discount=0.9)
 
-    def value_of(data, agent, mean):
+    def value_of(data, agent, mean, seed):
+        options = EstimateOptions(hidden_dims=[], members=8, discount=0.9, seed=seed)
         estimation = Estimation(log_of(data, agent), agent, options, undiscounted=False)
         exact = by_least_squares(data, mean, 0.9, estimation.critics.bootstrap)
         monkeypatch.setattr(FittedQ, "values", lambda self: exact[None])
@@ -212,7 +224,7 @@ def test_ninety_percent_intervals_of_exact_members_cover_in_85_to_95_percent_of_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("episodes", "least", "most"), [(5, 0.65, 0.82), (10, 0.75, 0.87), (20, 0.82, 0.95)])
+@pytest.mark.parametrize(("episodes", "least", "most"), [(5, 0.74, 0.86), (10, 0.8, 0.9), (20, 0.8, 0.9)])
 def test_intervals_of_few_episodes_cover_less_than_they_say(episodes, least, most):
     """Hence the least number of episodes; with other bootstrap samples for each of 200 datasets."""
     problem, mean = dataclasses.replace(additive(), limit=200), np.array([0.4, 0.5])
@@ -221,7 +233,7 @@ def test_intervals_of_few_episodes_cover_less_than_they_say(episodes, least, mos
     for seed in range(200):
         data = problem.dataset(episodes, seed)
         weights = log_of(data, agent_of(data, mean)).bootstrap(8, seed)
-        value = Interval.of_members(by_least_squares(data, mean, 0.9, weights))
+        value = Interval.of_members(by_least_squares(data, mean, 0.9, weights), episodes)
         held.append(value.low <= truth <= value.high)
     assert least <= np.mean(held) <= most
 
@@ -248,14 +260,13 @@ def test_critics_see_standardised_observations_whatever_the_units():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ninety_percent_intervals_of_trained_members_cover_in_85_to_95_percent_of_datasets():
-    """The same, with critics in the course of a short training."""
-    options = EstimateOptions(
-        updates=120, hidden_dims=[], members=8, learning_rate=0.03, target_rate=0.5, batch_size=256, discount=0.9
-    )
+    """The same, with critics that were trained; after 120 updates they were still biased, and covered less."""
+    settings = {"updates": 300, "learning_rate": 0.03, "target_rate": 0.5, "batch_size": 256}
 
-    def value_of(data, agent, _):
+    def value_of(data, agent, _, seed):
+        options = EstimateOptions(hidden_dims=[], members=8, discount=0.9, seed=seed, **settings)
         estimation = Estimation(log_of(data, agent), agent, options, undiscounted=False)
-        estimation.critics.run(120)
+        estimation.critics.run(300)
         return estimation.comparisons()[0]
 
     value, difference = covered(200, 100, value_of)

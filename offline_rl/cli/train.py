@@ -1,7 +1,8 @@
 """``offline-rl train``, ``offline-rl finetune`` and ``offline-rl resume``."""
 
+import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offline_rl.arguments import (
     CommandLine,
@@ -16,9 +17,27 @@ from offline_rl.arguments import (
 from offline_rl.cli.summary import print_report
 from offline_rl.settings import Setting, table_of, types_of
 
+if TYPE_CHECKING:
+    from offline_rl.training.requests import Ahead
+
 
 def train_command(arguments: list[str]) -> int:
     """Train an agent for each seed; return the exit status."""
+    from offline_rl.training.requests import Ahead
+
+    if not arguments or arguments[0].startswith("-") or _starts_none(arguments):
+        return _train(arguments, None)
+    with contextlib.closing(Ahead()) as ahead:  # before PyTorch is loaded here, which takes as long as it does there
+        return _train(arguments, ahead)
+
+
+def _starts_none(arguments: list[str]) -> bool:
+    """Say whether a command line asks for help, for no worker, or for another kind of worker than the usual one."""
+    given = {word.partition("=")[0] for word in arguments}
+    return bool(given & {"-h", "--help", "--workers", "--threads"})
+
+
+def _train(arguments: list[str], ahead: "Ahead | None") -> int:
     from offline_rl.agent import algorithms
     from offline_rl.training.run import train
 
@@ -28,7 +47,7 @@ def train_command(arguments: list[str]) -> int:
         _show_train_help()
         return 0
     algorithm, options, overrides = train_settings(arguments)
-    return print_report(train(algorithm, options=options, **overrides))
+    return print_report(train(algorithm, options=options, ahead=ahead, **overrides))
 
 
 def _show_train_help() -> None:

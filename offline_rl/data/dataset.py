@@ -345,11 +345,16 @@ class Dataset:
         complete[-1] = ends[-1] and not last_episode_cut
         rows_used = np.diff(np.searchsorted(rows, bounds))
         used = rows_used > 0
+        whole = recording.owned and len(rows) == len(recording)
+        observations, actions, rewards = (
+            column if whole else column[rows]
+            for column in (recording.observations, recording.actions, recording.rewards)
+        )
         return cls(
             name=name,
-            observations=recording.observations[rows],
-            actions=recording.actions[rows],
-            rewards=recording.rewards[rows],
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
             next_observations=selection.next_observations,
             terminated=selection.terminated,
             truncated=selection.truncated,

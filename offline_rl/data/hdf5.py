@@ -115,7 +115,7 @@ def load(
     if task:
         metadata["task"] = task
     limit = _time_limit(metadata) or (TIME_LIMIT if limited else None)
-    recording = checked(str(path), fields, labels=LABELS, time_limit=limit, action_bounds=bounds)
+    recording = checked(str(path), fields, labels=LABELS, time_limit=limit, action_bounds=bounds, owned=True)
     if fields["truncated"] is None:
         _note_counted(recording, metadata, quiet=bool(task))
     return Dataset.assemble(

@@ -1,7 +1,9 @@
 """A dataset as training reads it: one packed matrix on the device, one gather for a batch."""
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple, TypeVar
+import json
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,11 @@ from offline_rl.data.dataset import Dataset
 from offline_rl.data.preprocessing import Preprocessing
 
 T = TypeVar("T")
+BLOCK = 65_536
+"""Rows that are laid out together."""
+ALIGNMENT = 8
+TYPES = {"<i8": "I64", "<f8": "F64", "|b1": "BOOL"}
+"""What safetensors calls the types of what is known of episodes."""
 
 
 class Columns(NamedTuple):
@@ -53,22 +60,42 @@ class PackedRows:
         self._shared: dict[Hashable, Any] = {}
         self._sizes = [observation_size, action_size, 1, 1, observation_size]
 
-    @staticmethod
-    def pack(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, np.ndarray]:
+    @classmethod
+    def pack(cls, dataset: Dataset, preprocessing: Preprocessing) -> dict[str, np.ndarray]:
         """Lay a dataset out for training."""
-        return {
-            "matrix": packed(
-                preprocessing,
-                observations=dataset.observations,
-                actions=dataset.actions,
-                rewards=dataset.rewards,
-                terminated=dataset.terminated,
-                next_observations=dataset.next_observations,
-            ),
-            "episode_bounds": dataset.episode_bounds.copy(),
-            "episode_returns": dataset.episode_returns.copy(),
-            "episode_complete": dataset.episode_complete.copy(),
-        }
+        matrix = np.empty((len(dataset), _width(dataset)), np.float32)
+        for place, block in _blocks(dataset, preprocessing):
+            matrix[place] = block
+        return {"matrix": matrix, **_episodes(dataset)}
+
+    @classmethod
+    def write(cls, dataset: Dataset, preprocessing: Preprocessing, file: IO[bytes]) -> None:
+        """Write what :meth:`pack` returns as safetensors, block by block, so that it never lies in memory as a whole.
+
+        Args:
+            dataset: The data.
+            preprocessing: What networks see of it.
+            file: Open for writing, at its beginning.
+        """
+        others = _episodes(dataset)
+        kinds = {"matrix": ("F32", (len(dataset), _width(dataset)), 4)}
+        kinds |= {name: (TYPES[array.dtype.str], array.shape, array.itemsize) for name, array in others.items()}
+        header, end = {}, 0
+        for name, (kind, shape, size) in kinds.items():
+            begin, end = end, end + size * math.prod(shape)
+            header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % ALIGNMENT)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, block in _blocks(dataset, preprocessing):
+            file.write(np.ascontiguousarray(block).data)
+        for array in others.values():
+            file.write(np.ascontiguousarray(array).data)
+
+    @staticmethod
+    def size_of(dataset: Dataset) -> int:
+        """Return about how many bytes the rows take."""
+        return 4 * len(dataset) * _width(dataset)
 
     @classmethod
     def of(cls, dataset: Dataset, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> "PackedRows":
@@ -137,6 +164,36 @@ class PackedRows:
         """Return the columns of packed rows."""
         observation, action, reward, terminated, next_observation = torch.split(rows, self._sizes, dim=1)
         return Columns(observation, action, reward[:, 0], terminated[:, 0], next_observation)
+
+
+def _width(dataset: Dataset) -> int:
+    return 2 * dataset.observation_size + dataset.action_size + 2
+
+
+def _episodes(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return what is known of the episodes; 8-byte numbers first, so that all of a file is aligned."""
+    return {
+        "episode_bounds": dataset.episode_bounds.copy(),
+        "episode_returns": dataset.episode_returns.copy(),
+        "episode_complete": dataset.episode_complete.copy(),
+    }
+
+
+def _blocks(dataset: Dataset, preprocessing: Preprocessing) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Yield the packed rows, some at a time, and where they belong."""
+    for begin in range(0, len(dataset), BLOCK):
+        place = slice(begin, begin + BLOCK)
+        yield (
+            place,
+            packed(
+                preprocessing,
+                observations=dataset.observations[place],
+                actions=dataset.actions[place],
+                rewards=dataset.rewards[place],
+                terminated=dataset.terminated[place],
+                next_observations=dataset.next_observations[place],
+            ),
+        )
 
 
 def packed(

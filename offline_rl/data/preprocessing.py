@@ -90,9 +90,7 @@ class Preprocessing:
             action_names=dataset.action_names,
         )
         if normalize:
-            observations = dataset.observations.astype(np.float64)
-            result.observation_mean[:] = observations.mean(0)
-            spread = observations.std(0)
+            result.observation_mean[:], spread = _moments(dataset.observations)
             by_d4rl = _is_d4rls(dataset) if d4rl is None else d4rl
             result.observation_std[:] = spread + 1e-3 if by_d4rl else _own_scale(dataset, spread)
             if not by_d4rl:
@@ -175,6 +173,15 @@ def _own_scale(dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.floa
             "single precision cannot compute; give it in a smaller unit"
         )
     return np.where(constant, np.maximum(1, ROUNDING * size), spread)
+
+
+def _moments(observations: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation ``(O,)`` in double precision, to the bit numpy's, with one copy for both."""
+    values = observations.astype(np.float64)
+    mean = values.mean(0)
+    values -= mean
+    np.multiply(values, values, out=values)
+    return mean, np.sqrt(values.sum(0) / len(values))
 
 
 def _check_distance(dataset: Dataset, fitted: Preprocessing) -> None:

@@ -39,6 +39,7 @@ class Recording:
         next_observations: `(N, O)`, or None where the source has none.
         counted_limit: The time limit with which `truncated` was counted, None where the source recorded it.
         ends: In words, what was made of rows of which none is marked as an end; None if one is.
+        owned: Whether nobody else has these arrays, so that a dataset of all rows may keep them instead of copies.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Recording:
     next_observations: FloatArray | None = None
     counted_limit: int | None = None
     ends: str | None = None
+    owned: bool = False
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -58,7 +60,7 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The K rows of a recording that a mode uses, as transitions, in arrays of their own.
+    """The K rows of a recording that a mode uses, as transitions, in arrays of their own or of an owned recording.
 
     Attributes:
         rows: `(K,)` row numbers, increasing.
@@ -80,6 +82,7 @@ def checked(
     labels: Mapping[str, str | Sequence[str]] | None = None,
     action_bounds: tuple[npt.ArrayLike, npt.ArrayLike] | None = (-1.0, 1.0),
     time_limit: int | None = None,
+    owned: bool = False,
 ) -> Recording:
     """Check arrays that somebody hands us by the rules of `offline_rl.data.rules`, and bring them into one form.
 
@@ -91,6 +94,7 @@ def checked(
         labels: The source's own words for these fields, for error messages; for matrices also one for each column.
         action_bounds: Lowest and highest action, one number or `(A,)` each; None for those in the data.
         time_limit: Without `truncated`, an episode that reaches this many steps counts as truncated.
+        owned: Whether nobody else has these arrays.
 
     Returns:
         The rows as float32 and bool arrays.
@@ -124,7 +128,7 @@ def checked(
         columns["truncated"] = time_limits(columns["terminated"], time_limit)
     rules.note_codes(words, actions)
     ends = rules.note_ends(words, columns["terminated"], columns["truncated"])
-    return Recording(source, **columns, action_bounds=bounds, counted_limit=counted_limit, ends=ends)
+    return Recording(source, **columns, action_bounds=bounds, counted_limit=counted_limit, ends=ends, owned=owned)
 
 
 def _column(words: Words, value: npt.ArrayLike, field: str) -> npt.NDArray[Any]:
@@ -241,7 +245,7 @@ def exact_rows(recording: Recording) -> Selection:
     truncated = recording.truncated & ~terminated
     rows = np.arange(len(recording))
     if recording.next_observations is not None:
-        following = recording.next_observations[rows]
+        following = recording.next_observations if recording.owned else recording.next_observations[rows]
     else:
         unseen = truncated.copy()
         unseen[-1] = not terminated[-1]

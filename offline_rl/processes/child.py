@@ -19,15 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connections
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.processes.interpreter import child_environment, python_module
 
+if TYPE_CHECKING:
+    from torch import Tensor  # whoever starts a child need not have loaded it
+
 Message = dict[str, Any]
-Tensors = Mapping[str, Tensor]
+Tensors: TypeAlias = "Mapping[str, Tensor]"
 C = TypeVar("C", bound="Child")
 
 
@@ -64,7 +65,7 @@ class Child:
         """Whether the process has not ended."""
         return self._process.poll() is None
 
-    def send(self, message: Message, tensors: Tensors | None = None, file: int | None = None) -> None:
+    def send(self, message: Message, tensors: "Tensors | None" = None, file: int | None = None) -> None:
         """Ask for something; each request is answered once, in order.
 
         Args:
@@ -80,7 +81,7 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             raise self._ended() from None
 
-    def receive(self) -> tuple[Message, dict[str, Tensor]]:
+    def receive(self) -> "tuple[Message, dict[str, Tensor]]":
         """Wait for the answer to the oldest open request.
 
         Raises:
@@ -115,7 +116,7 @@ def wait_for(children: Sequence[C], timeout: float) -> list[C]:
     return [child for child in children if child.connection in ready]
 
 
-def serve(answer: Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]]) -> None:
+def serve(answer: "Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]]") -> None:
     """Answer the parent's requests with ``answer`` until it goes away; call this from a child's ``main``."""
     # Slurm asks all processes of a job at once to stop; when to stop is for the parent, which needs its children then.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -158,7 +159,7 @@ def _send(connection: Connection, message: Message, tensors: Tensors) -> None:
     connection.send_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
-def _receive(connection: Connection) -> tuple[Message, dict[str, Tensor]]:
+def _receive(connection: Connection) -> "tuple[Message, dict[str, Tensor]]":
     from safetensors.torch import load
 
     message = json.loads(connection.recv_bytes())

@@ -8,7 +8,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from offline_rl.checks.check import check
 from offline_rl.kernels.choice import kernel_in_words
 from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Compute, Plan
@@ -16,9 +15,6 @@ from offline_rl.training.plan import Compute, Plan
 WIDTH, LABEL = 80, 11
 """Columns of a line, and of the label at its beginning."""
 MODES = {"eager": "eager updates", "compile": "compiled updates", "cudagraph": "updates as CUDA graphs"}
-
-_faults: dict[str, int] = {}
-"""Likely faults by the fingerprints of datasets: many runs of one process on the same data check it once."""
 
 
 def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, resumed: bool) -> list[str]:
@@ -36,7 +32,6 @@ def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, res
         ("algorithm", f"{plan.algorithm.name}, {_first_line(sys.modules[plan.algorithm.__module__])}"),
         ("objective", re.sub(r"\s*\([^()]*\bequations?\b[^()]*\)$", "", _first_line(plan.algorithm))),
         ("dataset", "; ".join([_dataset(plan), *remarks])),
-        ("check", _check(plan) if len(plan.dataset) and not resumed else ""),
         ("preset", "" if resumed else preset.removeprefix("preset ").replace("no preset:", "none:", 1)),
         ("settings", f"those in {out / 'config.json'}" if resumed else _settings(plan)),
         ("run", _run(plan)),
@@ -45,10 +40,11 @@ def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, res
         ("folder", str(out)),
         ("stop", f"Ctrl-C; continue with: offline-rl resume {shlex.quote(str(out))}"),
     ]
-    return [line for label, text in facts if text for line in _wrapped(label, text)]
+    return [line for label, text in facts if text for line in wrapped(label, text)]
 
 
-def _wrapped(label: str, text: str) -> list[str]:
+def wrapped(label: str, text: str) -> list[str]:
+    """Return the lines that say something under a label."""
     return textwrap.wrap(
         text,
         WIDTH,
@@ -74,20 +70,6 @@ def _dataset(plan: Plan) -> str:
         f"mean {plan.score_name} {score:.1f}" if score is not None else f"mean return {data.mean_return:.1f}",
     ]
     return ", ".join(filter(None, facts))
-
-
-def _check(plan: Plan) -> str:
-    """Count the likely faults of the data, and say where to read of them; nothing if there are none."""
-    known = plan.dataset.fingerprint
-    if known not in _faults:
-        _faults[known] = sum(finding.severity == "warning" for finding in check(plan.dataset))
-    count = _faults[known]
-    if not count:
-        return ""
-    faults = f"{count} likely fault{'s' * (count > 1)} of the data"
-    if plan.source is None:
-        return f"{faults}; to read of them: offline_rl.check(dataset)"
-    return f"{faults}; to read of them: offline-rl datasets {shlex.quote(plan.source)} --check"
 
 
 def _settings(plan: Plan) -> str:

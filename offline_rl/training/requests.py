@@ -13,13 +13,15 @@ and both ways they arrive as copies, so that a run does the same either way.
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
 
 from offline_rl.processes.child import Child, Message, Tensors, wait_for
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 P = ParamSpec("P")
+WORKER = "offline_rl.training.worker"
 TENSOR = "a tensor"
 """The key of a JSON object that stands for a tensor, which travels beside the JSON."""
 
@@ -57,13 +59,39 @@ class RemoteWorker(Child):
     def ask(self, method: Callable[Concatenate[Any, P], object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Send a request; see :meth:`Client.ask`."""
         arguments: dict[str, Any] = {**kwargs}
-        file, tensors = arguments.pop("file", None), dict[str, Tensor]()
+        tensors: dict[str, Tensor] = {}
+        file = arguments.pop("file", None)
         self.send({"method": method.__name__, "arguments": _put_aside(arguments, tensors)}, tensors, file)
 
     def answer(self) -> Any:
         """Return the answer to the oldest open request; see :meth:`Client.answer`."""
         message, tensors = self.receive()
         return _put_back(message["answer"], tensors)
+
+
+class Ahead:
+    """A worker that is started before anything else is known of a run: it loads PyTorch while its parent does.
+
+    Args:
+        threads: Threads for its arithmetic; a run that asks for others does not take it.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._worker: RemoteWorker | None = RemoteWorker(WORKER, "a worker", threads)
+
+    def take(self, name: str, threads: int) -> RemoteWorker | None:
+        """Return the worker to the first who asks; None if it is gone, or has another number of threads."""
+        worker = self._worker
+        if worker is None or worker.threads != threads or not worker.alive:
+            return None
+        self._worker, worker.name = None, name
+        return worker
+
+    def close(self) -> None:
+        """End the worker if nobody has taken it."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
 
 class LocalWorker:
@@ -100,10 +128,10 @@ def ready(clients: Sequence[Client], timeout: float) -> list[Client]:
     return [*wait_for([client for client in clients if isinstance(client, RemoteWorker)], timeout)]
 
 
-def answering(worker: object) -> Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]]:
+def answering(worker: object) -> "Callable[[Message, dict[str, Tensor]], tuple[Message, Tensors]]":
     """Return what answers requests with the methods of ``worker``; for :func:`offline_rl.processes.child.serve`."""
 
-    def answer(message: Message, tensors: dict[str, Tensor]) -> tuple[Message, Tensors]:
+    def answer(message: Message, tensors: "dict[str, Tensor]") -> "tuple[Message, Tensors]":
         arguments = _put_back(message["arguments"], tensors)
         if "file" in message:
             arguments["file"] = message["file"]
@@ -121,8 +149,10 @@ def _copied(value: Any) -> Any:
     return _put_back(message, {name: tensor.clone() for name, tensor in tensors.items()})
 
 
-def _put_aside(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _put_aside(value: Any, tensors: "dict[str, Tensor]") -> Any:
     """Return a value as JSON; its tensors are added to ``tensors``."""
+    from torch import Tensor  # not before there is something to say: a worker is started sooner
+
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value
@@ -134,7 +164,7 @@ def _put_aside(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _put_back(message: Any, tensors: Tensors) -> Any:
+def _put_back(message: Any, tensors: "Tensors") -> Any:
     """Return the value that :func:`_put_aside` took apart, with lists where it had tuples."""
     if isinstance(message, dict):
         if TENSOR in message:

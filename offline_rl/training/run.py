@@ -27,6 +27,7 @@ from offline_rl.training.checkpoint import PLACE, Checkpoint, check_metrics
 from offline_rl.training.longer import changed_lengths, lengths_of, made_longer
 from offline_rl.training.options import TrainOptions, warn_of_ignored
 from offline_rl.training.plan import FORMAT, Compute, Plan, differences, split_settings, upgraded_record
+from offline_rl.training.requests import Ahead
 from offline_rl.training.trainer import Stop, stopped_by_signals, train_plan
 from offline_rl.training.workers import WorkerPool
 
@@ -100,6 +101,7 @@ def train(
     *,
     options: TrainOptions | None = None,
     callbacks: Sequence[Callback] = (),
+    ahead: Ahead | None = None,
     **settings: Any,
 ) -> Run:
     """Train an algorithm on a dataset.
@@ -113,6 +115,8 @@ def train(
         options: The run's options; instead, they may be given one by one as keywords.
         callbacks: Each is called with every row of the run's record, a dict, and with the run's settings before; see
             :mod:`offline_rl.tracking.callbacks`. One that raises ends the run.
+        ahead: A worker that was started before; it is ended with the run. By default one is started at once, to be
+            ready when the data is.
         **settings: Fields of :class:`TrainOptions` and of the algorithm's ``Config``, for instance
             ``seeds=[0, 1], steps=100_000, out="runs/x", alpha=5.0``.
 
@@ -129,9 +133,10 @@ def train(
     options = options or TrainOptions(**run_settings)
     check_callbacks(callbacks)
     warn_of_ignored(options)
-    plan = Plan.make(algorithm, dataset, options, agent_settings)
-    out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
-    with contextlib.closing(WorkerPool()) as pool:
+    ahead = ahead or (Ahead(options.threads) if options.workers != 0 else None)
+    with contextlib.closing(WorkerPool(ahead)) as pool:
+        plan = Plan.make(algorithm, dataset, options, agent_settings)
+        out = Path(options.out) if options.out else _names(f"{plan.algorithm.name}-{_short(plan.dataset.name)}")
         return carry_out(plan, out, pool, callbacks=callbacks)
 
 

@@ -41,6 +41,7 @@ from offline_rl.tracking.progress import Progress
 from offline_rl.tracking.record import Record
 from offline_rl.training.checkpoint import Checkpoint, ReplayFile, prefixed, select
 from offline_rl.training.evaluation import by_target_return
+from offline_rl.training.faults import PATIENCE_SECONDS, Faults
 from offline_rl.training.introduction import introduction
 from offline_rl.training.memory import Memory
 from offline_rl.training.plan import Compute, Plan
@@ -153,7 +154,12 @@ def train_plan(
         if compute.mode == "compile":
             progress.note("compiling updates, which takes up to some minutes unless it was done before")
         evaluator = Evaluator(plan, evaluators)
-        trainer = Trainer(plan, out, record, checkpoint, workers, evaluator, progress, replay, stop, begin=begin)
+        faults = None
+        if not options.quiet and checkpoint is None and len(plan.dataset):
+            faults = Faults(plan, aside=options.workers != 0)
+        trainer = Trainer(
+            plan, out, record, checkpoint, workers, evaluator, progress, replay, stop, begin=begin, faults=faults
+        )
         trainer.run()
     if not options.quiet:
         trainer.report()
@@ -187,6 +193,7 @@ class Trainer:
         replay: The files of what replicas collect online, by the replicas' names.
         stop: Asks to stop.
         begin: When the run began, by :func:`time.monotonic`; by default now.
+        faults: What is said of the data's faults, as soon as they are counted.
     """
 
     def __init__(  # noqa: PLR0917
@@ -202,10 +209,11 @@ class Trainer:
         stop: Stop,
         *,
         begin: float | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self._plan, self._options, self._out, self._record = plan, plan.options, out, record
         self._workers, self._evaluator, self._progress = workers, evaluator, progress
-        self._replay, self._stop = replay, stop
+        self._replay, self._stop, self._faults = replay, stop, faults
         self._checkpoint = checkpoint
         self._step = checkpoint.step if checkpoint else 0
         self._seconds_before = checkpoint.seconds if checkpoint else 0.0
@@ -286,6 +294,8 @@ class Trainer:
             self._collect()
             self._catch_up()
             self._progress.at(target)
+            if self._faults:
+                self._faults.tell()
             if self._stop.signal:
                 self._save()
                 raise Interrupted(self._step, self._stop.signal, self._out)
@@ -306,6 +316,8 @@ class Trainer:
             self._collect(wait=True)
             if self._stop.signal:
                 raise Interrupted(self._step, self._stop.signal, self._out)
+        while self._faults and not self._faults.tell(PATIENCE_SECONDS) and not self._stop.signal:
+            pass  # a run that is shorter than the check of its data
         for seed in self._options.seeds:
             agent = agent_from_description(self._plan.description(seed), select(weights, f"seed-{seed}/"))
             with writing(self._out / "agents", MAKE_ROOM):

@@ -24,13 +24,12 @@ from offline_rl.processes.cores import available_cores
 from offline_rl.training.checkpoint import Checkpoint, select
 from offline_rl.training.evaluation import blocks
 from offline_rl.training.plan import Compute, Plan
-from offline_rl.training.requests import Client, LocalWorker, RemoteWorker, ready
+from offline_rl.training.requests import WORKER, Ahead, Client, LocalWorker, RemoteWorker, ready
 from offline_rl.training.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-WORKER = "offline_rl.training.worker"
 PATIENCE_SECONDS = 0.1
 """How long one waits for a worker before one looks whether to give up."""
 
@@ -39,12 +38,24 @@ class WorkerPool:
     """Idle child processes and packed datasets, shared by all runs that this process carries out.
 
     Starting a process takes seconds, and all processes map one copy of a dataset.
+
+    Args:
+        ahead: A worker that was started before, for the first training; it is closed with the pool.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Ahead | None = None) -> None:
+        self._ahead = ahead
         self._idle: list[RemoteWorker] = []
         self._files: dict[str, IO[bytes]] = {}
         self._lock = threading.Lock()
+
+    def take_trainer(self, name: str, threads: int) -> Client:
+        """Return a worker to train with, first of all one that was started ahead."""
+        with self._lock:
+            worker = self._ahead.take(name, threads) if self._ahead else None
+            if self._ahead and worker is None:
+                self._ahead.close()  # it has other threads than are asked for
+        return worker or self.take(name, threads)
 
     def take(self, name: str, threads: int = 1) -> Client:
         """Return a worker that has nothing to do; ``name`` is what error messages call it."""
@@ -69,21 +80,21 @@ class WorkerPool:
 
     def rows(self, plan: Plan) -> int:
         """Return the descriptor of an unlinked file that holds the packed dataset; it is gone with its last reader."""
-        from safetensors.numpy import save
-
         key = json.dumps([plan.dataset.fingerprint, plan.preprocessing.to_json()])
         with self._lock:
             if key not in self._files:
-                packed = save(PackedRows.pack(plan.dataset, plan.preprocessing))
-                with writing(Path(tempfile.gettempdir()), f"{len(packed):,} bytes are needed, set TMPDIR to a place"):
+                size = PackedRows.size_of(plan.dataset)
+                with writing(Path(tempfile.gettempdir()), f"{size:,} bytes are needed, set TMPDIR to a place"):
                     file = tempfile.TemporaryFile()  # noqa: SIM115 (it stays open)
-                    file.write(packed)
+                    PackedRows.write(plan.dataset, plan.preprocessing, file)
                     file.flush()
                 self._files[key] = file
             return self._files[key].fileno()
 
     def close(self) -> None:
-        """End all processes that were taken back."""
+        """End all processes that were taken back, and one that nobody has taken."""
+        if self._ahead:
+            self._ahead.close()
         for worker in self._idle:
             worker.close()
         for file in self._files.values():
@@ -108,6 +119,10 @@ class CallingProcess(WorkerPool):
     def take(self, name: str, threads: int = 1) -> Client:
         """Return this process."""
         return LocalWorker(self._worker, name)
+
+    def take_trainer(self, name: str, threads: int) -> Client:
+        """Return this process."""
+        return self.take(name)
 
     def __enter__(self) -> Self:
         if not self._in_use.acquire(blocking=False):
@@ -150,7 +165,7 @@ class Workers:
         self.clients: list[Client] = []
         try:
             for group in groups:
-                self.clients.append(pool.take(f"the process training {', '.join(group)}", plan.options.threads))
+                self.clients.append(pool.take_trainer(f"the process training {', '.join(group)}", plan.options.threads))
             # All started before the first is sent its state, which waits until the process listens.
             for client, group in zip(self.clients, groups, strict=True):
                 client.ask(Worker.setup, kernel=compute.kernel, threads=plan.options.threads)

@@ -12,7 +12,8 @@ from checks.worlds import dataset, kept, roll
 import offline_rl as orl
 from offline_rl.checks.page import write_page
 from offline_rl.cli.main import main
-from offline_rl.training.introduction import _check
+from offline_rl.training import faults
+from offline_rl.training.faults import Faults
 from offline_rl.training.options import TrainOptions
 from offline_rl.training.plan import Plan
 
@@ -69,11 +70,50 @@ def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path):
         write_page(BAD, (), tmp_path / "none" / "x.html")
 
 
-def test_a_run_counts_the_faults_of_its_data_in_one_line(table):
+def told(plan, caplog, **how):
+    caplog.clear()
+    faults = Faults(plan, **how)
+    while not faults.tell(0.1):
+        pass
+    assert faults.tell()
+    return " ".join(" ".join(caplog.messages).split())
+
+
+@pytest.mark.parametrize("aside", [True, False])
+def test_a_run_counts_the_faults_of_its_data_once(table, caplog, monkeypatch, aside):
+    """In a thread or not; and once for each dataset, however many runs there are."""
+    caplog.set_level("INFO", "offline_rl")
+    monkeypatch.setattr(faults, "_known", {})
     plan = Plan.make("bc", str(table), OPTIONS, {})
-    assert _check(plan) == f"1 likely fault of the data; to read of them: offline-rl datasets {table} --check"
-    assert _check(Plan.make("bc", BAD, OPTIONS, {})).endswith("offline_rl.check(dataset)")
-    assert _check(Plan.make("bc", dataset(roll(60)), OPTIONS, {})) == ""
+    expected = f"check 1 likely fault of the data; to read of them: offline-rl datasets {table} --check"
+    assert told(plan, caplog, aside=aside) == expected
+    assert told(Plan.make("bc", BAD, OPTIONS, {}), caplog, aside=aside).endswith("offline_rl.check(dataset)")
+    assert told(Plan.make("bc", dataset(roll(60)), OPTIONS, {}), caplog, aside=aside) == ""
+    monkeypatch.setattr(faults, "check", lambda data: pytest.fail("checked twice"))
+    assert told(plan, caplog, aside=aside) == expected
+
+
+def test_an_error_of_the_check_ends_the_run_that_it_is_made_for(monkeypatch):
+    """Broken by an error that is lost with the thread."""
+
+    def broken(data):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(faults, "_known", {})
+    monkeypatch.setattr(faults, "check", broken)
+    under_way = Faults(Plan.make("bc", BAD, OPTIONS, {}), aside=True)
+    with pytest.raises(RuntimeError, match="broken"):
+        while not under_way.tell(0.1):
+            pass
+
+
+def test_a_short_run_still_tells_of_the_faults(tmp_path, caplog, monkeypatch):
+    """Although the check takes longer than all its updates."""
+    caplog.set_level("INFO", "offline_rl")
+    monkeypatch.setattr(faults, "_known", {})
+    settings = {"steps": 2, "eval_every": 0, "final_episodes": 0, "workers": 0, "hidden_dims": [4], "batch_size": 4}
+    orl.train("bc", BAD, out=str(tmp_path / "run"), **settings)
+    assert [message for message in caplog.messages if message.startswith("check ")]
 
 
 def test_drift_is_told_in_words_numbers_and_the_exit_status(table, tmp_path, capsys):

@@ -113,3 +113,23 @@ def grid(seed=0, episodes=200, size=6):
             rows[-1] = (*rows[-1][:4], True, *rows[-1][5:])
     names = ("observations", "actions", "rewards", "terminated", "truncated", "next_observations", "episode")
     return {name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def large(seed, **options):
+    """Return the log of a second, larger and bent world."""
+    return roll(seed, **{"episodes": 90, "steps": 50, "size": 6, "action_size": 1, "bent": True, **options})
+
+
+def time_limit_as_end(log):
+    return {**log, "terminated": log["terminated"] | log["truncated"], "truncated": np.zeros_like(log["truncated"])}
+
+
+def no_ends(log):
+    nothing = np.zeros(len(log["rewards"]), bool)
+    found = {**log, "terminated": nothing, "truncated": nothing}
+    found.pop("next_observations")
+    return found
+
+
+def without_next(log):
+    return {name: values for name, values in log.items() if name != "next_observations"}

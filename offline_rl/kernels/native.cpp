@@ -19,7 +19,7 @@ constexpr int64_t GROUP = 128;  // columns of a weight that are packed, and used
 constexpr int64_t LANES = 8, TILE = 6, GROUP = 96;
 #endif
 constexpr int64_t WIDTH = 2 * LANES, BLOCK = 32;
-constexpr int64_t GAP = (16 + TILE - 1) / TILE;  // so many times TILE floats fill a cache line
+constexpr int64_t GAP = (16 + TILE - 1) / TILE;  // so many times TILE floats are a cache line or more
 static_assert(GROUP % TILE == 0 && TILE >= 4 && TILE <= 8, "a group is whole tiles; less than a tile is 4 + 2 + 1 rows");
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Places __attribute__((vector_size(4 * LANES)));
@@ -135,7 +135,8 @@ static void pack_columns(const float* strips, int64_t count, int64_t columns, in
 }
 
 // Lay `count` columns of a weight with `out` rows of `in` out so that TILE of them are read together: the left factor of
-// an input's gradient. Tiles are a cache line further apart than needed, or all would compete for one place in the cache.
+// an input's gradient. Tiles are at least a cache line further apart than needed, or all would compete for one place in
+// the cache.
 static Left pack_tiles(const float* weight, int64_t out, int64_t in, int64_t count, float* packed) {
   const int64_t stride = out + GAP;
   for (int64_t k = 0; k < out; k++, weight += in) {

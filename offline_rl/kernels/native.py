@@ -2,11 +2,12 @@
 
 It is for x86-64 processors with AVX-512, or with AVX2 and FMA, where a C++ compiler is found. Both builds of the source
 give the same bytes, so a run may go on with the other one. PyTorch's variable ``ATEN_CPU_CAPABILITY=avx2`` keeps this
-kernel from AVX-512, too. A build stays in the cache folder, under a name made of everything that changes it; one process
-builds, the others wait for it. It knows nothing of PyTorch, so it takes a second to build and serves every version.
+kernel from AVX-512, too. A build stays in the cache folder, under a name made of everything that changes it; one
+process builds, the others wait for it. It knows nothing of PyTorch, so it takes a second to build and serves every
+version.
 
-Not verified: how fast the AVX2 build is on a processor without AVX-512. ``python -m benchmarks.layers`` compares it with
-PyTorch where both are kept from AVX-512. Other processors, such as ARM's, have no build.
+Not verified: how fast the AVX2 build is on a processor without AVX-512; ``python -m benchmarks.layers`` measures both
+builds on one that has it. Other processors, such as ARM's, have no build.
 """
 
 import contextlib
@@ -249,11 +250,11 @@ def _built(instructions: str) -> Path:
 def _instructions() -> str:
     """Return the fastest that the processor has, "AVX-512" or "AVX2"."""
     flags = _processor_flags()
-    if flags >= _AVX512 and os.environ.get("ATEN_CPU_CAPABILITY") not in ("avx2", "default"):
+    if flags >= _AVX512 and os.environ.get("ATEN_CPU_CAPABILITY") != "avx2":
         return "AVX-512"
     if flags >= _AVX2:
         return "AVX2"
-    raise NativeError("the native kernel needs an x86-64 processor with AVX2 and FMA, or with AVX-512")
+    raise NativeError("the native kernel needs an x86-64 processor with AVX2 and FMA")
 
 
 def _command(instructions: str) -> tuple[Path, list[str]]:

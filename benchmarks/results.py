@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.algorithms import ours
 from benchmarks.cells import cells, finished, score
 from benchmarks.ensemble_cost import table as ensemble_table
+from benchmarks.layers import table as layers_table
 from benchmarks.text import between, filled
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
@@ -108,10 +109,12 @@ def pages(root: Path = ROOT) -> None:
     folders = [results / name for name in SHOWN if list((results / name).glob("*.json"))]
     suites = {folder.name: _one_protocol(folder)[:2] for folder in folders}
     speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
+    layers = layers_table(read_sealed(results / "throughput" / "layers.json"))
     ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
     scores = "\n\n".join(summary(folder) for folder in folders)
     contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
-    contents += [("docs/speed.md", "speed", speed), ("docs/edac.md", "ensembles", ensembles)]
+    contents += [("docs/speed.md", "speed", speed), ("docs/speed.md", "layers", layers)]
+    contents += [("docs/edac.md", "ensembles", ensembles)]
     contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]
     for page, name, content in contents:
         text = (root / page).read_text(encoding="utf-8")

@@ -88,20 +88,6 @@ static void product(int64_t rows, const Left& left, const float* right, float* o
 
 static int64_t strips_of(int64_t rows) { return (rows + BLOCK - 1) / BLOCK * (BLOCK / WIDTH); }
 
-static void to_strips(const float* x, int64_t rows, int64_t columns, float* strips) {
-  for (int64_t row = 0; row < strips_of(rows) * WIDTH; row++) {
-    float* strip = strips + row / WIDTH * columns * WIDTH + row % WIDTH;
-    for (int64_t c = 0; c < columns; c++) strip[c * WIDTH] = row < rows ? x[row * columns + c] : 0.0f;
-  }
-}
-
-static void from_strips(const float* strips, int64_t rows, int64_t columns, float* x) {
-  for (int64_t row = 0; row < rows; row++) {
-    const float* strip = strips + row / WIDTH * columns * WIDTH + row % WIDTH;
-    for (int64_t c = 0; c < columns; c++) x[row * columns + c] = strip[c * WIDTH];
-  }
-}
-
 // Exchange the upper half of each 2 * HALF lanes of `first` with the lower half of those of `second`. The places are
 // constants, so that the compiler finds single instructions for them.
 template <int64_t HALF, int64_t... LANE>
@@ -119,6 +105,37 @@ static inline void transpose(Vector (&square)[LANES]) {
   for (int64_t i = 0; i < LANES; i++)
     if (!(i & HALF)) exchange<HALF>(square[i], square[i + HALF], std::make_integer_sequence<int64_t, LANES>());
   if constexpr (HALF > 1) transpose<HALF / 2>(square);
+}
+
+static void to_strips(const float* x, int64_t rows, int64_t columns, float* strips) {
+  for (int64_t row = 0; row < strips_of(rows) * WIDTH; row += LANES) {
+    float* strip = strips + row / WIDTH * columns * WIDTH + row % WIDTH;
+    int64_t c = 0;
+    for (; c + LANES <= columns && row + LANES <= rows; c += LANES) {
+      Vector square[LANES];
+      for (int64_t i = 0; i < LANES; i++) square[i] = load(x + (row + i) * columns + c);
+      transpose<LANES / 2>(square);
+      for (int64_t i = 0; i < LANES; i++) *(Vector*)(strip + (c + i) * WIDTH) = square[i];
+    }
+    for (int64_t i = 0; i < LANES; i++)
+      for (int64_t rest = c; rest < columns; rest++)
+        strip[rest * WIDTH + i] = row + i < rows ? x[(row + i) * columns + rest] : 0.0f;
+  }
+}
+
+static void from_strips(const float* strips, int64_t rows, int64_t columns, float* x) {
+  for (int64_t row = 0; row < rows; row += LANES) {
+    const float* strip = strips + row / WIDTH * columns * WIDTH + row % WIDTH;
+    int64_t c = 0;
+    for (; c + LANES <= columns && row + LANES <= rows; c += LANES) {
+      Vector square[LANES];
+      for (int64_t i = 0; i < LANES; i++) square[i] = load(strip + (c + i) * WIDTH);
+      transpose<LANES / 2>(square);
+      for (int64_t i = 0; i < LANES; i++) *(Vector*)(x + (row + i) * columns + c) = square[i];
+    }
+    for (int64_t i = 0; i < std::min(LANES, rows - row); i++)
+      for (int64_t rest = c; rest < columns; rest++) x[(row + i) * columns + rest] = strip[rest * WIDTH + i];
+  }
 }
 
 // Lay WIDTH columns of strips, from `first` on, out as (rows, WIDTH): the right factor of a weight's gradient.

@@ -42,6 +42,7 @@ parity: .venv/dev.stamp .venv-peers/peers.stamp
 report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.results check results
 	$(BIN)/python -m benchmarks.throughput --show results/throughput/cpu.json --chart results/throughput/cpu.png
+	$(BIN)/python -m benchmarks.layers --show results/throughput/layers.json
 	$(BIN)/python -m benchmarks.ensemble_cost --show results/throughput/ensembles.json --chart results/throughput/ensembles.png
 	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(peer_parity|twins|stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \

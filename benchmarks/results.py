@@ -15,6 +15,7 @@ from benchmarks.algorithms import ours
 from benchmarks.cells import cells, finished, score
 from benchmarks.ensemble_cost import table as ensemble_table
 from benchmarks.kernels import sentence
+from benchmarks.layers import table as layers_table
 from benchmarks.text import between, filled
 from benchmarks.throughput_table import table as speed_table
 from offline_rl.agent import algorithms, find_algorithm
@@ -109,11 +110,12 @@ def pages(root: Path = ROOT) -> None:
     folders = [results / name for name in SHOWN if list((results / name).glob("*.json"))]
     suites = {folder.name: _one_protocol(folder)[:2] for folder in folders}
     speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
+    layers = layers_table(read_sealed(results / "throughput" / "layers.json"))
     ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
     kernels = filled(sentence(read_sealed(results / "throughput" / "kernels.json")))
     scores = "\n\n".join(summary(folder) for folder in folders)
     contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
-    contents += [("docs/speed.md", "speed", speed), ("docs/speed.md", "kernels", kernels)]
+    contents += [("docs/speed.md", name, text) for name, text in (("speed", speed), ("layers", layers), ("kernels", kernels))]
     contents += [("docs/edac.md", "ensembles", ensembles)]
     if list((results / "minari").glob("*.json")):
         contents.append(("docs/minari.md", "scores", goals(results / "minari")))

@@ -50,7 +50,9 @@ def kernel_in_words(kernel: Kernel, threads: int = 1) -> str:
         return f"{kernel} matrix products"
     products = "matrix products by oneDNN (AMD Zen 5 or later)" if "onednn" in kernel else "PyTorch's kernels"
     if "native" in kernel:
-        return "native MLP kernel (AVX-512)" + (f", {products}" if "onednn" in kernel else "")
+        return f"native MLP kernel ({native.instructions() or native.obstacle()})" + (
+            f", {products}" if "onednn" in kernel else ""
+        )
     if threads > 1:
         return f"{products} (the native kernel takes one thread, not {threads})"
     return f"{products} ({native.obstacle() or 'the run began with them'})"

@@ -1,22 +1,33 @@
-// A whole MLP, forward and backward, in float32 on one thread, for processors with AVX-512.
+// A whole MLP, forward and backward, in float32 on one thread, for processors with AVX-512, or with AVX2 and FMA.
+//
+// Which of them is an option of the compiler's. Both builds add the same numbers in the same order, so their results are
+// the same to the last bit. A tile, TILE x WIDTH sums, fits into the 32 or 16 vector registers.
 //
 // Activations live in "strips": WIDTH rows of the batch are stored transposed, feature after feature, so that a strip
 // is (features, WIDTH) floats. In this layout the forward pass reads weights in place, one number for WIDTH rows at a
-// time, and what one layer writes is what the next layer, and the backward pass, reads. A batch is padded with rows of
-// zeros whose gradients are zero.
+// time, and what one layer writes is what the next layer, and the backward pass, reads. A batch is padded to whole blocks
+// of BLOCK rows, with rows of zeros whose gradients are zero.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
-constexpr int64_t LANES = 16, TILE = 8, WIDTH = 2 * LANES;
+#ifdef __AVX512F__
+constexpr int64_t LANES = 16, TILE = 8;
 constexpr int64_t GROUP = 128;  // columns of a weight that are packed, and used, before the next ones
+#else
+constexpr int64_t LANES = 8, TILE = 6, GROUP = 96;
+#endif
+constexpr int64_t WIDTH = 2 * LANES, BLOCK = 32;
+constexpr int64_t GAP = (16 + TILE - 1) / TILE;  // so many times TILE floats are a cache line or more
+static_assert(GROUP % TILE == 0 && TILE >= 4 && TILE <= 8, "a group is whole tiles; less than a tile is 4 + 2 + 1 rows");
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Places __attribute__((vector_size(4 * LANES)));
 
 enum Finish { STORE, ADD, BIAS, BIAS_RELU, MASK };
 
 // How large the caller's memory must be depends on these.
-extern "C" const int64_t mlp_width = WIDTH, mlp_group = GROUP;
+extern "C" const int64_t mlp_block = BLOCK, mlp_width = WIDTH, mlp_group = GROUP, mlp_gap = GAP;
 
 // The left factor, read in tiles of TILE rows: entry (t * TILE + i, k) of block b is
 // data[b * jump + t * TILE * tile + i * row + k * step]; the sum runs over blocks and k.
@@ -75,37 +86,55 @@ static void product(int64_t rows, const Left& left, const float* right, float* o
   if (rows - i >= 1) tile<1, F>(i, left, right, out, stride, extra, columns);
 }
 
-static int64_t strips_of(int64_t rows) { return (rows + WIDTH - 1) / WIDTH; }
+static int64_t strips_of(int64_t rows) { return (rows + BLOCK - 1) / BLOCK * (BLOCK / WIDTH); }
+
+// Exchange the upper half of each 2 * HALF lanes of `first` with the lower half of those of `second`. The places are
+// constants, so that the compiler finds single instructions for them.
+template <int64_t HALF, int64_t... LANE>
+static inline void exchange(Vector& first, Vector& second, std::integer_sequence<int64_t, LANE...>) {
+  const Places low = {int32_t(LANE & HALF ? LANES + LANE - HALF : LANE)...};
+  const Places high = {int32_t(LANE & HALF ? LANES + LANE : LANE + HALF)...};
+  const Vector before = first;
+  first = __builtin_shuffle(before, second, low);
+  second = __builtin_shuffle(before, second, high);
+}
+
+template <int64_t HALF>
+static inline void transpose(Vector (&square)[LANES]) {
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < LANES; i++)
+    if (!(i & HALF)) exchange<HALF>(square[i], square[i + HALF], std::make_integer_sequence<int64_t, LANES>());
+  if constexpr (HALF > 1) transpose<HALF / 2>(square);
+}
 
 static void to_strips(const float* x, int64_t rows, int64_t columns, float* strips) {
-  for (int64_t row = 0; row < strips_of(rows) * WIDTH; row++) {
+  for (int64_t row = 0; row < strips_of(rows) * WIDTH; row += LANES) {
     float* strip = strips + row / WIDTH * columns * WIDTH + row % WIDTH;
-    for (int64_t c = 0; c < columns; c++) strip[c * WIDTH] = row < rows ? x[row * columns + c] : 0.0f;
+    int64_t c = 0;
+    for (; c + LANES <= columns && row + LANES <= rows; c += LANES) {
+      Vector square[LANES];
+      for (int64_t i = 0; i < LANES; i++) square[i] = load(x + (row + i) * columns + c);
+      transpose<LANES / 2>(square);
+      for (int64_t i = 0; i < LANES; i++) *(Vector*)(strip + (c + i) * WIDTH) = square[i];
+    }
+    for (int64_t i = 0; i < LANES; i++)
+      for (int64_t rest = c; rest < columns; rest++)
+        strip[rest * WIDTH + i] = row + i < rows ? x[(row + i) * columns + rest] : 0.0f;
   }
 }
 
 static void from_strips(const float* strips, int64_t rows, int64_t columns, float* x) {
-  for (int64_t row = 0; row < rows; row++) {
+  for (int64_t row = 0; row < rows; row += LANES) {
     const float* strip = strips + row / WIDTH * columns * WIDTH + row % WIDTH;
-    for (int64_t c = 0; c < columns; c++) x[row * columns + c] = strip[c * WIDTH];
-  }
-}
-
-static inline void transpose(Vector (&square)[LANES]) {
-#pragma GCC unroll 4
-  for (int64_t half = LANES / 2; half; half /= 2) {
-    Places low, high;
-    for (int32_t lane = 0; lane < LANES; lane++) {
-      low[lane] = lane & half ? LANES + lane - half : lane;
-      high[lane] = lane & half ? LANES + lane : lane + half;
+    int64_t c = 0;
+    for (; c + LANES <= columns && row + LANES <= rows; c += LANES) {
+      Vector square[LANES];
+      for (int64_t i = 0; i < LANES; i++) square[i] = load(strip + (c + i) * WIDTH);
+      transpose<LANES / 2>(square);
+      for (int64_t i = 0; i < LANES; i++) *(Vector*)(x + (row + i) * columns + c) = square[i];
     }
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < LANES; i++) {
-      if (i & half) continue;
-      const Vector first = square[i], second = square[i + half];
-      square[i] = __builtin_shuffle(first, second, low);
-      square[i + half] = __builtin_shuffle(first, second, high);
-    }
+    for (int64_t i = 0; i < std::min(LANES, rows - row); i++)
+      for (int64_t rest = c; rest < columns; rest++) x[(row + i) * columns + rest] = strip[rest * WIDTH + i];
   }
 }
 
@@ -117,15 +146,16 @@ static void pack_columns(const float* strips, int64_t count, int64_t columns, in
         const float* corner = strips + (s * columns + first + c) * WIDTH + r;
         Vector square[LANES];
         for (int64_t i = 0; i < LANES; i++) square[i] = first + c + i < columns ? load(corner + i * WIDTH) : Vector{};
-        transpose(square);
+        transpose<LANES / 2>(square);
         for (int64_t i = 0; i < LANES; i++) *(Vector*)(packed + (r + i) * WIDTH + c) = square[i];
       }
 }
 
 // Lay `count` columns of a weight with `out` rows of `in` out so that TILE of them are read together: the left factor of
-// an input's gradient. Tiles are a cache line further apart than needed, or all would compete for one place in the cache.
+// an input's gradient. Tiles are at least a cache line further apart than needed, or all would compete for one place in
+// the cache.
 static Left pack_tiles(const float* weight, int64_t out, int64_t in, int64_t count, float* packed) {
-  const int64_t stride = out + LANES / TILE;
+  const int64_t stride = out + GAP;
   for (int64_t k = 0; k < out; k++, weight += in) {
     int64_t i = 0;
     for (; i + TILE <= count; i += TILE) std::memcpy(packed + i * stride + k * TILE, weight + i, 4 * TILE);
@@ -134,16 +164,22 @@ static Left pack_tiles(const float* weight, int64_t out, int64_t in, int64_t cou
   return {packed, stride, 1, TILE, out, 1, 0};
 }
 
+// Sums over the batch, in an order that vectors do not change: 16 sums, of every 16th row, are added up at the end.
 static void sum_rows(const float* strips, int64_t count, int64_t columns, float* sums) {
+  constexpr int64_t PARTS = 16 / LANES, STRIPS = BLOCK / WIDTH;
   for (int64_t c = 0; c < columns; c++) {
-    Vector lanes = {};
-    for (int64_t s = 0; s < count; s++) {
-      const float* place = strips + (s * columns + c) * WIDTH;
-      lanes += load(place) + load(place + LANES);
+    Vector lanes[PARTS] = {};
+    for (int64_t s = 0; s < count; s += STRIPS) {
+      Vector rows[2 * PARTS];
+      for (int64_t i = 0; i < 2 * PARTS; i++)
+        rows[i] = load(strips + ((s + i / 2) * columns + c) * WIDTH + i % 2 * LANES);
+      for (int64_t i = 0; i < PARTS; i++) lanes[i] += rows[i] + rows[i + PARTS];
     }
+    Vector& all = lanes[0];
+    if (PARTS == 2) all += lanes[PARTS - 1];
     for (int64_t half = LANES / 2; half; half /= 2)
-      for (int64_t lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
-    sums[c] = lanes[0];
+      for (int64_t lane = 0; lane < half; lane++) all[lane] += all[lane + half];
+    sums[c] = all[0];
   }
 }
 
@@ -176,7 +212,7 @@ extern "C" void mlp_forward(int64_t networks, int64_t rows, int64_t depth, const
 }
 
 // The gradients of the layers, unless `layer_grads` is null, and of x, summed over networks, unless `x_grad` is null.
-// `scratch` has padded rows * (2 * largest + 2 * first size) + max(padded rows * WIDTH, (largest size + 2) * GROUP)
+// `scratch` has padded rows * (2 * largest + 2 * first size) + max(padded rows * WIDTH, (largest size + GAP) * GROUP)
 // floats.
 extern "C" void mlp_backward(int64_t networks, int64_t rows, int64_t depth, const int64_t* sizes, const float* x,
                                     const float* const* layers, const float* hidden, const float* output_grad,

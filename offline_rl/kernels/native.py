@@ -1,8 +1,13 @@
 """The MLP's own kernel for CPUs, ``native.cpp``: built at first use, loaded as a plain shared library.
 
-It is for x86-64 processors with AVX-512, where a C++ compiler is found; with AVX2 alone PyTorch's own products were as
-fast. The build is kept in the cache folder, under a name made of everything that changes it; one process builds, the
-others wait for it. It knows nothing of PyTorch, so it takes a second to build and serves every version.
+It is for x86-64 processors with AVX-512, or with AVX2 and FMA, where a C++ compiler is found. Both builds of the source
+give the same bytes, so a run may go on with the other one. PyTorch's variable ``ATEN_CPU_CAPABILITY=avx2`` keeps this
+kernel from AVX-512, too. A build stays in the cache folder, under a name made of everything that changes it; one
+process builds, the others wait for it. It knows nothing of PyTorch, so it takes a second to build and serves every
+version.
+
+Not verified: how fast the AVX2 build is on a processor without AVX-512; ``python -m benchmarks.layers`` measures both
+builds on one that has it. Other processors, such as ARM's, have no build.
 """
 
 import contextlib
@@ -26,9 +31,10 @@ from offline_rl.errors import RunError
 from offline_rl.files import cache_folder, replace_file
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-_OPTIONS = ("-march=x86-64-v4", "-std=c++17", "-O3", "-ffp-contract=fast", "-shared", "-fPIC")
-_NEEDS = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_OPTIONS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-shared", "-fPIC")
+_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 """What a compiler takes for granted of an x86-64-v4, as Linux names it; the rest is older."""
+_AVX2 = {"avx2", "fma"}
 _BUILD_SECONDS = 120
 _MOST_ROWS = 2048
 """Beyond them what a layer leaves for the backward pass outgrows a core's cache, and PyTorch's products were faster."""
@@ -39,13 +45,15 @@ class NativeError(RunError):
 
 
 class _Library:
-    """The loaded kernel's two functions and the constants that determine buffer sizes, see ``native.cpp``."""
+    """A loaded build's two functions, and the constants that determine buffer sizes, see ``native.cpp``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, instructions: str) -> None:
+        self.instructions = instructions
         loaded = ctypes.CDLL(str(path))
         size, pointer = ctypes.c_int64, ctypes.c_void_p
-        self.width = size.in_dll(loaded, "mlp_width").value
-        self.group = size.in_dll(loaded, "mlp_group").value
+        self.block, self.width, self.group, self.gap = (
+            size.in_dll(loaded, f"mlp_{name}").value for name in ("block", "width", "group", "gap")
+        )
         self.forward: Any = loaded.mlp_forward
         self.forward.argtypes, self.forward.restype = [size] * 3 + [pointer] * 6, None
         self.backward: Any = loaded.mlp_backward
@@ -79,6 +87,12 @@ def paused() -> Iterator[None]:
 def available() -> bool:
     """Return whether the kernel can be used here; builds it if that has not been done."""
     return isinstance(_attempt(), _Library)
+
+
+def instructions() -> str | None:
+    """Return which build is used here, "AVX-512" or "AVX2"; None if the kernel cannot be used."""
+    found = _attempt()
+    return found.instructions if isinstance(found, _Library) else None
 
 
 def obstacle() -> str | None:
@@ -122,13 +136,12 @@ class MLPFunction(torch.autograd.Function):
 class _Plan:
     """Arguments of the kernel for MLPs of one shape, and the memory that it needs."""
 
-    def __init__(self, count: int, rows: int, *sizes: int) -> None:
-        kernel = _library()
-        padded = -(-rows // kernel.width) * kernel.width
+    def __init__(self, kernel: _Library, count: int, rows: int, *sizes: int) -> None:
+        padded = -(-rows // kernel.block) * kernel.block
         self.shape = count, rows, len(sizes) - 1, (ctypes.c_int64 * len(sizes))(*sizes)
         self.hidden = count * padded * sum(sizes[1:-1])
         self.output = count, rows, sizes[-1]
-        packed = max(padded * kernel.width, (max(sizes) + 2) * kernel.group)
+        packed = max(padded * kernel.width, (max(sizes) + kernel.gap) * kernel.group)
         # Kept, because allocating so much memory again costs as much as a small layer; the kernel has one thread.
         self._scratch = np.empty(padded * 2 * (max(sizes) + sizes[0]) + packed, np.float32)
         self.scratch = self._scratch.ctypes.data
@@ -138,7 +151,7 @@ _plan = functools.cache(_Plan)
 
 
 def _planned(x: Tensor, layers: Sequence[Tensor]) -> _Plan:
-    return _plan(layers[0].shape[0], *x.shape, *(bias.shape[1] for bias in layers[1::2]))
+    return _plan(_library(), layers[0].shape[0], *x.shape, *(bias.shape[1] for bias in layers[1::2]))
 
 
 def _forward(x: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -208,18 +221,19 @@ def _library() -> _Library:
 def _attempt() -> _Library | NativeError:
     """Build or find the kernel, and load it; a process tries once."""
     try:
-        return _Library(_built())
+        instructions = _instructions()
+        return _Library(_built(instructions), instructions)
     except NativeError as error:
         return error
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
         return NativeError(f"the native kernel cannot be built or loaded ({error})")
 
 
-def _built() -> Path:
+def _built(instructions: str) -> Path:
     """Return the shared library's path, after building it if nobody has."""
     from filelock import FileLock
 
-    compiler, command = _command()
+    compiler, command = _command(instructions)
     about = compiler.resolve().stat()
     identity = [_SOURCE.read_text(encoding="utf-8"), str(about.st_size), str(about.st_mtime_ns), *command]
     path = cache_folder() / f"native-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.so"
@@ -233,15 +247,24 @@ def _built() -> Path:
     return path
 
 
-def _command() -> tuple[Path, list[str]]:
+def _instructions() -> str:
+    """Return the fastest that the processor has, "AVX-512" or "AVX2"."""
+    flags = _processor_flags()
+    if flags >= _AVX512 and os.environ.get("ATEN_CPU_CAPABILITY") != "avx2":
+        return "AVX-512"
+    if flags >= _AVX2:
+        return "AVX2"
+    raise NativeError("the native kernel needs an x86-64 processor with AVX2 and FMA")
+
+
+def _command(instructions: str) -> tuple[Path, list[str]]:
     """Return the compiler's file and the command that builds, but for its files."""
-    if not _processor_flags() >= _NEEDS:
-        raise NativeError("the native kernel needs an x86-64 processor with AVX-512")
+    targets = ["-march=x86-64-v4"] if instructions == "AVX-512" else ["-mavx2", "-mfma"]
     names = [os.environ.get("CXX") or "g++", "g++", "c++"]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise NativeError("the native kernel needs a C++ compiler, such as g++, and there is none")
-    return Path(compiler), [compiler, *_OPTIONS]
+    return Path(compiler), [compiler, *targets, *_OPTIONS]
 
 
 def _processor_flags() -> set[str]:

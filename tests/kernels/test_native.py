@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.needs import needs_kernel
+from helpers.needs import BUILDS, needs_kernel
 from helpers.settings import WITH_WORKERS, Stopping
 
 import offline_rl as orl
@@ -22,13 +22,26 @@ from offline_rl.training.run import carry_out
 from offline_rl.training.trainer import Stop
 from offline_rl.training.workers import WorkerPool
 
+each_build = pytest.mark.parametrize("build", BUILDS)
+
 
 @pytest.fixture(autouse=True)
-def _as_before():
-    """Leave no test's kernel, and no memory of a failed build, to the next one."""
+def _as_before(monkeypatch):
+    """Leave no test's kernel, and no memory of a build, to the next one."""
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    native._attempt.cache_clear()
     yield
     native._attempt.cache_clear()
     kernels.use_kernel("default", 1)
+
+
+def use(build, monkeypatch):
+    """Choose the native kernel, and this build of it, where the processor may have both."""
+    if build == "AVX2":
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    native._attempt.cache_clear()
+    kernels.use_kernel("native", 1)
+    assert native.instructions() == build
 
 
 def network(input_size, hidden, output_size, count, dtype=torch.float32):
@@ -45,8 +58,7 @@ def everything(mlp, x, weight):
     return [output, frozen, *gradients, *torch.autograd.grad((frozen * weight[:1]).sum(), x)]
 
 
-@needs_kernel
-@pytest.mark.parametrize(
+SHAPES = pytest.mark.parametrize(
     ("rows", "sizes", "count"),
     [
         (256, (23, 256, 256, 1), 2),
@@ -56,15 +68,25 @@ def everything(mlp, x, weight):
         (65, (3, 2), 2),
         (32, (1, 1, 1, 1), 1),
         (10, (4, 9, 33, 16, 8, 3), 2),
+        (300, (13, 100, 5), 1),
     ],
 )
-def test_values_and_gradients_are_float64s_within_rounding(rows, sizes, count):
+
+
+def setting(rows, sizes, count):
+    torch.manual_seed(0)
+    return (sizes[0], sizes[1:-1], sizes[-1], count), torch.randn(rows, sizes[0]), torch.randn(count, rows, sizes[-1])
+
+
+@needs_kernel
+@each_build
+@SHAPES
+def test_values_and_gradients_are_float64s_within_rounding(build, rows, sizes, count, monkeypatch):
     """Broken by a forgotten mask, a tail of rows or columns left out, or a network's gradient not added."""
-    x, weight = torch.randn(rows, sizes[0]), torch.randn(count, rows, sizes[-1])
-    shape = sizes[0], sizes[1:-1], sizes[-1], count
+    shape, x, weight = setting(rows, sizes, count)
     exact = everything(network(*shape, torch.float64), x.double(), weight.double())
     default = everything(network(*shape), x, weight)
-    kernels.use_kernel("native", 1)
+    use(build, monkeypatch)
     ours = everything(network(*shape), x, weight)
     assert "MLPFunction" in type(ours[0].grad_fn).__name__
     for own, usual, truth in zip(ours, default, exact, strict=True):
@@ -73,10 +95,24 @@ def test_values_and_gradients_are_float64s_within_rounding(rows, sizes, count):
         assert (own - usual).abs().max() <= 1e-5 * scale
 
 
+@pytest.mark.skipif(not native._processor_flags() >= native._AVX512, reason="needs AVX-512")
 @needs_kernel
-def test_equal_inputs_give_equal_bytes_wherever_they_lie():
+@SHAPES
+def test_both_builds_give_the_same_bytes(rows, sizes, count, monkeypatch):
+    """Broken by sums whose order the vectors' length changes, as those of a bias's gradient over the batch may."""
+    shape, x, weight = setting(rows, sizes, count)
+    found = []
+    for build in ("AVX-512", "AVX2"):
+        use(build, monkeypatch)
+        found.append([value.detach().numpy().tobytes() for value in everything(network(*shape), x, weight)])
+    assert found[0] == found[1]
+
+
+@needs_kernel
+@each_build
+def test_equal_inputs_give_equal_bytes_wherever_they_lie(build, monkeypatch):
     """However memory is laid out, and whichever networks and rows are beside them."""
-    kernels.use_kernel("native", 1)
+    use(build, monkeypatch)
     mlp = network(6, (40, 50), 3, 2)
     wide = torch.randn(64, 13)
     first = everything(mlp, wide[:, 3:9], torch.ones(1, 1, 1).expand(2, 64, 3))
@@ -90,8 +126,9 @@ def test_equal_inputs_give_equal_bytes_wherever_they_lie():
 
 
 @needs_kernel
-def test_what_is_not_a_number_stays_so():
-    kernels.use_kernel("native", 1)
+@each_build
+def test_what_is_not_a_number_stays_so(build, monkeypatch):
+    use(build, monkeypatch)
     mlp = network(4, (40,), 2, 1)
     x = torch.zeros(40, 4)
     x[3, 2] = torch.nan
@@ -110,6 +147,29 @@ def test_what_the_kernel_cannot_take_goes_the_usual_way():
 def test_more_threads_are_for_pytorch():
     assert kernels.choose_kernel().startswith("native")
     assert not kernels.choose_kernel(threads=2).startswith("native")
+
+
+@pytest.mark.parametrize(
+    ("flags", "build"),
+    [
+        (native._AVX512 | native._AVX2, "AVX-512"),
+        ((native._AVX512 | native._AVX2) - {"avx512bw"}, "AVX2"),
+        (native._AVX2, "AVX2"),
+        (native._AVX2 - {"fma"}, None),
+        (set(), None),
+    ],
+)
+def test_a_processor_gets_the_fastest_build_that_it_can_execute(flags, build, monkeypatch):
+    monkeypatch.setattr(native, "_processor_flags", lambda: flags)
+    if build:
+        assert native._instructions() == build
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+        assert native._instructions() == "AVX2"
+        return
+    assert native.instructions() is None
+    assert kernels.choose_kernel() in ("default", "onednn")
+    assert native.obstacle() == "the native kernel needs an x86-64 processor with AVX2 and FMA"
+    assert native.obstacle() in kernels.kernel_in_words("default")
 
 
 def test_without_a_compiler_there_is_another_kernel(monkeypatch, tmp_path):

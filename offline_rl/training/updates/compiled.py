@@ -92,8 +92,10 @@ class Program:
     """
 
     def __init__(self, agent: Agent, batch: Batch, step: int) -> None:
-        # Before anything of Inductor's is imported, which chooses a place of its own.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+        # Before anything of Inductor's is imported, which chooses a place of its own. There it also finds programs that
+        # were written for vectors of another length, whose results are then wrong; machines may share a cache folder.
+        folder = cache_folder() / "compiled" / torch.backends.cpu.get_cpu_capability()
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
         self._state = agent.training_state()
         self._names: list[str] = []
         inputs = [*self._state.values(), *trees.tree_leaves(fields_of(batch))]

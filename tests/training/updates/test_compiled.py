@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import pytest
 import torch
@@ -49,6 +50,19 @@ def test_traced_updates_are_those_of_the_loop(name, more, monkeypatch):
     """Without a compiler, in float64; broken by a tensor that is taken for a constant, or a place in the cycle."""
     monkeypatch.setattr(compiled, "compiled", lambda graph, inputs: graph)
     check(name, more, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_programs_for_vectors_of_another_length_lie_in_another_folder(capability, monkeypatch, tmp_path):
+    """Inductor does not tell them apart, and one that was found by the other kind of process gave wrong numbers."""
+    monkeypatch.setenv("OFFLINE_RL_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(compiled, "compiled", lambda graph, inputs: graph)
+    (member,) = members("bc", {}, seeds=(0,))
+    compiled.Program(member.agent, member.sampler.batch(1), 1)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / capability)
 
 
 LEFT_OUT = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.algorithms import ours
 from benchmarks.cells import cells, finished, score
+from benchmarks.compile_table import cost_table
 from benchmarks.ensemble_cost import table as ensemble_table
 from benchmarks.text import between, filled
 from benchmarks.throughput_table import table as speed_table
@@ -109,9 +110,13 @@ def pages(root: Path = ROOT) -> None:
     suites = {folder.name: _one_protocol(folder)[:2] for folder in folders}
     speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
     ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
+    references = [read_sealed(results / "throughput" / f"references{name}.json") for name in ("", "-avx2")]
+    compiling = cost_table(*(read_sealed(results / "throughput" / f"{name}.json") for name in ("compiling", "cpu")))
     scores = "\n\n".join(summary(folder) for folder in folders)
     contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
-    contents += [("docs/speed.md", "speed", speed), ("docs/edac.md", "ensembles", ensembles)]
+    contents += [("docs/speed.md", "speed", speed), ("docs/speed.md", "compiling", compiling)]
+    contents += [("docs/speed.md", "references", "\n\n".join(map(speed_table, references)))]
+    contents += [("docs/edac.md", "ensembles", ensembles)]
     contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]
     for page, name, content in contents:
         text = (root / page).read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ def _reference_table(result: Line) -> str:
     for algorithm, ways in own_lines(result).items():
         theirs = [known.get(algorithm) for known in rates.values()]
         best = ways.get(("compile", result["kernel"]))
-        times = [_times(best, line) for line in theirs]
+        times = [_times(best, line, 2) for line in theirs]
         mine = [_rate(ways.get((mode, result["kernel"]))) for mode in ("eager", "compile")]
         lines.append(_row([algorithm, *mine, *map(_rate, theirs), *times]))
     return "\n".join(lines)
@@ -172,14 +172,14 @@ def _rivals(result: Line) -> dict[str, Line]:
 
 
 def _against(best: Line, rival: Line | None) -> list[str]:
-    return ["-", "-"] if rival is None else [_rate(rival), _times(best, rival)]
+    return ["-", "-"] if rival is None else [_rate(rival), _times(best, rival, 1)]
 
 
-def _times(own: Line | None, other: Line | None) -> str:
+def _times(own: Line | None, other: Line | None, digits: int) -> str:
     """Return how many times as fast as another program ours is."""
     if own is None or other is None or "error" in own:
         return "-"
-    return f"{own['updates_per_second'] / other['updates_per_second']:.1f}"
+    return f"{own['updates_per_second'] / other['updates_per_second']:.{digits}f}"
 
 
 def _rate(line: Line | None) -> str:

@@ -45,7 +45,7 @@ class Arguments:
     """Measure what compiling costs."""
 
     out: Path | None = None
-    """Result file to write, after each algorithm; the same command goes on with one that is there."""
+    """Result file to write, after each algorithm."""
     algorithms: Sequence[str] = tuple(name for name in ours() if name not in LONG_TO_COMPILE)
     """What to compile."""
     note: str = ""
@@ -80,11 +80,10 @@ def measure(given: Arguments) -> dict[str, Any]:
         "kernel": choose_kernel(),
         "versions": versions(),
         "note": given.note,
-        "measurements": read_sealed(given.out)["measurements"] if given.out and given.out.exists() else [],
+        "measurements": [],
     }
-    done = {line["algorithm"] for line in result["measurements"]}
     for name in given.algorithms:
-        if name in done or obstacle(find_algorithm(name), "cpu"):
+        if obstacle(find_algorithm(name), "cpu"):
             continue
         with tempfile.TemporaryDirectory() as folder:
             found = {state: _in_a_process(name, folder) for state in ("cold", "warm")}

@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?= td3_bc --dataset hopper-demo --steps 10000 --eval_every 2500
+# Plain PyTorch and JAX programs of two algorithms beside ours, on one core; AVX2 keeps all of them from AVX-512.
+REFERENCES = $(BIN)/python -m benchmarks.throughput --references --peers .venv-peers/bin/python --algorithms td3_bc iql --members
+AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xla_cpu_max_isa=AVX2
 RELEASE := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: train test test-all lint docs floors bench parity report scores
@@ -32,6 +35,9 @@ floors: .venv-lowest/lowest.stamp
 # The competitors live in an environment of their own: their pins exclude ours. BENCH="--data FILE" measures PRDC on it.
 bench: .venv/dev.stamp .venv-peers/peers.stamp
 	$(BIN)/python -m benchmarks.throughput --peers .venv-peers/bin/python --out results/throughput/cpu.json $(BENCH)
+	$(REFERENCES) --out results/throughput/references.json
+	$(AVX2) $(REFERENCES) --note "Kept from AVX-512, but for the matrix products of JAX, which cannot be." --out results/throughput/references-avx2.json
+	$(BIN)/python -m benchmarks.compile_cost --out results/throughput/compiling.json
 
 # d3rlpy's updates beside ours, from equal weights, batches and noise.
 parity: .venv/dev.stamp .venv-peers/peers.stamp

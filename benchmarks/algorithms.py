@@ -1,16 +1,19 @@
-"""Write the lists of algorithms in the README and on the site, and the speeds that ``offline-rl algos`` shows.
+"""Write the lists of algorithms in the README and on the site, and what the package knows of their speeds.
 
-``python -m benchmarks.algorithms``: from what the algorithms say of themselves and the committed ``make bench``.
+``python -m benchmarks.algorithms``: from what the algorithms say of themselves and the committed measurements. The
+package shows rates in ``offline-rl algos``, and compiles by default where that was measured to repay itself.
 """
 
 from pathlib import Path
 
+from benchmarks.compile_table import rule
 from benchmarks.text import between
 from benchmarks.throughput_table import own_lines
 from offline_rl.agent import About, algorithms, find_algorithm
 from offline_rl.analysis.speeds import SPEEDS, measured_speeds
 from offline_rl.analysis.tables import markdown
 from offline_rl.files import read_sealed, write_bytes, write_json
+from offline_rl.training.mode import REPAID
 
 ROOT = Path(__file__).parent.parent
 WAY = ("eager", "native")
@@ -18,15 +21,16 @@ WAY = ("eager", "native")
 
 
 def write(root: Path = ROOT) -> None:
-    """Write the two tables and the speeds.
+    """Write the two tables, the speeds, and after how many updates compiling is repaid.
 
     Args:
         root: The repository.
     """
-    result = read_sealed(root / "results" / "throughput" / "cpu.json")
+    result, costs = (read_sealed(root / "results" / "throughput" / f"{name}.json") for name in ("cpu", "compiling"))
     rates = {name: lines[WAY]["updates_per_second"] for name, lines in own_lines(result).items() if WAY in lines}
     protocol = f"one seed on one core of {result['hardware']}, eager mode with the native kernel, {result['date']}"
     write_json(root / SPEEDS.relative_to(ROOT), {"rates": rates, "protocol": protocol})
+    write_json(root / REPAID.relative_to(ROOT), rule(costs, result))
     for page, table in (("README.md", brief_table()), ("docs/algorithms.md", whole_table())):
         text = (root / page).read_text(encoding="utf-8")
         write_bytes(root / page, between(text, "algorithms", f"{table}\n").encode())

@@ -1,6 +1,7 @@
-"""d3rlpy in a Python of its own, because its pins exclude ours; it answers line by line."""
+"""Programs in a Python of their own, because d3rlpy's pins exclude ours; they answer line by line."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,12 @@ class Peer:
                 " benchmarks/peers.txt, or name the Python of another environment with --peers"
             )
         command = [str(python), "-W", "ignore", str(Path(__file__).with_name(script))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._name = script
+        # A program finds its neighbours as benchmarks.NAME, as here.
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def ask(self, request: Any) -> Any:
         """Return the answer to a request.
@@ -45,7 +51,7 @@ class Peer:
             pass
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit("d3rlpy's process ended; see above, or set up its environment anew")
+            raise SystemExit(f"{self._name} ended; see above, or set up the competitors' environment anew")
         return json.loads(line)
 
     def close(self) -> None:

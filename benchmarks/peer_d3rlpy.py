@@ -1,13 +1,7 @@
-"""Runs in the competitors' environment: times algorithms of d3rlpy when asked to.
-
-Speaks JSON, a line each. First the algorithms with their data and sizes come in; then either ``"version"`` or an
-algorithm with the seconds that it is to make updates for, and how many at most; what was asked goes out.
-"""
+"""Runs in the competitors' environment: times algorithms of d3rlpy when asked to, see ``peer_serving.py``."""
 
 import functools
-import json
 import logging
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +10,8 @@ import d3rlpy
 import numpy as np
 import structlog
 import torch
+
+from benchmarks.peer_serving import Window, serve, timed
 
 
 @functools.cache
@@ -50,44 +46,37 @@ def config_of(algorithm: str, sizes: dict[str, Any]) -> Any:
     return kinds[algorithm](**common, **factories)
 
 
-def build(algorithm: str, data: str, **sizes: Any) -> tuple[Any, Callable[[], Any]]:
-    """Make a learner; return it, and what samples a batch for it."""
+def build(algorithm: str, data: str, **sizes: Any) -> Window:
+    """Make a learner, and return what makes its updates."""
     dataset, learner = read(data), config_of(algorithm, sizes).create(device="cpu:0")
     # Fitting for a moment is d3rlpy's way to build the networks, the scaler and the neighbours.
     silent = d3rlpy.logging.NoopAdapterFactory()
     learner.fit(dataset, n_steps=2, n_steps_per_epoch=2, logger_adapter=silent, show_progress=False, save_interval=9)
     if algorithm == "dt":
-        return learner, lambda: dataset.sample_trajectory_batch(sizes["batch_size"], sizes["length"])
-    return learner, lambda: dataset.sample_transition_batch(sizes["batch_size"])
+        return window(learner, lambda: dataset.sample_trajectory_batch(sizes["batch_size"], sizes["length"]))
+    return window(learner, lambda: dataset.sample_transition_batch(sizes["batch_size"]))
 
 
-def timed(learner: Any, sample: Callable[[], Any], seconds: float, most: int | None) -> dict[str, float]:
-    """Make updates for so many seconds, so many at most, at least one."""
-    updates, sampling, begin = 0, 0.0, time.perf_counter()
-    while not updates or (time.perf_counter() - begin < seconds and updates != most):
-        start = time.perf_counter()
-        batch = sample()
-        sampling += time.perf_counter() - start
-        learner.update(batch)
-        updates += 1
-    return {"updates": updates, "seconds": time.perf_counter() - begin, "sampling": sampling}
+def window(learner: Any, sample: Callable[[], Any]) -> Window:
+    """Return what makes a learner's updates, and measures besides how long sampling takes."""
 
+    def make(seconds: float, most: int | None) -> dict[str, float]:
+        sampling = 0.0
 
-def main() -> None:
-    """Serve the benchmark."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    torch.set_num_threads(1)
-    learners = {name: build(name, **given) for name, given in json.loads(sys.stdin.readline()).items()}
-    print(json.dumps(sorted(learners)), file=answers, flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if asked == "version":
-            answer: Any = d3rlpy.__version__
-        else:
-            answer = timed(*learners[asked["algorithm"]], asked["seconds"], asked["most"])
-        print(json.dumps(answer), file=answers, flush=True)
+        def update() -> int:
+            nonlocal sampling
+            begin = time.perf_counter()
+            batch = sample()
+            sampling += time.perf_counter() - begin
+            learner.update(batch)
+            return 1
+
+        return {**timed(update, seconds, most), "sampling": sampling}
+
+    return make
 
 
 if __name__ == "__main__":
-    main()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    torch.set_num_threads(1)
+    serve(build, d3rlpy.__version__)

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.algorithms import ours
 from benchmarks.cells import cells, finished, score
+from benchmarks.compile_table import cost_table
 from benchmarks.ensemble_cost import table as ensemble_table
 from benchmarks.kernels import sentence
 from benchmarks.layers import table as layers_table
@@ -109,20 +110,29 @@ def pages(root: Path = ROOT) -> None:
     results = root / "results"
     folders = [results / name for name in SHOWN if list((results / name).glob("*.json"))]
     suites = {folder.name: _one_protocol(folder)[:2] for folder in folders}
-    speed = speed_table(read_sealed(results / "throughput" / "cpu.json"))
-    layers = layers_table(read_sealed(results / "throughput" / "layers.json"))
-    ensembles = ensemble_table(read_sealed(results / "throughput" / "ensembles.json"))
-    kernels = filled(sentence(read_sealed(results / "throughput" / "kernels.json")))
     scores = "\n\n".join(summary(folder) for folder in folders)
     contents = [("README.md", "scores", brief(folders)), ("docs/scores.md", "scores", scores)]
-    contents += [("docs/speed.md", name, text) for name, text in (("speed", speed), ("layers", layers), ("kernels", kernels))]
-    contents += [("docs/edac.md", "ensembles", ensembles)]
+    measured = results / "throughput"
+    contents += [("docs/speed.md", name, text) for name, text in speeds(measured).items()]
+    contents.append(("docs/edac.md", "ensembles", ensemble_table(read_sealed(measured / "ensembles.json"))))
     if list((results / "minari").glob("*.json")):
         contents.append(("docs/minari.md", "scores", goals(results / "minari")))
     contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]
     for page, name, content in contents:
         text = (root / page).read_text(encoding="utf-8")
         write_bytes(root / page, between(text, name, f"{content}\n").encode())
+
+
+def speeds(folder: Path) -> dict[str, str]:
+    """Return the parts of the page on speed as Markdown, from a folder of measurements, by their marks."""
+    found = {path.stem: read_sealed(path) for path in folder.glob("*.json")}
+    return {
+        "compiling": cost_table(found["compiling"], found["cpu"]),
+        "speed": speed_table(found["cpu"]),
+        "layers": layers_table(found["layers"]),
+        "references": "\n\n".join(speed_table(found[f"references{name}"]) for name in ("", "-avx2")),
+        "kernels": filled(sentence(found["kernels"])),
+    }
 
 
 def brief(folders: Sequence[Path]) -> str:

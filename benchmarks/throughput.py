@@ -5,8 +5,11 @@
 
 On a CPU everything is measured in turns, a window each in every round, and the fastest window counts: on a shared
 machine only ratios within one run mean something. One thread on one core trains one agent, batches included, with the
-kernel that training chooses and with PyTorch's own; four agents have a process each on two cores. PRDC's speed depends
-on its data, so it is measured on recorded ones. SAC is left out: it learns from what it plays alone.
+kernel that training chooses and with PyTorch's own; four agents have a process each on two cores. d3rlpy takes part
+with ``--peers``. With ``--references`` so do a plain PyTorch program and a JAX one of TD3+BC and IQL, which were
+written for this comparison (``peer_torch.py``, ``peer_jax.py``). Single agents and all other programs run on the same
+core. PRDC's speed depends on its data, so it is measured on recorded ones. SAC is left out: it learns from what it
+plays alone.
 
 The roofline, on a CPU also called floor, is an update's own matrix products at the speed of the fastest 256³ products
 in the same run; see :mod:`benchmarks.arithmetic`.
@@ -27,7 +30,16 @@ from benchmarks.algorithms import ours
 from benchmarks.arithmetic import flops_of_update, product_rate, wait
 from benchmarks.machine import pin, today, versions
 from benchmarks.throughput_table import draw, table
-from benchmarks.workloads import PEERS, Competitor, Data, InProcess, Processes, synthetic
+from benchmarks.workloads import (
+    PEERS,
+    REFERENCES,
+    REFERRED,
+    Competitor,
+    Data,
+    InProcess,
+    Processes,
+    synthetic,
+)
 from offline_rl.agent import find_algorithm
 from offline_rl.data import load_dataset
 from offline_rl.errors import OfflineRLError
@@ -69,6 +81,8 @@ class Arguments:
     """Updates before PRDC is measured there; the search is slowest while the policy is random."""
     peers: Path | None = None
     """Python of the environment that holds the competitors; without it they are left out."""
+    references: bool = False
+    """Measure plain PyTorch and JAX, too, in the competitors' environment; the table then compares with these."""
     windows: int = 8
     """Of each measurement; the fastest counts."""
     seconds: float = 1.0
@@ -161,7 +175,7 @@ class Measurement:
 
 @dataclass
 class Rival:
-    """An algorithm of the competitor, and the windows measured so far: updates, seconds, seconds of sampling."""
+    """An algorithm of another program, and the windows measured so far: updates, seconds, seconds of sampling."""
 
     algorithm: str
     competitor: Competitor
@@ -173,12 +187,13 @@ class Rival:
 
     def line(self) -> dict[str, Any]:
         """Return the result."""
-        each = [{name: window[name] / window["updates"] for name in ("seconds", "sampling")} for window in self.windows]
+        seconds = [window["seconds"] / window["updates"] for window in self.windows]
+        sampling = [window["sampling"] / window["updates"] for window in self.windows if "sampling" in window]
         return {
             "algorithm": self.algorithm,
-            "updates_per_second": round(1 / min(one["seconds"] for one in each), 2),
-            "sampling_milliseconds": round(1e3 * min(one["sampling"] for one in each), 3),
-            "window_milliseconds": [round(1e3 * one["seconds"], 3) for one in each],
+            "updates_per_second": round(1 / min(seconds), 2),
+            **({"sampling_milliseconds": round(1e3 * min(sampling), 3)} if sampling else {}),
+            "window_milliseconds": [round(1e3 * one, 3) for one in seconds],
         }
 
 
@@ -215,9 +230,10 @@ class Bench:
                 print(f"round {number + 1} of {self._arguments.windows}", flush=True)
         for one in begun:
             self._note(self._line(one) if isinstance(one, Measurement) else one)
-        if rivals:
-            rivals[0].competitor.close()
-            self.result["competitor"]["measurements"] = [rival.line() for rival in rivals]
+        for competitor in dict.fromkeys(rival.competitor for rival in rivals):
+            competitor.close()
+            own = [rival.line() for rival in rivals if rival.competitor is competitor]
+            self._note_rival({"name": competitor.name, "measurements": own})
         for one in able:
             one.subject.close()
         self.write()
@@ -249,17 +265,24 @@ class Bench:
             return setting.about() | {"error": str(error).splitlines()[0][:200]}
 
     def _rivals(self, able: Sequence[Measurement]) -> list[Rival]:
-        """Start the competitor with those of these algorithms that it has."""
-        python, data = self._arguments.peers, {one.setting.algorithm: one.setting.data for one in able}
-        data = {name: "synthetic" if name != "prdc" else own for name, own in data.items() if name in PEERS}
-        if python is None or not data or not self._arguments.on_cpu:
+        """Start the other programs with those of these algorithms that they have."""
+        given, data = self._arguments, {one.setting.algorithm: one.setting.data for one in able}
+        if given.peers is None or not given.on_cpu:
             return []
+        data = {name: "synthetic" if name != "prdc" else own for name, own in data.items()}
+        programs = [("d3rlpy", "peer_d3rlpy.py", PEERS)]
+        if given.references:
+            programs += [(name, script, REFERRED) for name, script in REFERENCES.items()]
         pin(set(self._cores[:1]))
-        competitor = Competitor(python, {name: self._data_of(own) for name, own in data.items()})
-        self.result["competitor"] = {"name": competitor.name}
-        if "prdc" in data:
-            competitor.window("prdc", PATIENCE, self._arguments.warmup)
-        return [Rival(name, competitor) for name in data]
+        rivals = []
+        for name, script, known in programs:
+            if own := {algorithm: self._data_of(data[algorithm]) for algorithm in data if algorithm in known}:
+                competitor = Competitor(name, script, given.peers, own)
+                rivals += [Rival(algorithm, competitor) for algorithm in own]
+        for rival in rivals:
+            if rival.algorithm == "prdc":
+                rival.competitor.window("prdc", PATIENCE, given.warmup)
+        return rivals
 
     def _choose(self, setting: Setting) -> None:
         """Let this process compute as a setting asks, whatever it did before."""
@@ -293,6 +316,14 @@ class Bench:
         product = self.result["products_gflops"][f"{self._batch(one.setting)} {one.setting.precision}"]
         flops = flops_of_update(one.setting.algorithm, *self._data_of(one.setting.data).preprocessing.sizes)
         return one.line(flops, 1e9 * product)
+
+    def _note_rival(self, program: dict[str, Any]) -> None:
+        """Keep what another program came to; those written for this comparison are a list."""
+        if program["name"].startswith("d3rlpy"):
+            self.result["competitor"] = program
+        else:
+            self.result.setdefault("references", []).append(program)
+        print(json.dumps(program), flush=True)
 
     def _note(self, line: dict[str, Any]) -> None:
         self.result["measurements"].append(line)

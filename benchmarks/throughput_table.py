@@ -11,7 +11,30 @@ Line = dict[str, Any]
 
 def table(result: Line) -> str:
     """Return a result as Markdown; those of a CPU have more to compare, those of a GPU more lines."""
+    if "references" in result:
+        return _reference_table(result)
     return _cpu_table(result) if "hardware" in result else _gpu_table(result)
+
+
+def _reference_table(result: Line) -> str:
+    """Return a line for each algorithm that other programs have, too: all rates, then how many times ours is theirs."""
+    others = [*result["references"], *([result["competitor"]] if "competitor" in result else [])]
+    rates = {other["name"]: {line["algorithm"]: line for line in other["measurements"]} for other in others}
+    heads = [
+        "algorithm",
+        "ours, eager",
+        "ours, compiled",
+        *rates,
+        *(f"times {name.rpartition(' ')[0]}" for name in rates),
+    ]
+    lines = [_caption(result), "", _row(heads), "|---" * len(heads) + "|"]
+    for algorithm, ways in own_lines(result).items():
+        theirs = [known.get(algorithm) for known in rates.values()]
+        best = ways.get(("compile", result["kernel"]))
+        times = [_times(best, line, 2) for line in theirs]
+        mine = [_rate(ways.get((mode, result["kernel"]))) for mode in ("eager", "compile")]
+        lines.append(_row([algorithm, *mine, *map(_rate, theirs), *times]))
+    return "\n".join(lines)
 
 
 def _gpu_table(result: Line) -> str:
@@ -36,14 +59,7 @@ def _cpu_table(result: Line) -> str:
     rivals, ways = _rivals(result), ways_of(result)
     heads = ["algorithm", "floor", *map(", ".join, ways), "share of the floor"]
     heads += [result["competitor"]["name"], "times as fast"] if rivals else []
-    lines = [
-        f"One agent, one core, updates/s with sampling; {result['hardware']}, PyTorch {result['versions']['torch']}, "
-        f"{result['date']}, {result['rows']:,} rows of 17 + 6 entries, best of {result['windows']} windows; products "
-        f"ran at {result['products_gflops']['1 float32']} GFLOP/s. {result['note']}".rstrip(),
-        "",
-        _row(heads),
-        "|---" * len(heads) + "|",
-    ]
+    lines = [_caption(result), "", _row(heads), "|---" * len(heads) + "|"]
     for algorithm, own in own_lines(result).items():
         done = [line for line in own.values() if "error" not in line]
         cells = [_rate(own.get(way)) for way in ways]
@@ -55,6 +71,15 @@ def _cpu_table(result: Line) -> str:
             cells = ["-", *cells, "-", *["-"] * (2 if rivals else 0)]
         lines.append(_row([algorithm, *cells]))
     return "\n".join([*lines, *_prdc_lines(result), *_member_lines(result)])
+
+
+def _caption(result: Line) -> str:
+    """Return how a CPU was measured."""
+    return (
+        f"One agent, one core, updates/s with sampling; {result['hardware']}, PyTorch {result['versions']['torch']}, "
+        f"{result['date']}, {result['rows']:,} rows of 17 + 6 entries, best of {result['windows']} windows; products "
+        f"ran at {result['products_gflops']['1 float32']} GFLOP/s. {result['note']}"
+    ).rstrip()
 
 
 def ways_of(result: Line) -> list[tuple[str, str]]:
@@ -147,9 +172,14 @@ def _rivals(result: Line) -> dict[str, Line]:
 
 
 def _against(best: Line, rival: Line | None) -> list[str]:
-    if rival is None:
-        return ["-", "-"]
-    return [_rate(rival), f"{best['updates_per_second'] / rival['updates_per_second']:.1f}"]
+    return ["-", "-"] if rival is None else [_rate(rival), _times(best, rival, 1)]
+
+
+def _times(own: Line | None, other: Line | None, digits: int) -> str:
+    """Return how many times as fast as another program ours is."""
+    if own is None or other is None or "error" in own:
+        return "-"
+    return f"{own['updates_per_second'] / other['updates_per_second']:.{digits}f}"
 
 
 def _rate(line: Line | None) -> str:

@@ -152,6 +152,7 @@ def ours(plan: Plan, name: str, seed: int, arguments: Arguments) -> Result:
             final_episodes=arguments.final_episodes,
             quiet=True,
             preset="none",
+            mode="eager",
             **options,
             **SETTINGS[plan.algorithm.name],
         )

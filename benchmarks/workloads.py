@@ -1,4 +1,4 @@
-"""What is measured: agents of ours in this process or in several, and d3rlpy's in its own Python."""
+"""What is measured: agents of ours in this process or in several, and other programs in their own Python."""
 
 import functools
 import tempfile
@@ -28,6 +28,15 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {"parl": {"rewards": "oracle"}, "spo
 those of the policy count, without the VAE's before."""
 PEERS = ("td3_bc", "prdc", "iql", "cql", "bc", "dt")
 """Algorithms that d3rlpy has, too."""
+REFERENCES = {"plain PyTorch": "peer_torch.py", "JAX": "peer_jax.py"}
+"""Programs of TD3+BC and IQL that were written for this comparison."""
+REFERRED = ("td3_bc", "iql")
+"""The algorithms that they have."""
+SIZES = {
+    "peer_d3rlpy.py": ("batch_size", "hidden_dims", "num_actions", "length", "width", "layers", "heads", "dropout"),
+    **dict.fromkeys(REFERENCES.values(), ("batch_size", "hidden_dims")),
+}
+"""The settings that each program is given."""
 
 
 class Data:
@@ -150,22 +159,25 @@ class Processes:
 
 
 class Competitor:
-    """d3rlpy in its own Python, with its nearest algorithms at our sizes, asked window by window.
+    """Another program in its own Python, with its nearest algorithms at our sizes, asked window by window.
 
     Args:
+        name: What it is called.
+        script: Which file of this folder it is.
         python: Of the environment that has it.
         data: For each algorithm, what it is trained on.
     """
 
-    def __init__(self, python: Path, data: Mapping[str, Data]) -> None:
-        self._peer = Peer("peer_d3rlpy.py", python)
+    def __init__(self, name: str, script: str, python: Path, data: Mapping[str, Data]) -> None:
+        self._peer = Peer(script, python)
+        names = SIZES[script]
         with tempfile.TemporaryDirectory() as folder:
             written = functools.cache(lambda own: _written(own.dataset, Path(folder)))
-            self._peer.ask({name: {"data": written(own), **_sizes(name)} for name, own in data.items()})
-        self.name = f"d3rlpy {self._peer.ask('version')}"
+            self._peer.ask({name: {"data": written(own), **_sizes(name, names)} for name, own in data.items()})
+        self.name = f"{name} {self._peer.ask('version')}"
 
     def window(self, algorithm: str, seconds: float, most: int | None = None) -> dict[str, float]:
-        """Make updates for so long, or so many; return how many, the seconds, and those of them that sampling took."""
+        """Make updates for so long, or so many; return how many, the seconds, and those of sampling, if measured."""
         answer: dict[str, float] = self._peer.ask({"algorithm": algorithm, "seconds": seconds, "most": most})
         return answer
 
@@ -174,10 +186,9 @@ class Competitor:
         self._peer.close()
 
 
-def _sizes(algorithm: str) -> dict[str, Any]:
-    """Return the settings of ours that decide how much a like update computes."""
+def _sizes(algorithm: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return those of our settings that decide how much a like update computes."""
     config = find_algorithm(algorithm).config_class()
-    names = ("batch_size", "hidden_dims", "num_actions", "length", "width", "layers", "heads", "dropout")
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.algorithms import brief_table, ours, whole_table, write
+from benchmarks.compile_table import cost_table
 from benchmarks.throughput_table import table
 from offline_rl.files import read_sealed
 from offline_rl.tracking.record import read_rows
 
 ROOT = Path(__file__).parent.parent
+WRITTEN = ("README.md", "docs/algorithms.md", "offline_rl/analysis/speeds.json", "offline_rl/training/repaid.json")
 README = (ROOT / "README.md").read_text()
 
 
@@ -37,6 +39,12 @@ def test_the_table_of_a_gpus_speed_is_the_committed_results():
     assert table(result) in (ROOT / "docs" / "speed.md").read_text()
 
 
+def test_the_tables_of_other_programs_and_of_compiling_are_the_committed_results():
+    page, results = (ROOT / "docs" / "speed.md").read_text(), ROOT / "results" / "throughput"
+    assert all(table(read_sealed(results / f"references{name}.json")) in page for name in ("", "-avx2"))
+    assert cost_table(read_sealed(results / "compiling.json"), read_sealed(results / "cpu.json")) in page
+
+
 def test_every_algorithm_is_listed():
     assert f"\n{brief_table()}\n" in README
     assert f"\n{whole_table()}\n" in (ROOT / "docs" / "algorithms.md").read_text()
@@ -44,12 +52,12 @@ def test_every_algorithm_is_listed():
 
 
 def test_the_listed_speeds_are_the_committed_results(tmp_path):
-    for file in ("README.md", "docs/algorithms.md", "offline_rl/analysis/speeds.json"):
+    for file in WRITTEN:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "results").symlink_to(ROOT / "results")
     write(tmp_path)
-    for file in ("README.md", "docs/algorithms.md", "offline_rl/analysis/speeds.json"):
+    for file in WRITTEN:
         assert (tmp_path / file).read_text() == (ROOT / file).read_text()
 
 

@@ -68,7 +68,7 @@ def test_committed_results_bear_their_names_and_no_places(folder):
 SHOWN = {
     "README.md": ("scores",),
     "docs/scores.md": ("scores",),
-    "docs/speed.md": ("speed", "layers", "kernels"),
+    "docs/speed.md": ("compiling", "speed", "layers", "references", "kernels"),
     "docs/minari.md": ("scores",),
     **{f"docs/{name}.md": ("scores",) for name in ours() if name not in ("sac", "parl", "parl_online")},
     "docs/edac.md": ("ensembles", "scores"),
@@ -330,6 +330,8 @@ def test_older_results_get_a_checksum_and_keep_their_numbers(tmp_path):
             "throughput/ensembles.json",
             "throughput/kernels.json",
             "throughput/layers.json",
+            "throughput/references.json",
+            "throughput/compiling.json",
             "comparison/bc-hopper_medium_replay-seed-0.json",
             "stochastic/lucky-arm-dt-seed-0.json",
         ),

@@ -12,7 +12,9 @@ from benchmarks.throughput_table import draw, own_lines, table
 from offline_rl.files import read_sealed
 
 ROOT = Path(__file__).parent.parent
-FILES = {name: ROOT / "results" / "throughput" / f"{name}.json" for name in ("cpu", "gpu")}
+FILES = {
+    name: ROOT / "results" / "throughput" / f"{name}.json" for name in ("cpu", "gpu", "references", "references-avx2")
+}
 
 
 def run(*arguments):
@@ -39,7 +41,7 @@ def test_a_committed_file_is_shown_as_its_table(name, capsys, monkeypatch):
     main()
     shown, result = capsys.readouterr().out, read_sealed(FILES[name])
     assert shown == f"{table(result)}\n"
-    assert shown.startswith(result["hardware" if name == "cpu" else "device"] if name == "gpu" else "One agent")
+    assert shown.startswith(result["device"] if name == "gpu" else "One agent")
     first = result["measurements"][0]
     assert first["share_of_roofline"] == pytest.approx(
         first["updates_per_second"] / first["roofline_updates_per_second"], rel=0.01
@@ -60,6 +62,33 @@ def test_a_way_that_fails_is_named_in_both_tables():
     for line in ways.values():
         line["error"] = "no"
     assert "| failed |" in table(result)
+
+
+def test_other_programs_stand_beside_ours_with_how_many_times_as_fast_ours_is():
+    """Broken by a ratio of eager updates, of another kernel, or the wrong way round."""
+    rows = {
+        ("td3_bc", "eager", "default"): 90,
+        ("td3_bc", "eager", "native"): 100,
+        ("td3_bc", "compile", "native"): 300,
+    }
+    own = {"members": 1, "cores": 1, "data": "synthetic"}
+    lines = [
+        {**own, "algorithm": name, "mode": mode, "kernel": kernel, "updates_per_second": rate}
+        for (name, mode, kernel), rate in rows.items()
+    ]
+    others = [
+        {"name": name, "measurements": [{"algorithm": "td3_bc", "updates_per_second": rate}]}
+        for name, rate in (("plain PyTorch 2", 150.0), ("JAX 3", 200.0))
+    ]
+    about = {"hardware": "a", "kernel": "native", "versions": {"torch": "2"}, "date": "d", "rows": 9, "windows": 1}
+    about |= {"products_gflops": {"1 float32": 1.0}, "note": "", "measurements": lines, "references": others}
+    assert table(about).splitlines()[2:] == [
+        "| algorithm | ours, eager | ours, compiled | plain PyTorch 2 | JAX 3 | times plain PyTorch | times JAX |",
+        "|---|---|---|---|---|---|---|",
+        "| td3_bc | 100 | 300 | 150 | 200 | 2.00 | 1.50 |",
+    ]
+    about["competitor"] = {"name": "d3rlpy 4", "measurements": []}
+    assert table(about).splitlines()[4] == "| td3_bc | 100 | 300 | 150 | 200 | - | 2.00 | 1.50 | - |"
 
 
 @pytest.mark.slow

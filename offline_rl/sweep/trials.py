@@ -149,6 +149,9 @@ class TrialRunner:
             options = replace(options, out=str(out), resume=out.exists(), quiet=True)
             callback.begin(out, len(options.seeds))
             plan = self._plan(options, settings)
+            if self._sweep.hyperband and plan.options.mode == "auto" and plan.device == "cpu":
+                # A trial that is stopped early may not repay its compiling.
+                plan = replace(plan, options=replace(options, mode="eager"))
             say = functools.partial(self._say_of, claim)
             run = carry_out(plan, out, self._pool, callbacks=[callback], stop=stop, say=say)
         self._search.report(claim, self._sweep.metric.history(run.rows, len(options.seeds)))

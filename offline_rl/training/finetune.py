@@ -65,7 +65,10 @@ def finetune(
     overrides = {**settings_of_all, **agent_settings}
     out = Path(str(train_options.out))
     if not options.resume or not out.exists():
-        _begin(old, out, Plan.make(config["algorithm"], data, train_options, overrides))
+        # All updates to come follow a step in an environment, and are made one by one.
+        mode = "eager" if train_options.mode == "auto" else train_options.mode
+        one_by_one = dataclasses.replace(train_options, mode=mode)
+        _begin(old, out, Plan.make(config["algorithm"], data, one_by_one, overrides))
     resumed = dataclasses.replace(train_options, resume=True)
     return train(config["algorithm"], data, options=resumed, callbacks=callbacks, **overrides)
 

@@ -35,7 +35,7 @@ def introduction(plan: Plan, compute: Compute, out: Path, memory: Memory, *, res
         ("preset", "" if resumed else preset.removeprefix("preset ").replace("no preset:", "none:", 1)),
         ("settings", f"those in {out / 'config.json'}" if resumed else _settings(plan)),
         ("run", _run(plan)),
-        ("compute", f"{compute.device}, {MODES[compute.mode]}, {_kernel(plan, compute)}"),
+        ("compute", f"{compute.device}, {_mode(plan, compute, resumed=resumed)}, {_kernel(plan, compute)}"),
         ("memory", memory.in_words),
         ("folder", str(out)),
         ("stop", f"Ctrl-C; continue with: offline-rl resume {shlex.quote(str(out))}"),
@@ -92,6 +92,12 @@ def _run(plan: Plan) -> str:
     every = f"; evaluated every {options.eval_every:,} updates" if options.eval_every else ""
     several = "s" * (len(options.seeds) > 1)
     return f"seed{several} {seeds}; {length}{' each' * bool(several)}{every}"
+
+
+def _mode(plan: Plan, compute: Compute, *, resumed: bool) -> str:
+    """Return how updates are made, and why; a run that goes on keeps what it began with, whatever the reason was."""
+    reason = "" if resumed else plan.choice.reason
+    return MODES[compute.mode] + (f" ({reason})" if reason else "")
 
 
 def _kernel(plan: Plan, compute: Compute) -> str:

@@ -21,7 +21,8 @@ class LoopOptions:
     device: str = "auto"
     """Where to train: "cpu", "cuda", or "auto" for a GPU if there is one."""
     mode: Literal["auto", "eager", "compile", "cudagraph"] = "auto"
-    """How updates are made; "compile" pays in long runs on a CPU, "auto" is "eager" there and "cudagraph" on a GPU."""
+    """How updates are made: "auto" is "cudagraph" on a GPU, and on a CPU "compile" where a run is long enough to repay
+    compiling, else "eager"."""
     precision: Precision = "float32"
     """Of matrix products; "tf32" (on a GPU) and "bf16" (on a CPU with AMX) are faster, and change results."""
     out: str | None = None

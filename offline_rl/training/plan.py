@@ -35,6 +35,7 @@ from offline_rl.errors import OfflineRLError, RunError, TaskError, brief, named_
 from offline_rl.kernels.choice import Kernel, bf16_is_faster, choose_kernel, precision_of
 from offline_rl.origin import commit, processor, versions
 from offline_rl.training.contract import UNDECLARED
+from offline_rl.training.mode import Choice, choose_mode
 from offline_rl.training.nothing import NO_DATASET, without_dataset
 from offline_rl.training.options import Mode, TrainOptions
 from offline_rl.training.preset import Preset, find_preset, recorded_preset
@@ -245,20 +246,31 @@ class Plan:
             return choose_kernel(self.options.threads) if self.device == "cpu" else "default"
         return self.options.precision
 
+    @functools.cached_property
+    def choice(self) -> Choice:
+        """How updates would best be made: as asked for, or by default as suits the device and the run's length."""
+        if self.options.mode != "auto":
+            return Choice(self.options.mode)
+        if self.device != "cpu":
+            return Choice("cudagraph")
+        return choose_mode(self.algorithm, self.options.steps, self.kernel, lambda: self._cycle)
+
     @property
     def way(self) -> Mode:
-        """How updates would best be made: as asked for, or by default as suits the device."""
-        if self.options.mode != "auto":
-            return self.options.mode
-        return "eager" if self.device == "cpu" else "cudagraph"
+        """The mode of :attr:`choice`."""
+        return self.choice.mode
+
+    @functools.cached_property
+    def _cycle(self) -> int | None:
+        """After how many updates an agent does the same again; only one that is built knows, for settings decide."""
+        return new_agent(self.description(self.options.seeds[0])).cycle
 
     @functools.cached_property
     def obstacle(self) -> str | None:
         """Why updates are made eagerly instead; None if nothing is known to be in the way."""
         if self.way == "compile" and (reason := obstacle(self.algorithm, self.device)):
             return reason
-        # Only one that is built knows: its cycle may be a setting.
-        if self.way != "eager" and new_agent(self.description(self.options.seeds[0])).cycle is None:
+        if self.way != "eager" and self._cycle is None:
             return f"{self.algorithm.name} {UNDECLARED}"
         return None
 

@@ -153,7 +153,7 @@ class Branching(bc.BC):
 def test_an_update_that_changes_more_than_it_declares_is_refused(way, algorithm):
     """Stacked and compiled alike: both hold for what lies in optimisers and targets only."""
     updates = way(some(algorithm, 2))
-    with pytest.raises(RunError, match=rf"^{algorithm.name}.*(docs/api\.md.*--mode eager|leave out mode compile)$"):
+    with pytest.raises(RunError, match=rf"^{algorithm.name}.*(docs/api\.md.*)?--mode eager$"):
         updates.run(1, 20)
 
 

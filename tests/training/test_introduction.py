@@ -39,7 +39,9 @@ def test_it_tells_all_that_decides_the_numbers():
     assert said["preset"] == "none: td3_bc uses its defaults for all tasks"
     assert said["settings"] == "alpha 3.0 (default 2.5)"
     assert said["run"] == "seeds 0, 1; 10,000 updates each; evaluated every 2,500 updates"
-    assert said["compute"].startswith("cpu, eager updates, ")
+    assert said["compute"].startswith(
+        "cpu, eager updates (10,000 updates are too few to repay compiling: --mode compile), "
+    )
     assert re.fullmatch(r"at least [\d.]+ MB needed(, [\d.]+ [MG]B free)?", said["memory"])
     assert said["folder"] == "runs/x"
     assert said["stop"] == "Ctrl-C; continue with: offline-rl resume runs/x"
@@ -60,6 +62,10 @@ def test_a_run_that_goes_on_computes_as_it_began():
     assert said["settings"] == "those in a b/config.json"
     assert said["stop"].endswith("offline-rl resume 'a b'")
     assert "preset" not in said
+
+
+def test_a_mode_that_was_asked_for_has_no_reason():
+    assert introduced("td3_bc", mode="eager")["compute"].startswith("cpu, eager updates, ")
 
 
 def test_a_kernel_has_its_reason():

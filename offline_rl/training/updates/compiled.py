@@ -104,7 +104,7 @@ class Program:
                 self._program = compiled(traced(self._traceable(agent, batch, step), inputs), inputs)
         except Exception as error:  # anything may go wrong in a compiler
             said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:300]
-            raise RunError(f"{agent.name}'s update cannot be compiled ({said}); leave out mode compile") from error
+            raise RunError(f"{agent.name}'s update cannot be compiled ({said}); train with --mode eager") from error
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Metrics:

@@ -195,5 +195,5 @@ def test_what_cannot_be_compiled_is_eager():
 def test_a_program_that_fails_names_the_algorithm_and_the_remedy(monkeypatch):
     (member,) = members("bc", {}, seeds=(0,))
     monkeypatch.setattr(type(member.agent), "update", lambda self, batch, step: {"a": batch.reward.sum().item()})
-    with pytest.raises(orl.RunError, match=r"bc's update cannot be compiled .*; leave out mode compile"):
+    with pytest.raises(orl.RunError, match=r"bc's update cannot be compiled .*; train with --mode eager"):
         compiled.CompiledUpdates([member]).run(1, 1)

@@ -50,10 +50,11 @@ report: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.throughput --show results/throughput/cpu.json --chart results/throughput/cpu.png
 	$(BIN)/python -m benchmarks.layers --show results/throughput/layers.json
 	$(BIN)/python -m benchmarks.ensemble_cost --show results/throughput/ensembles.json --chart results/throughput/ensembles.png
-	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(peer_parity|twins|stochastic|throughput|runs)/'); do \
+	set -e; for folder in $$(ls -d results/*/ | grep -Ev '/(estimates|peer_parity|twins|stochastic|throughput|runs)/'); do \
 	  name=$$(basename $$folder); suite=benchmarks/$$name.yaml; [ -e $$suite ] || suite=; \
 	  $(BIN)/offline-rl report results/$$name $${suite:+--suite $$suite} >/dev/null; done
 	$(BIN)/python -m benchmarks.reference results/minari --out results/minari/reference.csv
+	$(BIN)/python -m benchmarks.estimates show >/dev/null
 	$(BIN)/python -m benchmarks.stochastic >/dev/null
 	$(BIN)/python -m benchmarks.robustness show
 	$(BIN)/python -m benchmarks.peer_parity show

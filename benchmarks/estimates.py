@@ -14,7 +14,6 @@ that of its expert data, `ROBOT_random.hdf5` and `ROBOT_expert.hdf5` in the same
 import argparse
 import dataclasses
 import itertools
-import json
 import multiprocessing
 import re
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -40,6 +39,7 @@ from offline_rl.envs.vector import rollout
 from offline_rl.errors import OfflineRLError, RunError
 from offline_rl.estimation.estimate import discount_of
 from offline_rl.estimation.options import EstimateOptions
+from offline_rl.estimation.result import Verdict
 from offline_rl.files import read_sealed, sealed, write_bytes, write_json
 from offline_rl.kernels.choice import choose_kernel, use_kernel
 from offline_rl.origin import versions
@@ -265,22 +265,51 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return the results as Markdown."""
+    """Return the results as Markdown: the critics of each dataset, then every estimator over all of them."""
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
-    keys = sorted({(own["dataset"], own["rows"]) for own in results})
-    for (dataset, rows), (name, estimator) in itertools.product(keys, ESTIMATORS.items()):
-        own = [result for result in results if (result["dataset"], result["rows"]) == (dataset, rows)]
-        lines.append(f"| {dataset} | {name} | {rows:,} | {' | '.join(summary(own, estimator))} |")
+    for dataset, rows in sorted({(own["dataset"], own["rows"]) for own in results}):
+        these = [own for own in results if (own["dataset"], own["rows"]) == (dataset, rows)]
+        believed = [own for own in these if own["verdict"] == "estimate"]
+        for name, own in (("fitted Q", these), ("fitted Q, verdict `estimate`", believed)):
+            lines.append(f"| {dataset} | {name} | {rows:,} | {' | '.join(summary(own, 'fitted_q'))} |")
+    for rows in sorted({own["rows"] for own in results}):
+        these = [own for own in results if own["rows"] == rows]
+        for name, estimator in ESTIMATORS.items():
+            # Agents of different datasets are not chosen from.
+            *cells, _ = summary(these, estimator)
+            lines.append(f"| all | {name} | {rows:,} | {' | '.join(cells)} | – |")
     told = [own for own in results if own["verdict"] == "estimate"]
     lines += [
         "",
         "Values are discounted. Score units: 0 is the mean discounted return of D4RL's random data, 100 of its expert"
-        " data. Regret: how much the agent of the highest estimate falls short of the best one. True values are means"
-        " of episodes in D4RL's dynamics, whose own scatter is not taken off.",
+        " data. Regret: how much the agent of the highest estimate falls short of the best one of those in the line."
+        " Only noisy policies have importance weights, so the other two estimators have fewer agents. True values are"
+        " means of episodes in D4RL's dynamics, whose own scatter is not taken off.",
         "",
         f"* {len(told)} of {len(results)} estimates have the verdict `estimate`.",
-        *(f"* Made with {made}." for made in sorted({json.dumps(own["versions"], sort_keys=True) for own in results})),
+        *(f"* Made with {made}." for made in sorted({_in_words(own["versions"]) for own in results})),
     ]
+    return "\n".join(lines)
+
+
+def _in_words(made: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(made.items()))
+
+
+def brief(results: Sequence[Result]) -> str:
+    """Return what the page on estimates says of the results, as Markdown."""
+    head = ("rows", "verdict", "estimates", "mean absolute error", "largest", "covered by 90 %")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for rows, verdict in itertools.product(sorted({own["rows"] for own in results}), get_args(Verdict)):
+        these = [own for own in results if (own["rows"], own["verdict"]) == (rows, verdict)]
+        known = [own for own in these if own["fitted_q"]["mean"] is not None]
+        if not known:
+            continue
+        true = np.array([scored(float(np.mean(own["true"]["discounted"])), own) for own in known])
+        error = np.abs(np.array([scored(own["fitted_q"]["mean"], own) for own in known]) - true)
+        covered = f"{sum(_covers(own, 'fitted_q') for own in known)} of {len(known)}"
+        cells = (f"{rows:,}", verdict, str(len(these)), f"{error.mean():,.1f}", f"{error.max():,.1f}", covered)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

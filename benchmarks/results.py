@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import estimates
 from benchmarks.algorithms import ours
 from benchmarks.cells import cells, finished, score
 from benchmarks.compile_table import cost_table
@@ -117,6 +118,8 @@ def pages(root: Path = ROOT) -> None:
     contents.append(("docs/edac.md", "ensembles", ensemble_table(read_sealed(measured / "ensembles.json"))))
     if list((results / "minari").glob("*.json")):
         contents.append(("docs/minari.md", "scores", goals(results / "minari")))
+    if list((results / "estimates").glob("*.json")):
+        contents.append(("docs/estimate.md", "estimates", estimates.brief(estimates.read(results / "estimates"))))
     contents += [(f"docs/{name}.md", "scores", cells(name, suites)) for name in ours() if name not in ELSEWHERE]
     for page, name, content in contents:
         text = (root / page).read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.estimates import SUITE, jobs_of, rank_correlation, sample, summary, table
+from benchmarks.estimates import RESULTS, SUITE, brief, jobs_of, rank_correlation, read, sample, summary, table
 from tests.helpers.datasets import episodic_dataset
 
 
@@ -20,7 +20,13 @@ def test_a_line_says_how_good_an_estimator_is():
     results = [result(20.0, 21.0, 2.0), result(60.0, 90.0, 5.0), result(90.0, 80.0, 11.0)]
     assert summary(results, "fitted_q") == ["3", "0.50", "13.7", "67 %", "30.0"]
     assert summary(results, "per_decision") == ["0", "–", "–", "–", "–"]
-    assert "| hopper_medium_replay | fitted Q | 100 | 3 | 0.50 |" in table(results)
+    results[1]["verdict"] = "not known"
+    lines = table(results).splitlines()
+    assert "| hopper_medium_replay | fitted Q | 100 | 3 | 0.50 | 13.7 | 67 % | 30.0 |" in lines
+    assert "| hopper_medium_replay | fitted Q, verdict `estimate` | 100 | 2 | – | – | – | – |" in lines
+    assert "| all | fitted Q | 100 | 3 | 0.50 | 13.7 | 67 % | – |" in lines
+    assert "| 100 | estimate | 2 | 5.5 | 10.0 | 2 of 2 |" in brief(results)
+    assert "| 100 | not known | 1 | 30.0 | 30.0 | 0 of 1 |" in brief(results)
 
 
 def test_ranks_of_ties_are_their_mean():
@@ -45,3 +51,7 @@ def test_the_suite_has_thirty_agents_on_three_datasets():
     assert sum(len(job.checkpoints) for job in jobs) >= 30
     names = [job.name(checkpoint) for job in jobs for checkpoint in job.checkpoints]
     assert len(set(names)) == len(names)
+
+
+def test_the_committed_table_is_made_from_the_committed_results():
+    assert (RESULTS / "table.md").read_text() == f"{table(read(RESULTS))}\n"

@@ -24,7 +24,9 @@ from offline_rl.data.minari import is_id
 from offline_rl.files import sealed, write_json
 
 ROOT = Path(__file__).parent.parent
-COMMITTED = [path.parent for path in sorted(ROOT.glob("results/*/table.md")) if path.parent.name != "stochastic"]
+OTHERS = ("estimates", "stochastic")
+"""Results that are none of runs, with tables of their own."""
+COMMITTED = [path.parent for path in sorted(ROOT.glob("results/*/table.md")) if path.parent.name not in OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,7 @@ SHOWN = {
     "docs/scores.md": ("scores",),
     "docs/speed.md": ("compiling", "speed", "layers", "references", "kernels"),
     "docs/minari.md": ("scores",),
+    "docs/estimate.md": ("estimates",),
     **{f"docs/{name}.md": ("scores",) for name in ours() if name not in ("sac", "parl", "parl_online")},
     "docs/edac.md": ("ensembles", "scores"),
 }

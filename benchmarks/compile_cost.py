@@ -25,13 +25,12 @@ from typing import Any
 
 from benchmarks.algorithms import ROOT, ours
 from benchmarks.compile_table import cost_table
-from benchmarks.machine import today, versions
+from benchmarks.machine import about
 from benchmarks.throughput import LONG_TO_COMPILE
 from benchmarks.workloads import Data, InProcess, synthetic
 from offline_rl.agent import find_algorithm
 from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.kernels.choice import choose_kernel, use_kernel
-from offline_rl.origin import processor
 from offline_rl.training.updates.compiled import obstacle
 
 ROWS = 5000
@@ -75,10 +74,8 @@ def _cpu_seconds() -> float:
 def measure(given: Arguments) -> dict[str, Any]:
     """Measure all, and write after each algorithm."""
     result: dict[str, Any] = {
-        "date": today(),
-        "hardware": processor(),
+        **about(),
         "kernel": choose_kernel(),
-        "versions": versions(),
         "note": given.note,
         "measurements": [],
     }

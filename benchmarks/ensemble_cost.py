@@ -17,13 +17,12 @@ from typing import Any
 
 import tyro
 
-from benchmarks.machine import today, versions
+from benchmarks.machine import about
 from benchmarks.workloads import Data, agent_of, synthetic
 from offline_rl.agent import find_algorithm
 from offline_rl.analysis.figures import COLOURS, save
 from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.kernels.choice import choose_kernel, use_kernel
-from offline_rl.origin import processor
 from offline_rl.training.loop import make_updates
 from offline_rl.training.memory import held_by_update, kept_by
 from offline_rl.training.replica import Replica
@@ -89,10 +88,8 @@ def _status(name: str) -> int:
 def measure(given: Arguments) -> dict[str, Any]:
     """Measure all, and write after each number of critics."""
     result: dict[str, Any] = {
-        "date": today(),
-        "hardware": processor(),
+        **about(),
         "kernel": choose_kernel(),
-        "versions": versions(),
         "sizes": SIZES,
         "batch_size": find_algorithm("sac_n").config_class().batch_size,
         "updates": given.updates,

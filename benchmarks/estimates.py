@@ -274,16 +274,19 @@ def table(results: Sequence[Result]) -> str:
             lines.append(f"| {dataset} | {name} | {rows:,} | {' | '.join(summary(own, 'fitted_q'))} |")
     for rows in sorted({own["rows"] for own in results}):
         these = [own for own in results if own["rows"] == rows]
-        for name, estimator in ESTIMATORS.items():
+        weighted = [own for own in these if own["per_decision"] is not None]
+        pairs = [(name, estimator, weighted) for name, estimator in ESTIMATORS.items()]
+        pairs[:1] = [("fitted Q", "fitted_q", these), ("fitted Q, of noisy policies", "fitted_q", weighted)]
+        for name, estimator, own in pairs:
             # Agents of different datasets are not chosen from.
-            *cells, _ = summary(these, estimator)
+            *cells, _ = summary(own, estimator)
             lines.append(f"| all | {name} | {rows:,} | {' | '.join(cells)} | – |")
     told = [own for own in results if own["verdict"] == "estimate"]
     lines += [
         "",
         "Values are discounted. Score units: 0 is the mean discounted return of D4RL's random data, 100 of its expert"
         " data. Regret: how much the agent of the highest estimate falls short of the best one of those in the line."
-        " Only noisy policies have importance weights, so the other two estimators have fewer agents. True values are"
+        " Only noisy policies have importance weights, so two estimators have fewer agents. True values are"
         " means of episodes in D4RL's dynamics, whose own scatter is not taken off.",
         "",
         f"* {len(told)} of {len(results)} estimates have the verdict `estimate`.",

@@ -26,13 +26,12 @@ import torch
 import tyro
 
 from benchmarks.arithmetic import product_rate
-from benchmarks.machine import pin, today, versions
+from benchmarks.machine import about, pin
 from benchmarks.workloads import Data, InProcess, synthetic
 from offline_rl.files import read_sealed, sealed, write_json
 from offline_rl.kernels import native
 from offline_rl.kernels.choice import Kernel, use_kernel
 from offline_rl.networks import MLP
-from offline_rl.origin import processor
 
 VARIABLES: dict[str, dict[str, str]] = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
@@ -207,9 +206,7 @@ def tasks(given: Arguments) -> Iterator[Task]:
 def measure(given: Arguments) -> dict[str, Any]:
     """Measure everything, round by round, and write after each."""
     result: dict[str, Any] = {
-        "date": today(),
-        "hardware": processor(),
-        "versions": versions(),
+        **about(),
         "rounds": given.rounds,
         "seconds": given.seconds,
         "note": given.note,
@@ -223,8 +220,8 @@ def measure(given: Arguments) -> dict[str, Any]:
             fresh = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
             with _environment(VARIABLES[name]):  # which libraries read when they are loaded
                 processes[name] = stack.enter_context(fresh)
-                about = fresh.submit(introduced).result()
-            result["processes"][name] = {**about, "products_gflops": 0.0}
+                found = fresh.submit(introduced).result()
+            result["processes"][name] = {**found, "products_gflops": 0.0}
         for number in range(given.rounds):
             for name, process in processes.items():
                 own = result["processes"][name]

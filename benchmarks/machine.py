@@ -5,8 +5,11 @@ import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from offline_rl.origin import processor
 
 
 def today() -> str:
@@ -19,6 +22,11 @@ def versions() -> dict[str, str]:
     import torch
 
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+
+
+def about() -> dict[str, Any]:
+    """Return when and where a measurement is made, as its file says it."""
+    return {"date": today(), "hardware": processor(), "versions": versions()}
 
 
 def pin(cores: set[int]) -> None:

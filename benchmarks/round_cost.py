@@ -12,14 +12,13 @@ from typing import Literal
 
 import tyro
 
-from benchmarks.machine import today, versions
+from benchmarks.machine import about
 from offline_rl.algos.parl.agent import PARL, Config
 from offline_rl.data import load_dataset
 from offline_rl.data.packed import PackedRows
 from offline_rl.data.preprocessing import Preprocessing
 from offline_rl.files import sealed, write_json
 from offline_rl.kernels.choice import choose_kernel, use_kernel
-from offline_rl.origin import processor
 from offline_rl.training.updates.sampler import Sampler
 
 STEPS = 1_000_000
@@ -88,10 +87,8 @@ def main() -> None:
             runner.run(TURN)
     totals = {mode: runner.seconds + runner.round for mode, runner in runners.items()}
     result = {
-        "date": today(),
-        "hardware": processor(),
+        **about(),
         "kernel": kernel,
-        "versions": versions(),
         "dataset": Path(given.dataset).stem,
         **{name: getattr(given, name) for name in ("num_labels", "segment_length", "mode")},
         "updates_cpu_seconds": {mode: round(runner.seconds, 2) for mode, runner in runners.items()},

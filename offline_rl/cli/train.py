@@ -39,7 +39,7 @@ def _starts_none(arguments: list[str]) -> bool:
 
 def _train(arguments: list[str], ahead: "Ahead | None") -> int:
     from offline_rl.agent import algorithms
-    from offline_rl.training.run import train
+    from offline_rl.training.run import train_by
 
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] not in ("-h", "--help"):
@@ -47,7 +47,7 @@ def _train(arguments: list[str], ahead: "Ahead | None") -> int:
         _show_train_help()
         return 0
     algorithm, options, overrides = train_settings(arguments)
-    return print_report(train(algorithm, options=options, ahead=ahead, **overrides))
+    return print_report(train_by(ahead, algorithm, options=options, **overrides))
 
 
 def _show_train_help() -> None:

@@ -25,7 +25,7 @@ class Faults:
 
     def __init__(self, plan: Plan, *, aside: bool) -> None:
         self._plan = plan
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._told = False
         # It ends with the process, so that nobody who stops a run waits for it.
         self._thread = threading.Thread(target=self._count, name="check of the data", daemon=True)
@@ -39,7 +39,7 @@ class Faults:
         try:
             if data.fingerprint not in _known:
                 _known[data.fingerprint] = sum(finding.severity == "warning" for finding in check(data))
-        except BaseException as error:  # raised where the run is, not in a thread that nobody looks at
+        except Exception as error:  # raised where the run is, not in a thread that nobody looks at
             self._error = error
 
     def tell(self, seconds: float = 0.0) -> bool:

@@ -101,7 +101,6 @@ def train(
     *,
     options: TrainOptions | None = None,
     callbacks: Sequence[Callback] = (),
-    ahead: Ahead | None = None,
     **settings: Any,
 ) -> Run:
     """Train an algorithm on a dataset.
@@ -115,8 +114,6 @@ def train(
         options: The run's options; instead, they may be given one by one as keywords.
         callbacks: Each is called with every row of the run's record, a dict, and with the run's settings before; see
             :mod:`offline_rl.tracking.callbacks`. One that raises ends the run.
-        ahead: A worker that was started before; it is ended with the run. By default one is started at once, to be
-            ready when the data is.
         **settings: Fields of :class:`TrainOptions` and of the algorithm's ``Config``, for instance
             ``seeds=[0, 1], steps=100_000, out="runs/x", alpha=5.0``.
 
@@ -126,6 +123,22 @@ def train(
     Raises:
         OfflineRLError: Something is unknown, does not fit, or failed; nothing was overwritten.
         Interrupted: SIGINT or SIGTERM arrived; the run can be resumed.
+    """
+    return train_by(None, algorithm, dataset, options=options, callbacks=callbacks, **settings)
+
+
+def train_by(
+    ahead: Ahead | None,
+    algorithm: str,
+    dataset: Dataset | str | Path | None = None,
+    *,
+    options: TrainOptions | None = None,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Run:
+    """Train as :func:`train` does, by a worker that was started before, and that is ended with the run.
+
+    Without one, it is started first of all, to be ready when the data is.
     """
     run_settings, agent_settings = split_settings(algorithm, settings)
     if options is not None and run_settings:
